@@ -234,7 +234,7 @@ async def test_refused_request_is_freed_at_once(tmp_path: Path) -> None:
     async def refuse(number: int, context: Any) -> None:
         decoded = _Decoded()
         held.append(weakref.ref(decoded))
-        raise InvalidArgumentError.of("field", "is wrong")
+        raise InvalidArgumentError.for_field("field", "is wrong")
 
     async with bench(tmp_path) as running:
         running.server.behaviour = refuse

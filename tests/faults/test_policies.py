@@ -53,7 +53,7 @@ async def test_non_idempotent_rpc_is_not_retried(tmp_path: Path) -> None:
 async def test_invalid_request_is_neither_retried_nor_counted(tmp_path: Path) -> None:
     """An invalid request is neither retried nor counted by the breaker."""
     async with bench(tmp_path, RETRY) as b:
-        b.server.behaviour = failing(100, InvalidArgumentError.of("machine_id", "is wrong"))
+        b.server.behaviour = failing(100, InvalidArgumentError.for_field("machine_id", "is wrong"))
         for _ in range(10):
             with pytest.raises(InvalidArgumentError) as caught:
                 await b.get()

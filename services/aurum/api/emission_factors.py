@@ -64,7 +64,7 @@ class EmissionFactors:
             hours = range(first, first + count)
             return [by_hour.get(hour) or self.table.factor_for(zone, method, hour) for hour in hours], problem
         except FactorError as error:
-            raise InvalidArgumentError.of("site", str(error)) from error
+            raise InvalidArgumentError.for_field("site", str(error)) from error
 
 
 def factor_values(factors: Sequence[EmissionFactor]) -> Floats:

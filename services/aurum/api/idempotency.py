@@ -25,7 +25,7 @@ IdempotencyKey = Annotated[str | None, Depends(_scoped_key)]
 
 def key_reused() -> InvalidArgumentError:
     """Returns the error for a key that was used before with a different body."""
-    error = InvalidArgumentError.of(
+    error = InvalidArgumentError.for_field(
         "Idempotency-Key", "was already used for a request with a different body; use a new key for each request"
     )
     error.reason = "IDEMPOTENCY_KEY_REUSED"

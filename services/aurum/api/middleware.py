@@ -344,11 +344,11 @@ def _timeout(headers: Headers) -> float | None:
     try:
         seconds = parse_duration(text if text[-1:].isalpha() else f"{text}s")
     except ValueError as error:
-        raise InvalidArgumentError.of(
+        raise InvalidArgumentError.for_field(
             TIMEOUT_HEADER, f"{text!r} is not a duration; write seconds, such as 1.5"
         ) from error
     if seconds <= 0:
-        raise InvalidArgumentError.of(TIMEOUT_HEADER, "must be above 0 seconds")
+        raise InvalidArgumentError.for_field(TIMEOUT_HEADER, "must be above 0 seconds")
     return seconds
 
 
@@ -359,7 +359,7 @@ def _criticality(scope: Scope, headers: Headers) -> Criticality:
         criticality = Criticality.parse(stated)
         if criticality is None:
             names = ", ".join(known.name.lower() for known in Criticality)
-            raise InvalidArgumentError.of(CRITICALITY_KEY, f"{stated!r} is not one of {names}")
+            raise InvalidArgumentError.for_field(CRITICALITY_KEY, f"{stated!r} is not one of {names}")
         return criticality
     path: str = scope["path"]
     if path.startswith("/api/alarms"):

@@ -34,15 +34,17 @@ def parse_readings(body: bytes) -> ReadingsBody:
     try:
         content: Any = json.loads(body, object_pairs_hook=collector.collect)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InvalidArgumentError.of("body", f"is not JSON: {error}") from error
+        raise InvalidArgumentError.for_field("body", f"is not JSON: {error}") from error
     except ValueError as error:  # Python refuses integers with more than 4,300 digits
-        raise InvalidArgumentError.of("body", "has a number with too many digits") from error
+        raise InvalidArgumentError.for_field("body", "has a number with too many digits") from error
     except RecursionError as error:
-        raise InvalidArgumentError.of("body", "is nested too deeply") from error
+        raise InvalidArgumentError.for_field("body", "is nested too deeply") from error
     if not isinstance(content, dict):
-        raise InvalidArgumentError.of("readings" if content is _COLLECTED else "body", 'must be {"readings": […]}')
+        raise InvalidArgumentError.for_field(
+            "readings" if content is _COLLECTED else "body", 'must be {"readings": […]}'
+        )
     if unknown := sorted(content.keys() - _BODY_FIELDS):
-        raise InvalidArgumentError.of(unknown[0][:40], "is not a field of this request")
+        raise InvalidArgumentError.for_field(unknown[0][:40], "is not a field of this request")
     _check_readings(content["readings"], collector)
     return ReadingsBody(
         _check_source_id(content.get("source_id")), _check_sequence(content.get("sequence")), collector.rows
@@ -51,19 +53,19 @@ def parse_readings(body: bytes) -> ReadingsBody:
 
 def _check_readings(readings: Any, collector: "_ReadingsCollector") -> None:
     if not isinstance(readings, list):
-        raise InvalidArgumentError.of("readings", "must be a list")
+        raise InvalidArgumentError.for_field("readings", "must be a list")
     invalid = next((row for row, reading in enumerate(readings) if reading is not _COLLECTED), None)
     if collector.problem is not None and (invalid is None or collector.problem.row <= invalid):
         raise collector.problem
     if invalid is not None:
         raise TableError(invalid, "", "must be an object with machine_id, sensor, timestamp and value")
     if not readings:
-        raise InvalidArgumentError.of("readings", "at least one reading is required")
+        raise InvalidArgumentError.for_field("readings", "at least one reading is required")
 
 
 def _check_source_id(value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise InvalidArgumentError.of("source_id", "must be a string")
+        raise InvalidArgumentError.for_field("source_id", "must be a string")
     return value
 
 
@@ -71,7 +73,7 @@ def _check_sequence(value: Any) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SEQUENCE:
-        raise InvalidArgumentError.of("sequence", f"must be a whole number from 1 to {MAX_SEQUENCE}")
+        raise InvalidArgumentError.for_field("sequence", f"must be a whole number from 1 to {MAX_SEQUENCE}")
     return value
 
 
@@ -88,12 +90,12 @@ class _ReadingsCollector:
         content = dict(pairs)
         if "readings" in content:
             if len(content) < len(pairs):
-                raise InvalidArgumentError.of("body", "has a duplicate field")
+                raise InvalidArgumentError.for_field("body", "has a duplicate field")
             return content
         row = self.count
         self.count += 1
         if self.count > MAX_READINGS:
-            raise InvalidArgumentError.of("readings", f"must be at most {MAX_READINGS}; send several requests")
+            raise InvalidArgumentError.for_field("readings", f"must be at most {MAX_READINGS}; send several requests")
         if self.problem is None:
             try:
                 if len(content) < len(pairs):

@@ -83,7 +83,7 @@ def resolve_site(caller: Identity, site: str) -> str:
     if not site and len(caller.sites) == 1:
         return next(iter(caller.sites))
     if not site:
-        raise InvalidArgumentError.of("site", f"must be one of {', '.join(sorted(caller.sites))}")
+        raise InvalidArgumentError.for_field("site", f"must be one of {', '.join(sorted(caller.sites))}")
     if not caller.may_see(site):
         raise NotFoundError(f"there is no site {site!r}", reason="SITE_NOT_FOUND")
     return site

@@ -110,7 +110,7 @@ def parse_query_time(name: str, text: str | None) -> int:
     try:
         return max(0, parse_timestamp(text.replace(" ", "+")))  # a + in a query may arrive as a space
     except ValueError as error:
-        raise InvalidArgumentError.of(name, str(error)) from error
+        raise InvalidArgumentError.for_field(name, str(error)) from error
 
 
 def past_prediction_out(prediction: prediction_pb2.PredictResponse) -> PastPredictionOut:

@@ -119,7 +119,7 @@ class EdgeServicer(BatchServicer):
         started = time.perf_counter()
         try:
             if len(data) > self._max_batch_bytes:
-                raise InvalidArgumentError.of(
+                raise InvalidArgumentError.for_field(
                     field, f"has {len(data)} bytes; at most {self._max_batch_bytes} can be forwarded to ingestion"
                 )
             batch = with_caller_as_owner(decode(data, field=field))

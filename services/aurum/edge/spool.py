@@ -201,7 +201,7 @@ class Spool:
         """
         size = len(batch.data) + OVERHEAD
         if size > self._options.max_bytes:
-            raise InvalidArgumentError.of(
+            raise InvalidArgumentError.for_field(
                 "batch", f"has {size} bytes; the spool holds at most {self._options.max_bytes}"
             )
         while self._log.bytes_on_disk + self._queued_bytes + size > self._options.max_bytes:

@@ -37,7 +37,7 @@ class QueryAnswer:
             return
         self._readings += count
         if self._readings > self._max_readings:
-            raise InvalidArgumentError.of(
+            raise InvalidArgumentError.for_field(
                 "points",
                 f"the answer has more than {self._max_readings} readings; ask for fewer sensors, a shorter range, or "
                 f"fewer points",
@@ -45,7 +45,7 @@ class QueryAnswer:
         same = self._times is not None and np.array_equal(self._times, points.timestamps)
         series = _series_message(machine_id, sensor, points, with_times=not same)
         if series.ByteSize() > self._max_series_bytes:
-            raise InvalidArgumentError.of(
+            raise InvalidArgumentError.for_field(
                 "points",
                 f"{count} readings of machine {machine_id}, sensor {sensor} do not fit into {self._max_series_bytes} "
                 f"bytes; ask for a shorter range, or fewer points",

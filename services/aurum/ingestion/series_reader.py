@@ -62,7 +62,7 @@ def read_range(source: SegmentSource, start_us: int, end_us: int, points: int) -
     pieces = source.pieces(start_us, end_us)
     total = sum(piece.count for piece in pieces)
     if not points and total > MAX_RAW:
-        raise InvalidArgumentError.of(
+        raise InvalidArgumentError.for_field(
             "points", f"the range has {total} readings; ask for at most {MAX_RAW}, or reduce them with points"
         )
     if not points or total <= points:

@@ -101,11 +101,11 @@ class IngestionServicer(BatchServicer):
     ) -> ingestion_pb2.RegisterMachineResponse:
         """Registers a machine. A repeated request with the same id and content succeeds."""
         if problem := machine_id_problem(request.machine_id):
-            raise InvalidArgumentError.of("machine_id", problem)
+            raise InvalidArgumentError.for_field("machine_id", problem)
         require_machines([request.machine_id])
         for field, least in (("machine_type", 1), ("site", 0)):
             if not least <= len(getattr(request, field)) <= _NAME_LENGTH:
-                raise InvalidArgumentError.of(field, f"must have {least} to {_NAME_LENGTH} characters")
+                raise InvalidArgumentError.for_field(field, f"must have {least} to {_NAME_LENGTH} characters")
         record = MachineRecord(
             request.machine_id, request.machine_type, request.site, now_us(), request.request_id[:200]
         )
@@ -147,7 +147,7 @@ class IngestionServicer(BatchServicer):
     ) -> ingestion_pb2.ListMachinesResponse:
         """Returns a page of the machines that the caller may see, ordered by id."""
         if request.page_size > MAX_PAGE:
-            raise InvalidArgumentError.of("page_size", f"must be at most {MAX_PAGE}")
+            raise InvalidArgumentError.for_field("page_size", f"must be at most {MAX_PAGE}")
         states, token = self._machines.list_page(
             request.page_token, request.page_size or _PAGE, request.machine_type, request.site, may_see_machine
         )
@@ -167,7 +167,7 @@ class IngestionServicer(BatchServicer):
     ) -> ingestion_pb2.RecordEventsResponse:
         """Stores events."""
         if len(request.events) > MAX_EVENTS:
-            raise InvalidArgumentError.of("events", f"are {len(request.events)}; {MAX_EVENTS} are allowed")
+            raise InvalidArgumentError.for_field("events", f"are {len(request.events)}; {MAX_EVENTS} are allowed")
         for index, event in enumerate(request.events):
             _check_event(event, f"events[{index}].")
             require_subject(event.machine_id)
@@ -184,7 +184,7 @@ class IngestionServicer(BatchServicer):
         if request.machine_id:
             await self._find_state(request.machine_id)
         if request.limit > MAX_EVENTS:
-            raise InvalidArgumentError.of("limit", f"must be at most {MAX_EVENTS}")
+            raise InvalidArgumentError.for_field("limit", f"must be at most {MAX_EVENTS}")
         limit = request.limit or _PAGE
         if request.by_number:
             events = await self._list_journal(request, limit)
@@ -215,7 +215,9 @@ class IngestionServicer(BatchServicer):
     async def _list_journal(self, request: ingestion_pb2.ListEventsRequest, limit: int) -> list[Event]:
         """Returns events of the whole plant in the order of their numbers."""
         if request.machine_id:
-            raise InvalidArgumentError.of("by_number", "is only for events of the whole plant; leave machine_id empty")
+            raise InvalidArgumentError.for_field(
+                "by_number", "is only for events of the whole plant; leave machine_id empty"
+            )
         before = _parse_token_number(request.page_token) if request.page_token else _END_OF_TIME
         return await self._store.journal(request.kind, request.after_number, before, limit)
 
@@ -354,19 +356,19 @@ def _requested_sensors(state: MachineState, request: ingestion_pb2.QueryRequest)
 def _check_query(request: ingestion_pb2.QueryRequest) -> None:
     """Raises InvalidArgumentError if a field of a query is out of range."""
     if not 1 <= len(request.machine_ids) <= _MAX_MACHINES_OF_QUERY:
-        raise InvalidArgumentError.of("machine_ids", f"must name 1 to {_MAX_MACHINES_OF_QUERY} machines")
+        raise InvalidArgumentError.for_field("machine_ids", f"must name 1 to {_MAX_MACHINES_OF_QUERY} machines")
     for field in ("points", "last"):
         if getattr(request, field) > _MAX_POINTS:
-            raise InvalidArgumentError.of(field, f"must be at most {_MAX_POINTS}")
+            raise InvalidArgumentError.for_field(field, f"must be at most {_MAX_POINTS}")
     if request.start_us < 0 or request.end_us < 0 or 0 < request.end_us <= request.start_us:
-        raise InvalidArgumentError.of("end_us", "must be after start_us")
+        raise InvalidArgumentError.for_field("end_us", "must be after start_us")
 
 
 def _check_series(series: int, last: int) -> None:
     """Raises InvalidArgumentError, before anything is read, if an answer would be too large."""
     most = min(MAX_SERIES, _MOST_READINGS // max(1, last))
     if series > most:
-        error = InvalidArgumentError.of(
+        error = InvalidArgumentError.for_field(
             "machine_ids",
             f"have {series} series; at most {most} are allowed in one query{f' with last={last}' if last else ''}; "
             "name sensors, or fewer machines",
@@ -405,7 +407,7 @@ def _parse_event_token(page_token: str) -> tuple[int, str] | None:
 def _parse_token_number(text: str) -> int:
     """Returns the number in a page token. Raises InvalidArgumentError."""
     if not text.isascii() or not text.isdigit() or len(text) > _DIGITS:
-        raise InvalidArgumentError.of("page_token", "was not issued by this service")
+        raise InvalidArgumentError.for_field("page_token", "was not issued by this service")
     return int(text)
 
 
@@ -426,14 +428,14 @@ def _extend_tail(tail: CachedSeries, points: Points, late: int, start: int, last
 def _check_event(event: ingestion_pb2.Event, prefix: str) -> None:
     """Raises InvalidArgumentError if an event is invalid. prefix: where it is in the request."""
     if not _KIND.fullmatch(event.kind):
-        raise InvalidArgumentError.of(
+        raise InvalidArgumentError.for_field(
             f"{prefix}kind", f"{event.kind[:40]!r} is not a valid kind; use at most 32 of a-z and _"
         )
     if event.machine_id and (problem := machine_id_problem(event.machine_id)):
-        raise InvalidArgumentError.of(f"{prefix}machine_id", problem)
+        raise InvalidArgumentError.for_field(f"{prefix}machine_id", problem)
     if not 0 <= event.at_us < _END_OF_TIME:
-        raise InvalidArgumentError.of(f"{prefix}at_us", "is not a valid time")
+        raise InvalidArgumentError.for_field(f"{prefix}at_us", "is not a valid time")
     if len(event.id) > _NAME_LENGTH:
-        raise InvalidArgumentError.of(f"{prefix}id", f"must have at most {_NAME_LENGTH} characters")
+        raise InvalidArgumentError.for_field(f"{prefix}id", f"must have at most {_NAME_LENGTH} characters")
     if len(event.content) > _EVENT_BYTES:
-        raise InvalidArgumentError.of(f"{prefix}content", f"must have at most {_EVENT_BYTES} bytes")
+        raise InvalidArgumentError.for_field(f"{prefix}content", f"must have at most {_EVENT_BYTES} bytes")

@@ -138,7 +138,7 @@ def parse_request(data: bytes) -> columns_pb2.BatchRequest:
                 batch=whole.batch.SerializeToString(), traceparent=whole.traceparent[:_MAX_TRACEPARENT]
             )
     except DecodeError as error:
-        raise InvalidArgumentError.of("request", "is not a message of this method") from error
+        raise InvalidArgumentError.for_field("request", "is not a message of this method") from error
     return request
 
 
@@ -176,14 +176,14 @@ def _validate(message: columns_pb2.BatchColumns, data: bytes, now: int, field: s
 def _check_header(message: columns_pb2.BatchColumns, field: str) -> None:
     """Checks the fields of a batch other than its readings. Raises InvalidArgumentError."""
     if problem := source_id_problem(message.source_id):
-        raise InvalidArgumentError.of(f"{field}.source_id", problem)
+        raise InvalidArgumentError.for_field(f"{field}.source_id", problem)
     if not 1 <= message.sequence <= MAX_SEQUENCE:
-        raise InvalidArgumentError.of(f"{field}.sequence", f"must be at least 1 and at most {MAX_SEQUENCE}")
+        raise InvalidArgumentError.for_field(f"{field}.sequence", f"must be at least 1 and at most {MAX_SEQUENCE}")
     if len(message.owner) > MAX_OWNER:
-        raise InvalidArgumentError.of(f"{field}.owner", f"must have at most {MAX_OWNER} characters")
+        raise InvalidArgumentError.for_field(f"{field}.owner", f"must have at most {MAX_OWNER} characters")
     count = len(message.series)
     if not 1 <= count <= MAX_SERIES:
-        raise InvalidArgumentError.of(f"{field}.series", f"has {count} series; 1 to {MAX_SERIES} are allowed")
+        raise InvalidArgumentError.for_field(f"{field}.series", f"has {count} series; 1 to {MAX_SERIES} are allowed")
 
 
 def _join_columns(
@@ -204,18 +204,18 @@ def _join_columns(
     for index, column in enumerate(series):
         key = machine_id, sensor = column.machine_id, column.sensor
         if problem := machine_id_problem(machine_id):
-            raise InvalidArgumentError.of(f"{field}.series[{index}].machine_id", problem)
+            raise InvalidArgumentError.for_field(f"{field}.series[{index}].machine_id", problem)
         if problem := sensor_problem(sensor):
-            raise InvalidArgumentError.of(f"{field}.series[{index}].sensor", problem)
+            raise InvalidArgumentError.for_field(f"{field}.series[{index}].sensor", problem)
         if key in keys:
-            raise InvalidArgumentError.of(
+            raise InvalidArgumentError.for_field(
                 f"{field}.series[{index}]", f"machine {machine_id}, sensor {sensor} is in this batch twice"
             )
         keys[key] = None
         timestamps, values = column.timestamps_us, column.values
         length = len(values)
         if len(timestamps) != length or not length or length % 8:
-            raise InvalidArgumentError.of(
+            raise InvalidArgumentError.for_field(
                 f"{field}.series[{index}].values",
                 f"has {length // 8} values for {len(timestamps) // 8} timestamps; must be as many, at least 1",
             )
@@ -262,7 +262,7 @@ def _parse_columns(data: bytes, field: str) -> columns_pb2.BatchColumns:
         # Protobuf allows a column in several pieces, or number by number. This is rare, so it may be slow
         whole = ingestion_pb2.Batch.FromString(data)
     except DecodeError as error:
-        raise InvalidArgumentError.of(field, "is not a message aurum.v1.Batch") from error
+        raise InvalidArgumentError.for_field(field, "is not a message aurum.v1.Batch") from error
     series = [
         Series(each.machine_id, each.sensor, np.array(each.timestamps_us, np.int64), np.array(each.values, np.float64))
         for each in whole.series
@@ -293,13 +293,15 @@ def _check_columns(  # noqa: PLR0917
     """
     readings = len(values)
     if readings > MAX_READINGS:
-        raise InvalidArgumentError.of(f"{field}.series", f"has {readings} readings; at most {MAX_READINGS} are allowed")
+        raise InvalidArgumentError.for_field(
+            f"{field}.series", f"has {readings} readings; at most {MAX_READINGS} are allowed"
+        )
     starts = np.array([0, *ends[:-1]])
 
     def refuse(position: Any, column: str, describe: Any) -> InvalidArgumentError:
         index = int(np.searchsorted(starts, position, side="right")) - 1
         row = int(position) - int(starts[index])
-        return InvalidArgumentError.of(f"{field}.series[{index}].{column}[{row}]", describe(int(position)))
+        return InvalidArgumentError.for_field(f"{field}.series[{index}].{column}[{row}]", describe(int(position)))
 
     if timestamps.max() > now + MAX_AHEAD_US:
         error = refuse(
@@ -318,7 +320,7 @@ def _check_columns(  # noqa: PLR0917
         present = np.logical_or.reduceat(~np.isnan(values), starts)
         if not present.all():
             index = int((~present).argmax())
-            raise InvalidArgumentError.of(
+            raise InvalidArgumentError.for_field(
                 f"{field}.series[{index}].values",
                 f"machine {keys[index][0]}, sensor {keys[index][1]} has no value other than NaN",
             )

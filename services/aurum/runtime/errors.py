@@ -65,7 +65,7 @@ class InvalidArgumentError(AurumError):
     default_reason = "INVALID_ARGUMENT"
 
     @classmethod
-    def of(cls, field: str, description: str, **metadata: str) -> "InvalidArgumentError":
+    def for_field(cls, field: str, description: str, **metadata: str) -> "InvalidArgumentError":
         """Creates the error for one invalid field."""
         return cls(f"{field}: {description}", violations=[FieldViolation(field, description)], metadata=metadata)
 

@@ -67,7 +67,7 @@ def parse_fault(content: Any) -> Fault:
         return Fault.model_validate(content)
     except ValidationError as error:
         field, _, problem = describe(error).partition(": ")
-        raise InvalidArgumentError.of(field, problem) from error
+        raise InvalidArgumentError.for_field(field, problem) from error
 
 
 class Faults:
@@ -82,7 +82,7 @@ class Faults:
         """Starts a fault and returns its id. Raises InvalidArgumentError if there are too many."""
         active = self.active()
         if len(active) >= _MOST_FAULTS:
-            raise InvalidArgumentError.of("faults", f"are {_MOST_FAULTS} already; clear some")
+            raise InvalidArgumentError.for_field("faults", f"are {_MOST_FAULTS} already; clear some")
         id_ = next(self._ids)
         self._faults[id_] = (time.monotonic() + fault.duration, fault)
         logger.warning("a fault begins", extra={"fault": fault.model_dump(mode="json")})

@@ -160,7 +160,7 @@ def required_owner(stated: str) -> str:
     client = _current_client()
     if client is None or client.identity.has(Role.SERVICE):
         if len(stated) > MAX_OWNER:
-            raise InvalidArgumentError.of("owner", f"must have at most {MAX_OWNER} characters")
+            raise InvalidArgumentError.for_field("owner", f"must have at most {MAX_OWNER} characters")
         return stated
     return _owner_within(client, stated, "owner") if client.bound or stated else ""
 
@@ -169,7 +169,9 @@ def _owner_within(client: Client, stated: str, field: str) -> str:
     """Returns the owner of a client's sources, followed by the stated owner. Raises InvalidArgumentError."""
     owner = client.owner if not stated else f"{client.owner}/{stated}"
     if len(owner) > MAX_OWNER:
-        raise InvalidArgumentError.of(field, f"is too long; {MAX_OWNER} characters are allowed with the client's")
+        raise InvalidArgumentError.for_field(
+            field, f"is too long; {MAX_OWNER} characters are allowed with the client's"
+        )
     return owner
 
 

@@ -60,7 +60,7 @@ def test_answer_does_not_wait_for_clean_up_of_losers() -> None:
     assert places == [2], "a loser has its place until it has cleaned up"
     assert hedged.ended == {3: 0.25, 1: 1.25, 2: 1.25}
     assert hedged.pipeline.limit.in_flight == 0
-    assert not hedged.pipeline._left
+    assert not hedged.pipeline._losing_attempts
 
 
 def test_losers_are_kept_until_they_end() -> None:
@@ -69,7 +69,7 @@ def test_losers_are_kept_until_they_end() -> None:
     async def main() -> int:
         await hedged.pipeline.call_async(hedged.attempt)
         gc.collect()  # an event loop alone does not keep its tasks
-        return len(hedged.pipeline._left)
+        return len(hedged.pipeline._losing_attempts)
 
     assert hedged.loop.run(main()) == 2
     assert sorted(hedged.ended) == [1, 2, 3]
@@ -172,7 +172,7 @@ def test_call_cancelled_twice_leaves_nothing_behind() -> None:
     assert hedged.loop.run(main()) == 0.7
     assert sorted(hedged.ended) == [1, 2]
     assert hedged.pipeline.limit.in_flight == 0
-    assert not hedged.pipeline._left
+    assert not hedged.pipeline._losing_attempts
 
 
 def test_failed_attempts_beside_an_answer_are_looked_at() -> None:

@@ -308,7 +308,11 @@ def _served(folder: Path, how: str, models: Path, pattern: str) -> str:
     for each in damage.latest():
         assert str(path.parent) in each["problem"]
         assert re.search("remove|train|let this user read it|start the newer version", each["problem"])
-    return "its machine type has no model, which is reported" if damage.counts().get("model") else "its machine type has no model"
+    return (
+        "its machine type has no model, which is reported"
+        if damage.counts().get("model")
+        else "its machine type has no model"
+    )
 
 
 async def api_keys(folder: Path, how: str, models: Path) -> str:

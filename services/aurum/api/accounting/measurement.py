@@ -45,9 +45,9 @@ def resolve_range(start_us: int, end_us: int) -> TimeRange:
     end = end_us or int(time.time() * 1e6)
     start = start_us or end - 24 * HOUR_US
     if start >= end:
-        raise InvalidArgumentError.of("start", "must be before end")
+        raise InvalidArgumentError.for_field("start", "must be before end")
     if end - start > _MAX_HOURS * HOUR_US:
-        raise InvalidArgumentError.of("start", f"must be at most {_MAX_HOURS // 24} days before end")
+        raise InvalidArgumentError.for_field("start", f"must be at most {_MAX_HOURS // 24} days before end")
     return TimeRange(start, end)
 
 
@@ -91,7 +91,9 @@ async def _selected_machines(
         for machine in page.machines:
             count += 1
             if count > _MAX_MACHINES:
-                raise InvalidArgumentError.of("site", f"or machine_type must select at most {_MAX_MACHINES} machines")
+                raise InvalidArgumentError.for_field(
+                    "site", f"or machine_type must select at most {_MAX_MACHINES} machines"
+                )
             yield machine
         token = page.next_page_token
         if not token:

@@ -61,7 +61,7 @@ async def _parse_query(  # noqa: PLR0917 - query parameters
     ] = "json",
 ) -> AccountQuery:
     if machine_id and (site or machine_type):
-        raise InvalidArgumentError.of("machine_id", "must not be given together with site or machine_type")
+        raise InvalidArgumentError.for_field("machine_id", "must not be given together with site or machine_type")
     if machine_id:
         await require_machine(context, caller, machine_id)
     else:

@@ -81,7 +81,7 @@ async def carbon_hint(
 ) -> CarbonHintOut:
     """Returns the start of a deferrable load with the least emissions, by the known factors of the coming hours."""
     if duration_hours > within_hours:
-        raise InvalidArgumentError.of("duration_hours", "must be at most within_hours")
+        raise InvalidArgumentError.for_field("duration_hours", "must be at most within_hours")
     now = resolve_range(0, 0).end // HOUR_US
     hint = await find_best_start(
         context.accounting_plan, context.emission_factors, site, now, kw, duration_hours, within_hours

@@ -58,7 +58,7 @@ async def energy(
     baseline = None
     if baseline_start or baseline_end:
         if not (baseline_start and baseline_end):
-            raise InvalidArgumentError.of("baseline_end", "and baseline_start must be given together")
+            raise InvalidArgumentError.for_field("baseline_end", "and baseline_start must be given together")
         period = resolve_range(
             parse_query_time("baseline_start", baseline_start), parse_query_time("baseline_end", baseline_end)
         )
@@ -82,9 +82,9 @@ async def _compare(
     try:
         comparison = await asyncio.to_thread(compare_with_baseline, before, used, period, query.over, interval)
     except MissingVariableError as error:
-        raise InvalidArgumentError.of("start", str(error)) from error
+        raise InvalidArgumentError.for_field("start", str(error)) from error
     except BaselineError as error:
-        raise InvalidArgumentError.of("baseline_start", str(error)) from error
+        raise InvalidArgumentError.for_field("baseline_start", str(error)) from error
     return _baseline_out(comparison, period, interval)
 
 

@@ -134,4 +134,4 @@ def _decode_cursor(cursor: str | None) -> str:
     try:
         return base64.urlsafe_b64decode(cursor or "").decode()
     except (binascii.Error, ValueError) as error:
-        raise InvalidArgumentError.of("cursor", "is not a cursor of this API") from error
+        raise InvalidArgumentError.for_field("cursor", "is not a cursor of this API") from error

@@ -97,9 +97,9 @@ async def record_maintenance(context: Context, caller: Caller, machine_id: str, 
     now_us = int(time.time() * 1e6)
     at_us = parse_query_time("at", body.at) if body.at else now_us
     if at_us <= 0:
-        raise InvalidArgumentError.of("at", "must be after 1970-01-01")
+        raise InvalidArgumentError.for_field("at", "must be after 1970-01-01")
     if at_us > now_us + MAX_AHEAD_US:
-        raise InvalidArgumentError.of("at", "must not be in the future")
+        raise InvalidArgumentError.for_field("at", "must not be in the future")
     content = {"text": body.text, "by": body.by if caller.kind == "open" else caller.user_id}
     # A digest of the content, so that a repeated request makes no second record, but another record at this time does
     id_ = hashlib.sha256("\0".join(content.values()).encode()).hexdigest()[:_ID_LENGTH]

@@ -27,11 +27,11 @@ async def predict(context: Context, caller: Caller, body: PredictIn) -> Predicti
     """Predicts risk, remaining useful life and anomaly score of a machine by its readings, or of given features."""
     if body.machine_id is not None:
         if body.features is not None:
-            raise InvalidArgumentError.of("features", "must not be given together with machine_id")
+            raise InvalidArgumentError.for_field("features", "must not be given together with machine_id")
         await require_machine(context, caller, body.machine_id)
         return await _predict_machine(context, body.machine_id)
     if body.machine_type is None or not body.features:
-        raise InvalidArgumentError.of("machine_id", "or machine_type and features must be given")
+        raise InvalidArgumentError.for_field("machine_id", "or machine_type and features must be given")
     features = {name: math.nan if value is None else value for name, value in body.features.items()}
     request = prediction_pb2.PredictRequest(machine_type=body.machine_type, features=features)
     return prediction_out(await context.prediction.predict(request))

@@ -101,7 +101,7 @@ def _parser_for(media_type: str) -> Callable[[bytes], _Content]:
         return _parse_csv
     if media_type in ("application/json", ""):
         return _parse_json
-    raise InvalidArgumentError.of("Content-Type", f"{media_type!r} must be application/json or text/csv")
+    raise InvalidArgumentError.for_field("Content-Type", f"{media_type!r} must be application/json or text/csv")
 
 
 def _digest(body: bytes) -> str:
@@ -111,7 +111,7 @@ def _digest(body: bytes) -> str:
 def _parse_json(body: bytes) -> _Content:
     body_content = parse_readings(body)
     if (body_content.source_id is None) != (body_content.sequence is None):
-        raise InvalidArgumentError.of("sequence", "and source_id must be given together, or neither")
+        raise InvalidArgumentError.for_field("sequence", "and source_id must be given together, or neither")
     if body_content.source_id is not None:
         problem = source_id_problem(body_content.source_id)
         if problem is None and body_content.source_id.startswith(SINGLE_BATCH_PREFIX):
@@ -119,7 +119,7 @@ def _parse_json(body: bytes) -> _Content:
                 f"must not begin with {SINGLE_BATCH_PREFIX}, which is reserved for requests with an Idempotency-Key"
             )
         if problem:
-            raise InvalidArgumentError.of("source_id", problem)
+            raise InvalidArgumentError.for_field("source_id", problem)
     return _Content(_serialize(body_content.rows, "value"), body_content.source_id, body_content.sequence or 0)
 
 
@@ -136,7 +136,7 @@ def _parse_csv(body: bytes) -> _Content:
 
 def _serialize(rows: Rows, value_column: str) -> SerializedSeries:
     if not len(rows):
-        raise InvalidArgumentError.of("readings", "at least one reading is required")
+        raise InvalidArgumentError.for_field("readings", "at least one reading is required")
     if len(rows) > MAX_READINGS:
-        raise InvalidArgumentError.of("readings", f"must be at most {MAX_READINGS}; send several requests")
+        raise InvalidArgumentError.for_field("readings", f"must be at most {MAX_READINGS}; send several requests")
     return SerializedSeries.from_series(to_series(rows, value_column=value_column))

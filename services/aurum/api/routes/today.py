@@ -29,7 +29,7 @@ async def today(
     start = parse_query_time("midnight", midnight)
     now = int(time.time() * 1e6)
     if not start <= now < start + _LONGEST_DAY_US:
-        raise InvalidArgumentError.of("midnight", "must be within the last 25 hours")
+        raise InvalidArgumentError.for_field("midnight", "must be within the last 25 hours")
     account = await context.today_accounts.account(resolve_site(caller, site), start, now)
     return TodayOut(
         start=to_datetime(start),

@@ -93,7 +93,7 @@ class Sources:
         """Raises InvalidArgumentError for a sequence in a closed gap, of which it is unknown whether it was stored."""
         closed = self.get(batch.source_id).closed
         if batch.sequence <= closed:
-            error = InvalidArgumentError.of(
+            error = InvalidArgumentError.for_field(
                 "batch.sequence",
                 f"is {batch.sequence}, and source {batch.source_id} has left so many gaps that its sequences up to "
                 f"{closed} are closed: it is unknown whether this one was stored; continue with higher sequences",

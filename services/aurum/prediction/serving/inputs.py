@@ -138,14 +138,14 @@ class InputReader:
         names = model.spec.names
         unknown = sorted(set(features) - set(names))
         if unknown:
-            raise InvalidArgumentError.of(
+            raise InvalidArgumentError.for_field(
                 f"features.{unknown[0]}", f"is no feature of model {machine_type} {model.card.version}"
             )
         row = np.array([features.get(name, np.nan) for name in names], dtype=np.float64)
         if np.isnan(row).all():
-            raise InvalidArgumentError.of("features", "has no value that is a number")
+            raise InvalidArgumentError.for_field("features", "has no value that is a number")
         if np.isinf(row).any():
-            raise InvalidArgumentError.of(f"features.{names[int(np.isinf(row).argmax())]}", "is infinite")
+            raise InvalidArgumentError.for_field(f"features.{names[int(np.isinf(row).argmax())]}", "is infinite")
         return PredictionInput("", machine_type, model, features=row)
 
 

@@ -72,10 +72,12 @@ class Predictor:
         if tuple(features) != names:
             values = values[:, _column_order(model, features)]
         if not len(values):
-            raise InvalidArgumentError.of("rows.values", "has no row")
+            raise InvalidArgumentError.for_field("rows.values", "has no row")
         if np.isinf(values).any():
             row, column = np.argwhere(np.isinf(values))[0]
-            raise InvalidArgumentError.of("rows.values", f"is infinite in row {row + 1}, feature {names[column]}")
+            raise InvalidArgumentError.for_field(
+                "rows.values", f"is infinite in row {row + 1}, feature {names[column]}"
+            )
         return model, await self._compute(lambda: self._scorer.score_rows(model, values))
 
     async def explain(self, machine_id: str, top: int) -> Explanation:
@@ -108,10 +110,12 @@ def _column_order(model: Model, features: Sequence[str]) -> list[int]:
     position = {name: index for index, name in enumerate(features)}
     for index, name in enumerate(features):
         if name not in model.spec.names:
-            raise InvalidArgumentError.of(f"rows.features[{index}]", f"{name[:80]!r} is not a feature of {named}")
+            raise InvalidArgumentError.for_field(
+                f"rows.features[{index}]", f"{name[:80]!r} is not a feature of {named}"
+            )
         if position[name] != index:
-            raise InvalidArgumentError.of(f"rows.features[{index}]", f"{name!r} is repeated")
+            raise InvalidArgumentError.for_field(f"rows.features[{index}]", f"{name!r} is repeated")
     for name in model.spec.names:
         if name not in position:
-            raise InvalidArgumentError.of("rows.features", f"lacks {name!r}, which {named} needs")
+            raise InvalidArgumentError.for_field("rows.features", f"lacks {name!r}, which {named} needs")
     return [position[name] for name in model.spec.names]

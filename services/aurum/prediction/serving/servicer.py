@@ -71,11 +71,11 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             require_machines([])  # checks that the caller is still allowed
             if request.HasField("rows"):
                 if request.requests:
-                    raise InvalidArgumentError.of("rows", "must not be given together with requests")
+                    raise InvalidArgumentError.for_field("rows", "must not be given together with requests")
                 yield prediction_pb2.PredictBatchResponse(rows=await self._rows(request.rows))
                 continue
             if not 1 <= len(request.requests) <= _MAX_BATCH:
-                raise InvalidArgumentError.of("requests", f"must be 1 to {_MAX_BATCH}")
+                raise InvalidArgumentError.for_field("requests", f"must be 1 to {_MAX_BATCH}")
             for index, each in enumerate(request.requests):
                 _check_request(each, f"requests[{index}].")
             machine_ids = list(dict.fromkeys(each.machine_id for each in request.requests if each.machine_id))
@@ -99,14 +99,14 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     async def _rows(self, rows: prediction_pb2.FeatureRows) -> prediction_pb2.PredictedRows:
         width = len(rows.features)
         if not rows.machine_type:
-            raise InvalidArgumentError.of("rows.machine_type", "must be given")
+            raise InvalidArgumentError.for_field("rows.machine_type", "must be given")
         if not width or len(rows.values) % (8 * width):
-            raise InvalidArgumentError.of(
+            raise InvalidArgumentError.for_field(
                 "rows.values", f"has {len(rows.values)} bytes, which are not rows of {width} features of 8 bytes each"
             )
         values = np.frombuffer(rows.values, dtype="<f8").reshape(-1, width)
         if len(values) > _MAX_ROWS:
-            raise InvalidArgumentError.of("rows.values", f"has {len(values)} rows; {_MAX_ROWS} are allowed")
+            raise InvalidArgumentError.for_field("rows.values", f"has {len(values)} rows; {_MAX_ROWS} are allowed")
         model, result = await self._predictor.predict_rows(rows.machine_type, list(rows.features), values)
         return prediction_pb2.PredictedRows(
             model_version=model.card.version,
@@ -125,7 +125,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         _check_request(request.request, "request.")
         top = request.top or _FACTORS
         if top > _MAX_FACTORS:
-            raise InvalidArgumentError.of("top", f"must be at most {_MAX_FACTORS}")
+            raise InvalidArgumentError.for_field("top", f"must be at most {_MAX_FACTORS}")
         explanation: Explanation
         if request.request.machine_id:
             set_request_context(machine_id=request.request.machine_id)
@@ -167,7 +167,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     ) -> prediction_pb2.ActivateModelResponse:
         """Makes a version the champion or the shadow model, and writes an audit event."""
         if not request.version and not request.shadow:
-            raise InvalidArgumentError.of("version", "must name the version to activate")
+            raise InvalidArgumentError.for_field("version", "must name the version to activate")
         change = self._registry.set_shadow if request.shadow else self._registry.activate
         kind = "model.shadow" if request.shadow else "model.activate"
 
@@ -229,12 +229,12 @@ def _check_request(request: prediction_pb2.PredictRequest, prefix: str) -> None:
     """
     if request.machine_id:
         if problem := machine_id_problem(request.machine_id):
-            raise InvalidArgumentError.of(f"{prefix}machine_id", problem)
+            raise InvalidArgumentError.for_field(f"{prefix}machine_id", problem)
         require_machines([request.machine_id])
         if request.features:
-            raise InvalidArgumentError.of(f"{prefix}features", "must not be given together with machine_id")
+            raise InvalidArgumentError.for_field(f"{prefix}features", "must not be given together with machine_id")
     elif not request.machine_type or not request.features:
-        raise InvalidArgumentError.of(f"{prefix}machine_id", "or machine_type and features must be given")
+        raise InvalidArgumentError.for_field(f"{prefix}machine_id", "or machine_type and features must be given")
 
 
 def _batch_item(answer: Prediction | AurumError) -> prediction_pb2.PredictBatchItem:

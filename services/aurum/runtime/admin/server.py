@@ -95,7 +95,7 @@ def _answering(respond: Callable[[], Response]) -> Callable[[Request], Awaitable
 def _add_fault(faults: Faults, body: bytes) -> Response:
     try:
         if len(body) > _MAX_FAULT:
-            raise InvalidArgumentError.of("body", f"is larger than {_MAX_FAULT} bytes")
+            raise InvalidArgumentError.for_field("body", f"is larger than {_MAX_FAULT} bytes")
         id_ = faults.inject(parse_fault(json.loads(body)))
     except InvalidArgumentError as error:
         return JSONResponse({"detail": error.message}, status_code=422)

@@ -214,7 +214,7 @@ def _parser(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], An
 def _well_formed(request: Any) -> Any:
     """Returns the request or the stream of requests. Raises InvalidArgumentError for a malformed request."""
     if isinstance(request, _Malformed):
-        raise InvalidArgumentError.of("request", "is no message of this method")
+        raise InvalidArgumentError.for_field("request", "is no message of this method")
     return _well_formed_stream(request) if hasattr(request, "__aiter__") else request
 
 

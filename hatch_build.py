@@ -20,7 +20,7 @@ class ProtobufBuildHook(BuildHookInterface[Any]):
 
 
 def generate(root: Path) -> None:
-    """Writes `aurum/v1/*_pb2*.py[i]` below `root/services`. Raises RuntimeError if protoc refuses a contract."""
+    """Writes `aurum/v1/*_pb2*.py[i]` below `root/services`. Raises RuntimeError if protoc rejects a contract."""
     sources = sorted((root / "proto").rglob("*.proto"))
     out = root / "services"
     scripts = Path(sys.executable).parent
@@ -41,7 +41,7 @@ def generate(root: Path) -> None:
         *map(str, sources),
     ]
     if protoc.main(arguments) != 0:
-        raise RuntimeError("protoc could not generate the gRPC modules; its message is above")
+        raise RuntimeError("protoc failed to generate the gRPC modules; see its output above")
     package = out / "aurum" / "v1"
     (package / "__init__.py").write_text('"""Generated from proto/aurum/v1; not committed."""\n')
 

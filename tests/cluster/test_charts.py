@@ -93,11 +93,11 @@ def test_rendered_pods_meet_production_standards(values: Path) -> None:
         ("aurumai", "telemetry.gateway=collector", "/telemetry/gateway"),
         ("aurumai", "settings.log-level=DEBUG", "/settings"),
         ("aurumai", "api.autoscaling.enabled=true,api.autoscaling.maxReplicas=1", "api.autoscaling.maxReplicas"),
-        ("aurumai", "environment=test", "security.api: nobody could get in"),
+        ("aurumai", "environment=test", "security.api: no caller could authenticate"),
         ("aurumai", "security.tls.mode=some", "/security/tls/mode"),
         ("aurumai", "security.api.oidc.roleNames.boss=king", "/security/api/oidc/roleNames/boss"),
         ("observability", "collector.sampling.percentage=101", "/collector/sampling/percentage"),
-        ("observability", "prometheus.url=http://other:9090", "prometheus.url: names another Prometheus"),
+        ("observability", "prometheus.url=http://other:9090", "prometheus.url: names an existing Prometheus"),
         ("observability", "grafana.enable=true", "enable"),
     ],
 )

@@ -80,7 +80,7 @@ def test_helm_test_passes_on_closed_release(closed: tuple[Namespace, dict[str, s
     """`helm test` passes on a closed release."""
     namespace, _ = closed
     namespace.helm("test", "closed", "--timeout=3m")
-    assert "asks who its callers are" in namespace.kubectl("logs", "closed-aurumai-test-api")
+    assert "the API is healthy and requires authentication" in namespace.kubectl("logs", "closed-aurumai-test-api")
 
 
 @pytest.mark.proof("security")
@@ -131,4 +131,4 @@ def test_release_without_authentication_choice_is_rejected(namespace: Namespace)
     """The chart refuses to install a release whose API no caller could use."""
     refused = namespace.helm("install", "nobody", str(CHARTS / "aurumai"), check=False)
     assert refused.returncode != 0
-    assert "security.api: nobody could get in" in refused.stderr
+    assert "security.api: no caller could authenticate" in refused.stderr

@@ -1,7 +1,7 @@
-"""What `helm test` checks: each service is up, and the API reaches it.
+"""The checks of `helm test`: each service is up, and the API reaches it.
 
-Pods of a release that was just installed are ready before each has reached the others, so a check is repeated for a
-while before it counts as failed.
+The pods of a new release are ready before they have connected to each other, so a check is repeated for a while before
+it counts as failed.
 """
 
 import json
@@ -39,8 +39,8 @@ def check_api():
     assert get("/readyz")["status"] == "ready"
     assert get("/health")["status"] == "healthy"
     if os.environ.get("CLOSED") == "1":
-        assert status("/api/resilience") == 401, "the API answers strangers"
-        print("the API is healthy, and asks who its callers are")
+        assert status("/api/resilience") == 401, "the API answers callers without credentials"
+        print("the API is healthy and requires authentication")
         return
     services = {service["service"]: service for service in get("/api/resilience")["services"]}
     for name in os.environ["SERVICES"].split(","):
@@ -50,7 +50,7 @@ def check_api():
 
 
 def channel_to(target):
-    """Opens a gRPC channel, with the mounted client certificate where there is one."""
+    """Opens a gRPC channel, with the mounted client certificate if there is one."""
     if "TLS" not in os.environ:
         return grpc.insecure_channel(target)
     authority, key, chain = (Path(os.environ["TLS"], name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))

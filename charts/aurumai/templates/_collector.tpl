@@ -1,5 +1,5 @@
-{{- /* The collector beside a service, as a native sidecar: it starts before the service and ends after it.
-aurumai.collector: dict of root and name. No probe of it decides about the pod: without telemetry a service goes on. */ -}}
+{{- /* The collector of a pod, as a native sidecar: it starts before the service and stops after it.
+aurumai.collector: dict of root and name. It has no readiness probe, because a service is ready without telemetry. */ -}}
 {{- define "aurumai.collector" -}}
 {{- $collector := .root.Values.telemetry.collector -}}
 - name: collector
@@ -58,7 +58,7 @@ receivers:
           static_configs: [{targets: ["127.0.0.1:9090"]}]
         - job_name: collector
           static_configs: [{targets: ["127.0.0.1:8888"]}]
-          metric_relabel_configs: # what tells whether telemetry is lost, and what it costs
+          metric_relabel_configs: # those that show the loss and the cost of telemetry
             - source_labels: [__name__]
               regex: otelcol_(exporter_(sent|send_failed|enqueue_failed|queue)|receiver_(refused|accepted)|processor_refused|process_(memory_rss|cpu_seconds)).*
               action: keep
@@ -104,7 +104,7 @@ service:
       receivers: [otlp]
       processors: [memory_limiter, resource, batch]
       exporters: [otlp]
-    logs: # what is written down of who changed what
+    logs: # the audit log
       receivers: [otlp]
       processors: [memory_limiter, resource, batch]
       exporters: [otlp]

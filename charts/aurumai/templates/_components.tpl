@@ -1,12 +1,12 @@
 {{- /*
-What there is to run, by name: all that tells one service from another. The other templates make the objects of each.
+The components of a release by name, with everything in which they differ. The other templates create their objects.
 
-image       its name                              values   its part of the values
-kind        Deployment or StatefulSet             port     of gRPC or, for the API, HTTP; none for the simulators
-arguments   of the container                      env      settings that follow from the chart
-calls       the services that it calls            volume   {size, storageClass} of what it keeps, if it has to be kept
-token       whether it talks to Kubernetes        asks     whether it asks the admin servers of the others
-files       whether it has files of its own       mounts     {name, path, secret or claim} of what else it reads
+image       name of the image                     values   the component's part of the values
+kind        Deployment or StatefulSet             port     gRPC or, for the API, HTTP; none for operator and simulators
+arguments   of the container                      env      settings that the chart derives
+calls       services that it calls                volume   {size, storageClass} of its persistent state, if any
+token       whether it has a Kubernetes token     asks     whether it queries the admin servers of the others
+files       whether it has configuration files    mounts   {name, path, secret or claim} of further volumes
 */ -}}
 {{- define "aurumai.components" -}}
 {{- $name := include "aurumai.fullname" . -}}
@@ -20,7 +20,7 @@ api:
   port: 8000
   env:
     AURUM_API_HOST: 0.0.0.0
-    AURUM_API_FIRST_LOOK: "60" # pods before an upgrade serve while ingestion, which there is one of, starts anew
+    AURUM_API_FIRST_LOOK: "60" # during an upgrade the old API pods serve while the single ingestion pod restarts
     AURUM_INGESTION_TARGET: {{ $name }}-ingestion:50051
     AURUM_PREDICTION_TARGET: {{ $name }}-prediction:50051
     AURUM_ADMIN_TARGETS: {{ include "aurumai.adminTargets" . | quote }}
@@ -198,20 +198,20 @@ AURUM_AUTH_OIDC_ROLE_NAMES: {{ join "," . | quote }}
 {{- end -}}
 {{- end -}}
 
-{{- /* Values that contradict each other end the installation with a sentence. */ -}}
+{{- /* Rejects inconsistent values with a message. */ -}}
 {{- define "aurumai.check" -}}
 {{- $cassandra := eq .Values.store.type "cassandra" -}}
 {{- if and $cassandra (not .Values.store.url) -}}
 {{- fail "store.url: must be cassandra://HOST,HOST/KEYSPACE?replication=3 when store.type is cassandra" -}}
 {{- end -}}
 {{- if and (not $cassandra) .Values.store.url -}}
-{{- fail "store.url: is for store.type cassandra; an SQLite store lies on the volume of the ingestion pod" -}}
+{{- fail "store.url: is for store.type cassandra; an SQLite store is on the volume of the ingestion pod" -}}
 {{- end -}}
 {{- if and (not $cassandra) .Values.store.existingSecret -}}
 {{- fail "store.existingSecret: is for store.type cassandra" -}}
 {{- end -}}
 {{- if and (not $cassandra) (gt (int .Values.ingestion.replicas) 1) -}}
-{{- fail "ingestion.replicas: more than one pod needs store.type cassandra, for an SQLite store belongs to one" -}}
+{{- fail "ingestion.replicas: more than one pod needs store.type cassandra, because only one pod can use an SQLite store" -}}
 {{- end -}}
 {{- with .Values.accounting.provider -}}
 {{- if and (ne .type "none") (not .url) -}}
@@ -232,13 +232,13 @@ AURUM_AUTH_OIDC_ROLE_NAMES: {{ join "," . | quote }}
 {{- end -}}
 {{- with .Values.security.api -}}
 {{- if and (ne .open "everybody-may-do-everything") (not .keysSecret) (not .oidc.issuer) -}}
-{{- fail "security.api: nobody could get in; name a keysSecret (aurum key create) or an oidc.issuer, or say open: everybody-may-do-everything" -}}
+{{- fail "security.api: no caller could authenticate; set keysSecret (aurum key create) or oidc.issuer, or open: everybody-may-do-everything" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{- /* aurumai.files: list of root and name. The files that a service is configured by, by their names; nothing where
-there are none, or the built-in ones are to be used. */ -}}
+{{- /* aurumai.files: list of root and name. The configuration files of a service by file name; empty if it has none or
+uses the built-in ones. */ -}}
 {{- define "aurumai.files" -}}
 {{- $root := first . -}}
 {{- if eq (last .) "api" }}{{ include "aurumai.apiFiles" $root }}{{ end -}}

@@ -26,7 +26,7 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- end -}}
 
-{{- /* aurumai.image: list of root, name of the image, and the whole image where a value names one */ -}}
+{{- /* aurumai.image: list of root, name of the image, and the complete image reference if a value sets it */ -}}
 {{- define "aurumai.image" -}}
 {{- $root := index . 0 -}}
 {{- $image := $root.Values.image -}}

@@ -130,7 +130,7 @@ spec:
     {{- end }}
     - name: tmp
       emptyDir: {sizeLimit: 64Mi}
-    - name: policy # swapped as one: what the chart says, what the operator says, and which of its documents to load
+    - name: policy # replaced as a whole: the document of the chart, those of the operator, and the track that selects one of these
       projected:
         sources:
           - configMap: {name: {{ $fullname }}-policy}
@@ -170,7 +170,7 @@ spec:
       {{- end }}
     {{- end }}
     {{- if $component.token }}
-    - name: token # for this container alone, not for the collector beside it
+    - name: token # mounted into this container only, not into the collector
       projected:
         sources:
           - serviceAccountToken: {path: token, expirationSeconds: 3607}
@@ -187,8 +187,8 @@ spec:
 {{ ternary "http" "grpc" (eq (int .port) 8000) }}
 {{- end -}}
 
-{{- /* Whether it may get work: by gRPC's health protocol, over HTTP for the API, for what only sends, and where a call
-needs a certificate, which a kubelet has none of. */ -}}
+{{- /* The readiness check: the gRPC health protocol; HTTP for the API, for components without a server port, and with
+mutual TLS, because the kubelet has no client certificate. */ -}}
 {{- define "aurumai.ready" -}}
 {{- $root := first . -}}
 {{- $component := last . -}}

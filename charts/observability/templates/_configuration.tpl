@@ -1,4 +1,4 @@
-{{- /* Span metrics see every span, before sampling; Jaeger sees what tail sampling keeps. */ -}}
+{{- /* Span metrics count every span, before sampling; Jaeger receives the traces that tail sampling keeps. */ -}}
 {{- define "observability.collectorConfig" -}}
 {{- $collector := .Values.collector -}}
 {{- $traces := or .Values.jaeger.enabled .Values.jaeger.target -}}
@@ -47,7 +47,7 @@ processors:
     check_interval: 1s
     limit_mib: {{ $collector.memoryLimitMiB }}
     spike_limit_mib: {{ div $collector.memoryLimitMiB 5 }}
-  resource: # of the gateway's own metrics, which come from no pod's collector
+  resource: # for the gateway's own metrics, which pass through no collector of a pod
     attributes:
       - {key: k8s.namespace.name, value: {{ .Release.Namespace }}, action: insert}
   batch:
@@ -97,7 +97,7 @@ exporters:
   {{- else }}
   debug/audit: # into the gateway's own log
     verbosity: detailed
-    use_internal_logger: false # which says warnings only
+    use_internal_logger: false # the internal logger writes warnings only
   {{- end }}
   {{- if not (and $traces $metrics) }}
   nop: {}
@@ -130,7 +130,7 @@ service:
       exporters: [{{ ternary "otlphttp/metrics" "nop" (not (not $metrics)) }}]
 {{- end -}}
 
-{{- /* The rules, with links that lead somewhere. */ -}}
+{{- /* The rules, with the base URLs of their links. */ -}}
 {{- define "observability.rules" -}}
 {{- .Values.rules.file | default (.Files.Get "rules/aurumai.rules.yaml")
     | replace "runbook_url: docs/" (printf "runbook_url: %sdocs/" (include "observability.docs" .))
@@ -155,7 +155,7 @@ otlp:
     - k8s.pod.name
     - k8s.node.name
 storage:
-  tsdb: {out_of_order_time_window: 10m} # what collectors held back while the gateway was away
+  tsdb: {out_of_order_time_window: 10m} # for data that collectors queued while the gateway was unavailable
   exemplars: {max_exemplars: {{ .Values.prometheus.maxExemplars }}}
 rule_files: [/etc/prometheus/*.rules.yaml]
 {{- if or .Values.alertmanager.enabled .Values.alertmanager.target }}

@@ -1,10 +1,13 @@
 {{- /*
-What there is to run, by name.
+The parts of a release by name.
 
-user        that the image is made for              arguments   of the container
-ports       name → number; what Services offer      config      files of its ConfigMap, mounted at configPath
-ready       {port, path} of its readiness           from        parts that may call it; people: so may who peopleFrom names
-dataPath    where it writes; volume {size, storageClass} if that has to be kept
+user        user id of the image                    arguments   of the container
+ports       name → number, of its Service           config      files of its ConfigMap, mounted at configPath
+ready       {port, path} of its readiness probe     from        parts that may call it
+anyone      port that every pod may call            env         environment variables
+dataPath    where it writes                         volume      {size, storageClass} of dataPath, if it is persistent
+
+The peers in networkPolicy.peopleFrom may also call the port http.
 */ -}}
 {{- define "observability.parts" -}}
 {{- $values := .Values -}}

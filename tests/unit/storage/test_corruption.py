@@ -39,7 +39,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
     "a flipped bit": lambda content: _flipped(content, len(content) // 2),
     "zeros": lambda content: bytes(len(content)),
     "empty": lambda content: b"",
-    "its end twice": lambda content: content + content[-len(content) // 3 :],
+    "end duplicated": lambda content: content + content[-len(content) // 3 :],
     "missing": lambda content: None,
 }
 NEWER, FORBIDDEN, FULL = "newer version", "no permission", "no space"
@@ -54,7 +54,7 @@ NEWER_FORMS: dict[str, Callable[[bytes], bytes]] = {
     ".txt": lambda content: content.replace(b"version=v", b"version=v9", 1),
     ".yaml": lambda content: b"format: 2\n" + content,
 }
-REFUSED = "refuses to start and leaves it as it is"
+REFUSED = "refuses to start and leaves the file unchanged"
 SMALL_DISK = 32_000_000  # bytes
 END = 2**61
 
@@ -136,7 +136,7 @@ async def store_log(folder: Path, how: str, models: Path) -> str:
     assert set(left) <= {float(sequence) for sequence in range(1, 11)}
     if len(left) == 10:
         return "nothing is lost"
-    return "the whole records before and after it are taken up" if left else "starts without it"
+    return "the intact records before and after the damage are replayed" if left else "starts without it"
 
 
 async def _refused(start: Callable[[], Any], path: Path) -> str:
@@ -157,7 +157,7 @@ async def _refused(start: Callable[[], Any], path: Path) -> str:
         return f"{REFUSED}; start the newer version"
     if issubclass(kind, (PermissionError, sqlite3.OperationalError)):
         assert "this user may read and write it" in said
-        return f"{REFUSED}; let its user read it"
+        return f"{REFUSED}; let the service's user read it"
     return f"{REFUSED}; restore a backup"
 
 
@@ -187,8 +187,8 @@ async def segment(folder: Path, how: str, models: Path) -> str:
     left = await stored(path)
     assert set(left) >= {6.0, 7.0, 8.0, 9.0, 10.0}
     if damage.counts():
-        return "set apart; the others are answered from"
-    return "nothing is lost" if len(left) == 10 else "its readings are gone, which nothing tells"
+        return "set apart; the other segments are served"
+    return "nothing is lost" if len(left) == 10 else "its readings are lost without a report"
 
 
 async def tables(folder: Path, how: str, models: Path) -> str:
@@ -212,9 +212,9 @@ async def _tables_harmed(path: Path, how: str) -> str:
         if refused := await _refused(lambda: SqliteStore(SqliteOptions(path, min_free_bytes=0)), path):
             return refused
         await stored(path)
-        return "starts with what is left"
+        return "starts with the remaining data"
     await stored(path)
-    return "starts anew"
+    return "starts with empty tables"
 
 
 async def spool_log(folder: Path, how: str, models: Path) -> str:
@@ -260,10 +260,10 @@ async def _drained(folder: Path, waiting: int) -> str:
     assert await drain(spool.live) == [99]
     await spool.close()
     if len(sent) > waiting:
-        return "all is sent again, and recognised"
+        return "all batches are sent again and recognised as duplicates"
     if len(sent) == waiting:
         return "nothing is lost"
-    return "the whole records before and after it are sent" if sent else "starts without it"
+    return "the intact records before and after the damage are sent" if sent else "starts without it"
 
 
 async def dead_letter(folder: Path, how: str, models: Path) -> str:
@@ -277,7 +277,7 @@ async def dead_letter(folder: Path, how: str, models: Path) -> str:
     try:
         read(folder, first)
     except DeadLetterError:
-        return "named by the list; the others are replayed"
+        return "the list names it; the others are replayed"
     return "is replayed"
 
 
@@ -308,7 +308,11 @@ def _served(folder: Path, how: str, models: Path, pattern: str) -> str:
     for each in damage.latest():
         assert str(path.parent) in each["problem"]
         assert re.search("remove|train|let this user read it|start the newer version", each["problem"])
-    return "its type has no model, which is told" if damage.counts().get("model") else "its type has no model"
+    return (
+        "its machine type has no model, which is reported"
+        if damage.counts().get("model")
+        else "its machine type has no model"
+    )
 
 
 async def api_keys(folder: Path, how: str, models: Path) -> str:
@@ -325,10 +329,10 @@ async def api_keys(folder: Path, how: str, models: Path) -> str:
     try:
         started = await ApiKeys(path).identify(key, "here") is not None
     except KeyFileError:
-        return f"running, {'the last good keys hold' if running else 'no key holds'}; refuses to start"
+        return f"running, {'the last good keys stay valid' if running else 'no key is valid'}; refuses to start"
     if running and started:
-        return "the keys that can be read hold"
-    return "no key holds"
+        return "the readable keys are valid"
+    return "no key is valid"
 
 
 class Disk:
@@ -369,7 +373,7 @@ async def full_store(disk: Disk, models: Path) -> str:
     there = set((await store.read("m", "s", 0, END)).values.tolist())
     assert there == {float(sequence) for sequence in range(1, taken + 2)}
     await store.close()
-    return "what is new is refused until there is room, and so is a start; nothing is lost"
+    return "new readings are refused until there is space, and so is a start; nothing is lost"
 
 
 async def _until_refused(add: Callable[[int], Awaitable[object]]) -> int:
@@ -405,7 +409,7 @@ async def full_spool(disk: Disk, models: Path) -> str:
     sent = await drain(spool.backlog) + await drain(spool.live)
     await spool.close()
     assert sent == list(range(1, taken + 2))
-    return "what is new is refused until there is room; all is sent again, and recognised"
+    return "new batches are refused until there is space; all batches are sent again and recognised as duplicates"
 
 
 async def full_dead_letters(disk: Disk, models: Path) -> str:
@@ -424,7 +428,7 @@ async def full_dead_letters(disk: Disk, models: Path) -> str:
     assert [read(letters, name).request for name in names(letters)] == [first.data]
     assert spool.batches == 2
     await spool.close()
-    return "the batch stays in the spool until there is room; the others are sent"
+    return "the batch stays in the spool until there is space; the others are sent"
 
 
 async def full_models(disk: Disk, models: Path) -> str:
@@ -446,7 +450,7 @@ async def full_models(disk: Disk, models: Path) -> str:
         assert champion.card.version == version
     assert set(disk.folder.rglob("*")) == before
     assert registry.activate("pump", "other").active
-    return "the change is refused, and the model before serves on"
+    return "the change is refused, and the previous model stays active"
 
 
 async def full_keys(disk: Disk, models: Path) -> str:
@@ -459,7 +463,7 @@ async def full_keys(disk: Disk, models: Path) -> str:
             write_keys(path, KeyFile(keys=(record, make_key("b", ("viewer",))[1])))
         assert await ApiKeys(path).identify(key, "here") is not None
     assert [each.name for each in disk.folder.iterdir()] == ["keys.yaml"]
-    return "the change is refused, and the keys before hold"
+    return "the change is refused, and the previous keys stay valid"
 
 
 KINDS = {

@@ -173,7 +173,7 @@ def test_policy_that_cannot_be_put_in_force_is_refused(tmp_path: Path, monkeypat
         if document.generation == 2:
             raise OverflowError("too large")
 
-    monkeypatch.setattr(started, "_take_telemetry", fails)
+    monkeypatch.setattr(started, "_apply_telemetry", fails)
     file.write_text("generation: 2")
     assert started.reload()
     assert not started.reload(), "the same refusal is reported once"

@@ -18,7 +18,7 @@ from aurum.resilience.policy import (
 )
 
 
-class Rule(NamedTuple):
+class CelRule(NamedTuple):
     """A rule for a part of a policy."""
 
     expression: str
@@ -27,72 +27,74 @@ class Rule(NamedTuple):
     message: str
 
 
-_QUEUE = Rule(
+_QUEUE = CelRule(
     "self.maxQueued == 0 || duration(self.maxWait) > duration('0s')",
     "maxWait",
     "must be above 0s when maxQueued is above 0",
 )
 
 
-RULES: dict[type[PolicyPart], tuple[Rule, ...]] = {
+RULES: dict[type[PolicyPart], tuple[CelRule, ...]] = {
     RetrySpec: (
-        Rule("duration(self.baseDelay) <= duration(self.maxDelay)", "baseDelay", "must not be above maxDelay"),
+        CelRule("duration(self.baseDelay) <= duration(self.maxDelay)", "baseDelay", "must not be above maxDelay"),
     ),
     CircuitBreakerSpec: (
-        Rule("duration(self.open) <= duration(self.maxOpen)", "open", "must not be above maxOpen"),
-        Rule(
+        CelRule("duration(self.open) <= duration(self.maxOpen)", "open", "must not be above maxOpen"),
+        CelRule(
             "self.mode != 'count' || self.minimumCalls <= self.windowCalls",
             "minimumCalls",
             "must not be above windowCalls when mode is count",
         ),
     ),
-    TimeoutSpec: (Rule("duration(self.attempt) <= duration(self.deadline)", "attempt", "must not be above deadline"),),
+    TimeoutSpec: (
+        CelRule("duration(self.attempt) <= duration(self.deadline)", "attempt", "must not be above deadline"),
+    ),
     BulkheadSpec: (_QUEUE,),
     AdaptiveConcurrencySpec: (
-        Rule("self.minLimit <= self.initialLimit", "minLimit", "must not be above initialLimit"),
-        Rule("self.initialLimit <= self.maxLimit", "initialLimit", "must not be above maxLimit"),
-        Rule("!has(self.slowCall) || self.algorithm == 'aimd'", "slowCall", "is for algorithm aimd"),
+        CelRule("self.minLimit <= self.initialLimit", "minLimit", "must not be above initialLimit"),
+        CelRule("self.initialLimit <= self.maxLimit", "initialLimit", "must not be above maxLimit"),
+        CelRule("!has(self.slowCall) || self.algorithm == 'aimd'", "slowCall", "is for algorithm aimd"),
     ),
     SharesSpec: (
-        Rule("self.batch <= self.query", "batch", "must not be above query"),
-        Rule("self.query <= self.telemetry", "query", "must not be above telemetry"),
-        Rule("self.telemetry <= self.alarm", "telemetry", "must not be above alarm"),
+        CelRule("self.batch <= self.query", "batch", "must not be above query"),
+        CelRule("self.query <= self.telemetry", "query", "must not be above telemetry"),
+        CelRule("self.telemetry <= self.alarm", "telemetry", "must not be above alarm"),
     ),
     AdmissionSpec: (_QUEUE,),
     RolloutSpec: (
-        Rule(
+        CelRule(
             "self.steps.isSorted() && self.steps[self.steps.size() - 1] == 100", "steps", "must rise, and end with 100"
         ),
     ),
     ResiliencePolicySpec: (
-        Rule(
+        CelRule(
             "has(self.targetRefs) != has(self.selector)",
             "",
             "needs either targetRefs or selector",
         ),
-        Rule(
+        CelRule(
             "!has(self.admission) || !has(self.targetRefs) || self.targetRefs.all(t, !has(t.method) && !has(t.client))",
             "admission",
             "is for whole services: targetRefs may name neither method nor client",
         ),
-        Rule(
+        CelRule(
             "has(self.retry) || has(self.hedge) || has(self.circuitBreaker) || has(self.timeout) || "
             "has(self.bulkhead) || has(self.adaptiveConcurrency) || has(self.fallback) || has(self.admission)",
             "",
             "must have at least one part, such as retry or timeout",
         ),
-        Rule(
+        CelRule(
             "!has(self.adaptiveConcurrency) || !has(self.bulkhead) || "
             "self.adaptiveConcurrency.maxLimit <= self.bulkhead.maxConcurrent",
             "adaptiveConcurrency",
             "maxLimit must not be above bulkhead.maxConcurrent",
         ),
-        Rule(
+        CelRule(
             "!has(self.hedge) || !has(self.timeout) || duration(self.hedge.delay) < duration(self.timeout.attempt)",
             "hedge",
             "delay must be below timeout.attempt",
         ),
-        Rule(
+        CelRule(
             "!has(self.circuitBreaker) || !has(self.circuitBreaker.slowCall) || !has(self.timeout) || "
             "duration(self.circuitBreaker.slowCall) < duration(self.timeout.attempt)",
             "circuitBreaker",
@@ -100,8 +102,8 @@ RULES: dict[type[PolicyPart], tuple[Rule, ...]] = {
         ),
     ),
     TelemetryPolicySpec: (
-        Rule("!has(self.targetRefs) || !has(self.selector)", "", "may have targetRefs or selector, not both"),
-        Rule("has(self.logLevel) || has(self.samplingRatio)", "", "must have logLevel or samplingRatio"),
+        CelRule("!has(self.targetRefs) || !has(self.selector)", "", "may have targetRefs or selector, not both"),
+        CelRule("has(self.logLevel) || has(self.samplingRatio)", "", "must have logLevel or samplingRatio"),
     ),
 }
 

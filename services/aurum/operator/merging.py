@@ -25,7 +25,7 @@ from aurum.resilience.policy import (
     describe,
 )
 from aurum.runtime.policy.call_catalog import CALLERS, CALLS
-from aurum.runtime.policy.document import PlatformPolicyDocument, Source, TelemetrySpec
+from aurum.runtime.policy.document import PlatformPolicyDocument, PolicySource, TelemetrySpec
 
 _USUAL_DEADLINE = 5.0  # seconds; deadline of a call that no policy mentions
 _SERVERS = frozenset(calls.server for calls in CALLS)
@@ -80,10 +80,10 @@ class Parsed:
     rollout: RolloutSpec | None = None
 
     @property
-    def source(self) -> Source:
+    def source(self) -> PolicySource:
         """The resource and generation, as documents name them."""
         resource = self.resource
-        return Source(kind=resource.kind, name=resource.name, uid=resource.uid, generation=self.generation)
+        return PolicySource(kind=resource.kind, name=resource.name, uid=resource.uid, generation=self.generation)
 
 
 class OwnedPart(NamedTuple):

@@ -17,7 +17,7 @@ class TelemetrySpec(PolicyPart):
     sampling_ratio: float | None = Field(None, ge=0, le=1, description="Share of new traces that are recorded.")
 
 
-class Source(PolicyPart):
+class PolicySource(PolicyPart):
     """A resource from which the document was derived."""
 
     kind: str = Field("ResiliencePolicy", max_length=63, description="Kind of the resource.")
@@ -30,7 +30,7 @@ class PlatformPolicyDocument(PolicyDocument):
     """All policies of a system. The first policy whose target matches a call governs it. The same holds for servers."""
 
     telemetry: TelemetrySpec | None = None
-    sources: tuple[Source, ...] = Field((), description="Resources from which the operator derived the document.")
+    sources: tuple[PolicySource, ...] = Field((), description="Resources from which the operator derived the document.")
 
 
 def parse_platform_document(text: str, source: str) -> PlatformPolicyDocument:

@@ -21,7 +21,7 @@ from aurum.resilience.policy import (
     TimeoutSpec,
 )
 from aurum.resilience.status import MEANINGS
-from aurum.runtime.policy.document import PlatformPolicyDocument, Source, TelemetrySpec
+from aurum.runtime.policy.document import PlatformPolicyDocument, PolicySource, TelemetrySpec
 
 _SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("the document", PlatformPolicyDocument),
@@ -37,7 +37,7 @@ _SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("servers[].admission", AdmissionSpec),
     ("servers[].admission.shares", SharesSpec),
     ("telemetry", TelemetrySpec),
-    ("sources[]", Source),
+    ("sources[]", PolicySource),
 ]
 
 

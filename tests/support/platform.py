@@ -78,11 +78,11 @@ class Platform:
             **self.extra,
         }
 
-    def start(self, service: str, *arguments: str, ready: bool = True) -> Process:
+    def start(self, service: str, *arguments: str, ready: bool = True, module: str = "aurum.cli") -> Process:
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / f"{service}.log"
         environment = self.environment(service)
-        popen = processes.start([service, *arguments], environment, log)
+        popen = processes.start([service, *arguments], environment, log, module=module)
         process = self.processes[service] = Process(service, arguments, environment, log, popen)
         if ready:
             wait_for(lambda: self.is_ready(service), 30, f"{service} is ready, see {log}")

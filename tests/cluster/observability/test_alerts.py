@@ -139,8 +139,10 @@ if found:
 @contextlib.contextmanager
 def damaged_segment(release: Namespace, api: str) -> Iterator[None]:
     """A segment of the store with a flipped bit, which a question has met, for the time of a block."""
-    machine = f"rotten-{int(time.time())}"  # of its own, since what is asked all the time is answered from memory
-    batch = encode(machine, 1, [Series(machine, "s", np.array([time.time_ns() // 1000], np.int64), np.array([1.0]))])
+    # More readings than ingestion holds in memory: predictions ask for the latest ones, which need no segment then
+    machine, count = f"rotten-{int(time.time())}", 10_000
+    times = time.time_ns() // 1000 - 1_000_000 * np.arange(count, 0, -1)
+    batch = encode(machine, 1, [Series(machine, "s", times, np.ones(count))])
     write(release, "ingestion", batch)
     pod = release.pods("ingestion")[0]["metadata"]["name"]
     inside = ("exec", pod, "--container", "ingestion", "--")

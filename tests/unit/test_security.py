@@ -456,7 +456,7 @@ def test_foreign_host_names_are_recognized() -> None:
 def test_threat_model_names_existing_tests() -> None:
     root = Path(__file__).parents[2]
     rows = [line for line in (root / "docs/security.md").read_text().splitlines() if line.startswith("|")]
-    model = rows[rows.index("| threat | by | what stands against it | test |") + 2 :]
+    model = rows[rows.index("| threat | attack | defence | test |") + 2 :]
     assert len(model) > 10
     for row in model:
         named = re.findall(r"`(tests/[\w/]+\.py)`", row)

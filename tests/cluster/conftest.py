@@ -12,6 +12,7 @@ from tests.support.cluster import kube
 from tests.support.cluster.kube import CHARTS, EXAMPLES, Namespace
 
 NAMESPACE = "aurumai-test"
+CHART_NAMESPACE = "aurumai-test-charts"
 # What looks at a healthy release comes first, with what leaves it alone in between; then what disturbs it.
 _ORDER = (
     "observability/test_dashboards.py",
@@ -50,16 +51,27 @@ def helm() -> None:
 
 @pytest.fixture(scope="session")
 def namespace() -> Iterator[Namespace]:
+    yield from _restricted_namespace(NAMESPACE, keep=kube.KEEP)
+
+
+@pytest.fixture(scope="session")
+def chart_namespace() -> Iterator[Namespace]:
+    """A namespace without a release. Another one, because the tests of charts run beside those of the release."""
+    yield from _restricted_namespace(CHART_NAMESPACE, keep=False)
+
+
+def _restricted_namespace(name: str, *, keep: bool) -> Iterator[Namespace]:
+    """Creates an empty namespace, and deletes it at the end, unless it is kept."""
     if lacking := kube.missing():
         pytest.skip(lacking)
-    namespace = Namespace(NAMESPACE)
-    if not kube.KEEP:
-        kube.run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
+    namespace = Namespace(name)
+    if not keep:
+        kube.run("kubectl", "delete", "namespace", name, "--ignore-not-found", "--timeout=180s")
     labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
-    namespace.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+    namespace.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
     yield namespace
-    if not kube.KEEP:
-        kube.run("kubectl", "delete", "namespace", NAMESPACE, "--wait=false")
+    if not keep:
+        kube.run("kubectl", "delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture(scope="session")

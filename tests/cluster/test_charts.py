@@ -34,16 +34,16 @@ def test_charts_pass_lint_with_each_feature(values: Path) -> None:
 
 
 @pytest.mark.parametrize("values", MATRIX, ids=_NAMES)
-def test_api_server_accepts_every_rendered_object(values: Path, namespace: kube.Namespace) -> None:
+def test_api_server_accepts_every_rendered_object(values: Path, chart_namespace: kube.Namespace) -> None:
     """An API server accepts every rendered object in a dry run, without a Pod Security warning."""
-    rendered = template(values.parents[1], "--namespace", namespace.name, "--values", str(values))
+    rendered = template(values.parents[1], "--namespace", chart_namespace.name, "--values", str(values))
     assert rendered.returncode == 0, rendered.stderr
     # Kinds that other projects define are known only where those are installed
     known = [each for each in objects(rendered.stdout) if "monitoring.coreos.com" not in each["apiVersion"]]
     known = [each for each in known if "gateway.networking.k8s.io" not in each["apiVersion"]]
     manifest = "\n---\n".join(json.dumps(each) for each in known)
     done = kube.run(
-        *("kubectl", "--namespace", namespace.name, "apply", "--server-side", "--dry-run=server"),
+        *("kubectl", "--namespace", chart_namespace.name, "apply", "--server-side", "--dry-run=server"),
         *("--field-manager=test-of-charts", "--force-conflicts", "--filename=-"),
         given=manifest,
         check=False,

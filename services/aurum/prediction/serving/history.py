@@ -59,15 +59,12 @@ class PredictionHistory:
         if len(self._waiting) >= _WAITING:
             self._waiting.popleft()
             metrics.prediction_history_dropped_total.inc()
-        # Another replica's prediction from the same readings has the same identity, so it is stored once
         self._waiting.append(
             ingestion_pb2.Event(
                 kind=KIND,
                 machine_id=response.machine_id,
                 at_us=response.as_of_us,
-                id=f"{response.model_version}+{response.inputs_sha256}"
-                if response.rescored
-                else response.model_version,
+                id=_event_id(response),
                 content=response.SerializeToString(),
             )
         )
@@ -85,3 +82,13 @@ class PredictionHistory:
                     break
                 for _ in range(min(len(part), len(self._waiting))):
                     self._waiting.popleft()
+
+
+def _event_id(response: prediction_pb2.PredictResponse) -> str:
+    """Returns the identity of a prediction among those of its machine and moment.
+
+    Another replica's prediction from the same readings has the same one, so it is stored once. A prediction of the same
+    moment from other readings has another one, so it does not replace what an earlier caller was told.
+    """
+    made_from = f"{response.model_version}+{response.inputs_sha256}"
+    return f"{made_from}+rescored" if response.rescored else made_from

@@ -30,6 +30,12 @@ edge_input_messages_total = Counter(
     ["input", "result"],
 )
 edge_input_readings_total = Counter("edge_input_readings_total", "Readings of an input by result.", ["input", "result"])
+edge_input_refused_total = Counter(
+    "edge_input_refused_total", "Values that an input did not store, by reason.", ["input", "reason"]
+)
+edge_input_corrected_total = Counter(
+    "edge_input_corrected_total", "Values that an input stored after a correction, by reason.", ["input", "reason"]
+)
 edge_input_held_back_seconds_total = Counter(
     "edge_input_held_back_seconds_total",
     "Seconds in which an input did not read, because the spool was full or its rate limit was reached.",

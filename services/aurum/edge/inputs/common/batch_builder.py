@@ -13,6 +13,7 @@ from opentelemetry.trace import SpanKind
 from aurum.edge import metrics
 from aurum.edge.inputs.common.device_stats import DeviceState, DeviceStats
 from aurum.edge.inputs.common.redelivery_cache import Arrival
+from aurum.edge.inputs.common.refusals import Refusals
 from aurum.edge.inputs.common.tags import Indices, TagKind, Tags
 from aurum.edge.inputs.common.throttled_log import ThrottledLog
 from aurum.edge.spool import Spool
@@ -36,6 +37,7 @@ class BatchBuilder:
     Attributes:
         devices: The state of the devices that have sent values.
         tags: The tags of the values.
+        refusals: What was refused or corrected, by reason.
         max_readings: The greatest number of readings in a batch.
     """
 
@@ -52,6 +54,7 @@ class BatchBuilder:
         """
         self.devices = DeviceStats()
         self.tags = tags
+        self.refusals = Refusals(name)
         self._source_id = source_id
         self._sequence = 0
         self._spool = spool

@@ -56,7 +56,7 @@ def streams() -> Streams:
     return Streams()
 
 
-async def test_stream_reads_no_further_while_very_much_is_unacknowledged(streams: Streams) -> None:
+async def test_stream_with_much_unacknowledged_reads_no_further(streams: Streams) -> None:
     sending = streams.send(*[bytes(3_000_000)] * 3)
     await streams.wait_until_accepted(2)
     streams.make_durable(0)
@@ -66,7 +66,7 @@ async def test_stream_reads_no_further_while_very_much_is_unacknowledged(streams
     assert (await sending)[-1] == 3
 
 
-async def test_stream_with_nothing_unacknowledged_reads_one_batch_in_any_case(
+async def test_stream_with_nothing_unacknowledged_reads_one_batch(
     streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So streams that wait for long, such as those of a source beyond its rate, do not stop the others."""

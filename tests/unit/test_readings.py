@@ -245,7 +245,7 @@ def test_batch_of_very_many_single_numbers_is_refused() -> None:
         decode(batch)
 
 
-def test_numbers_that_fill_a_request_are_refused_before_they_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_numbers_that_fill_a_request_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     series = b"\x0a\x01m\x12\x01s" + (b"\x19" + bytes(8)) * 400_000 + (b"\x21" + bytes(8)) * 400_000
     batch = b"\x0a\x01s\x10\x01\x1a" + _varint(len(series)) + series
     monkeypatch.setattr(ingestion_pb2, "Batch", None)

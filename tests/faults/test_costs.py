@@ -61,6 +61,11 @@ ROWS = [
     *(Row("api", f"{method} {template}", case) for (method, template), cases in ROUTES.items() for case in cases),
     *(Row(server, rpc, of(server, rpc)) for server, rpc in PLACES for of in RPCS[rpc]),
 ]
+INGEST_ROWS = [
+    row
+    for row in ROWS
+    if row.name.endswith("/Ingest") and row.case.name in {"longest batches", "single numbers", "beyond the limit"}
+]
 
 
 def with_versions(models: Path, folder: Path, count: int) -> Path:
@@ -108,6 +113,12 @@ def test_each_route_and_rpc_has_its_largest_requests() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_largest_request_costs_little(small: CostPlant, row: Row) -> None:
     check(measured(small, row, 1), MEMORY, 1)
+
+
+@pytest.mark.parametrize("row", INGEST_ROWS, ids=str)
+def test_largest_batches_at_once_cost_little(small: CostPlant, row: Row) -> None:
+    """Batches are of the same size in any plant, so streams of them are tested together in this one too."""
+    check(measured(small, row, LARGE.at_once), TOGETHER * MEMORY, LARGE.at_once)
 
 
 @pytest.mark.proof("costs")

@@ -1,7 +1,6 @@
 """Batches that ingestion refuses for good: they become dead letters, and what others send flows on."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from aurum.readings.batch import Series, encode
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
+from tests.support import processes
 from tests.support.platform import Platform
 from tests.support.waiting import wait_for
 
@@ -41,9 +41,7 @@ def stored(platform: Platform, machine: str) -> int:
 
 
 def dead_letters(platform: Platform, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "aurum.cli", "edge", "dead-letters", *arguments]
-    environment = platform.environment("dead-letters")
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return processes.run("edge", "dead-letters", *arguments, environment=platform.environment("dead-letters"))
 
 
 def start_ingestion(platform: Platform, **limits: Any) -> None:

@@ -5,8 +5,6 @@ import json
 import math
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -24,6 +22,7 @@ from aurum.runtime.errors import from_rpc_error
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from aurum_sim.machine_types import PUMP
 from aurum_sim.plant_model import run_to_failure
+from tests.support import processes
 from tests.support.http import http
 from tests.support.platform import Platform
 from tests.support.ports import free_port
@@ -534,9 +533,7 @@ def test_corrupt_model_costs_its_type_only(platform: Platform, models: Path) -> 
     assert "pump" in served
     assert not served & {"fan", "motor"}
     environment = platform.environment("doctor") | {"COLUMNS": "400"}
-    doctor = subprocess.run(
-        [sys.executable, "-m", "aurum.cli", "doctor"], env=environment, capture_output=True, text=True, check=False
-    )
+    doctor = processes.run("doctor", environment=environment)
     (line,) = [line for line in doctor.stdout.splitlines() if line.startswith("prediction")]
     assert "2 damaged and set apart: model" in line
 

@@ -4,9 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
-from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from aurum.security.identity import Role
 from tests.support.guarded import Guarded
@@ -17,6 +15,8 @@ _LEFT_OUT = ("/api/events", "/metrics")  # one has no end, the other is no JSON
 
 
 def operations(guarded: Guarded) -> Iterator[Any]:
+    import schemathesis  # takes a second, which only proofs are to spend
+
     for found in schemathesis.openapi.from_url(f"{guarded.api}/openapi.json").get_all_operations():
         operation = found.ok()
         if operation.path not in _LEFT_OUT:
@@ -52,6 +52,8 @@ def problems(
 @pytest.mark.timeout(900)
 def test_admin_requests_are_answered_as_described(guarded: Guarded) -> None:
     """Generated requests of an admin are answered as the OpenAPI document says, never with 5xx."""
+
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
 
     def check(case: Any, response: Any) -> None:
         assert response.status_code < 500, response.text

@@ -46,15 +46,29 @@ def test_shared_code_contains_no_tests() -> None:
 
 
 def test_equivalent_mutants_name_code_that_exists() -> None:
-    """What a mutant is said to change stands in its file; otherwise the entry is of code that is no more."""
+    """The lines that a mutant changes are in its file, and so is its function."""
     stale = []
     for path in sorted((TESTS / "mutation" / "equivalent").glob("*.yaml")):
         for entry in yaml.safe_load(path.read_text()):
-            source = [line.strip() for line in (TESTS.parent / entry["file"]).read_text().splitlines()]
+            code = (TESTS.parent / entry["file"]).read_text()
+            source = [line.strip() for line in code.splitlines()]
             before = [line.strip() for line in entry["before"].splitlines()]
             if not any(source[at : at + len(before)] == before for at in range(len(source))):
                 stale.append(f"{path.name}: {entry['file']}: {entry['before']}")
+            if entry["function"] not in _function_names(ast.parse(code)):
+                stale.append(f"{path.name}: {entry['file']}: {entry['function']}")
     assert stale == []
+
+
+def _function_names(scope: ast.AST, prefix: str = "") -> set[str]:
+    """The qualified names of all functions in a module or class."""
+    names: set[str] = set()
+    for node in ast.iter_child_nodes(scope):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names |= {prefix + node.name} | _function_names(node, f"{prefix}{node.name}.")
+        else:
+            names |= _function_names(node, prefix)
+    return names
 
 
 def test_modules_that_docs_name_exist() -> None:

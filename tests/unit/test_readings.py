@@ -245,6 +245,14 @@ def test_batch_of_very_many_single_numbers_is_refused() -> None:
         decode(batch)
 
 
+def test_single_numbers_that_fill_a_request_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    series = b"\x0a\x01m\x12\x01s" + (b"\x19" + bytes(8)) * 400_000 + (b"\x21" + bytes(8)) * 400_000
+    batch = b"\x0a\x01s\x10\x01\x1a" + _varint(len(series)) + series
+    monkeypatch.setattr(ingestion_pb2, "Batch", None)
+    with pytest.raises(InvalidArgumentError, match="has more than the 200000 readings that are allowed"):
+        decode(batch)
+
+
 def test_request_larger_than_any_batch_is_refused() -> None:
     """A request that is larger than the largest batch can be is refused by its size alone."""
     with pytest.raises(InvalidArgumentError, match="batch: has 8000001 bytes"):

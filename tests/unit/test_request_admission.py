@@ -1,7 +1,7 @@
 """Admission of HTTP requests: their class, and the answers that tell an adaptive limit of overload."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -10,6 +10,7 @@ import pytest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from aurum.api import middleware
 from aurum.api.access_control import AccessControl
 from aurum.api.body_budget import BodyBudget
 from aurum.api.middleware import RequestMiddleware
@@ -38,9 +39,8 @@ class Recorder:
         """Keeps what it has."""
 
 
-@asynccontextmanager
-async def client_of(app: ASGIApp, recorder: Recorder) -> AsyncIterator[httpx.AsyncClient]:
-    wrapped = RequestMiddleware(
+def wrapped(app: ASGIApp, recorder: Recorder) -> RequestMiddleware:
+    return RequestMiddleware(
         app,
         max_body_bytes=1000,
         admission=ConcurrencyLimit("api", LimitConfig(8, algorithm=recorder)),
@@ -50,7 +50,12 @@ async def client_of(app: ASGIApp, recorder: Recorder) -> AsyncIterator[httpx.Asy
         bodies=BodyBudget(10_000),
         routes=[],
     )
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(wrapped), base_url="http://localhost") as client:
+
+
+@asynccontextmanager
+async def client_of(app: ASGIApp, recorder: Recorder) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(wrapped(app, recorder))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 
@@ -101,3 +106,35 @@ async def test_requests_have_the_class_of_the_method_they_call(method: str, path
     async with client_of(app, Recorder()) as client:
         await client.request(method, path)
     assert seen == [expected]
+
+
+@pytest.mark.parametrize(("pause", "longest", "answered"), [(0.5, 2.0, True), (5.0, 0.1, False)])
+async def test_refused_body_is_read_for_as_long_as_it_arrives(
+    monkeypatch: pytest.MonkeyPatch, pause: float, longest: float, answered: bool
+) -> None:
+    """A large body takes long on a busy machine. Only a sender that pauses is not waited for, and loses the answer."""
+    monkeypatch.setattr(middleware, "_LINGER_PAUSE", longest)
+    parts = 5
+    left = [{"type": "http.request", "body": b"x" * 100, "more_body": number < parts} for number in range(1, parts + 1)]
+    sent: list[dict[str, object]] = []
+
+    async def receive() -> dict[str, object]:
+        await asyncio.sleep(pause)
+        return left.pop(0)
+
+    async def send(message: MutableMapping[str, object]) -> None:
+        sent.append(dict(message))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/readings",
+        "headers": [(b"content-length", b"1200")],
+        "client": ("127.0.0.1", 1),
+    }
+    await wrapped(app, Recorder())(scope, receive, send)
+    assert sent[0]["status"] == 413
+    assert (left == []) is answered

@@ -5,6 +5,7 @@ import contextlib
 import random
 import sqlite3
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
+from aurum.ingestion import memtable
 from aurum.ingestion.downsample import merge_parts, reduce_points
 from aurum.ingestion.machine_state import MachineState, MachineStates
 from aurum.ingestion.memtable import Memtable, SeriesPart
@@ -667,3 +669,50 @@ def test_consecutive_batches_form_one_part_up_to_a_gap() -> None:
     joined = recent.joined_parts(("m", "s"))
     assert [part.rank for part in joined] == [(1, 99), (1, 199)]
     assert joined[1].timestamps.tolist() == [sequence for sequence in range(102, 200) if sequence % 10]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.booleans(),  # whether a batch is missing before this one
+            st.dictionaries(st.integers(0, 4), st.lists(st.integers(0, 30), min_size=1, max_size=5), min_size=1),
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+    st.integers(1, 30),
+)
+def test_packing_in_pieces_loses_and_reorders_nothing(
+    received: list[tuple[bool, dict[int, list[int]]]], at_once: int
+) -> None:
+    """However few readings are sorted at once, the packed series say what the batches say, each with its last rank."""
+    recent, sequence, value = Memtable(), 0, 0.0
+    said: dict[tuple[str, str], dict[int, tuple[float, tuple[int, int]]]] = {}
+    for gap, columns in received:
+        sequence += 2 if gap else 1
+        series = []
+        for number, times in columns.items():
+            values = [value := value + 1 for _ in times]
+            series.append(Series("m", str(number), np.array(times), np.array(values)))
+            told = said.setdefault(("m", str(number)), {})
+            told.update({at: (each, (1, sequence)) for at, each in zip(times, values, strict=True)})
+        recent.add_batch(Batch.from_series("src", sequence, series), (1, sequence))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memtable, "_SORTED_AT_ONCE", at_once)
+        packed = list(recent.packed())
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for each in sorted(packed, key=lambda each: each.rank):
+        assert (np.diff(each.timestamps) > 0).all()
+        found.setdefault(each.key, {}).update(zip(each.timestamps.tolist(), each.values.tolist(), strict=True))
+    assert found == {key: {at: each for at, (each, _) in told.items()} for key, told in said.items()}
+    for key, told in said.items():
+        last = max(told)
+        ranks = [each.last_rank for each in packed if each.key == key and each.timestamps[-1] == last]
+        assert max(ranks) == told[last][1]
+
+
+async def test_flushed_readings_do_not_stay_in_memory(store: SqliteStore) -> None:
+    await write(store, batch(1, [1000], [1.0]))
+    recent = weakref.ref(store._recent)
+    await store._flush()
+    await until(lambda: recent() is None, "the readings are gone")

@@ -57,8 +57,10 @@ _OVERLOAD = frozenset(map(http_status, OVERLOAD_OF_SELF))
 _MAX_OTHER_BODY_BYTES = 65_536  # of other bodies, which are parsed as a whole on the event loop
 _MAX_BODY_BYTES_OF = {"/api/predict": 262_144}  # the features of a model with hundreds of sensors
 # Closing a connection while a body is still arriving resets it, and the client loses the answer. Therefore the rest of
-# a refused body is read and discarded, up to these limits.
-_LINGER_SECONDS = 2.0
+# a refused body is read and discarded, up to these limits. On a busy machine, or over a slow line, a large body that
+# arrives without pauses takes many seconds.
+_LINGER_SECONDS = 30.0
+_LINGER_PAUSE = 2.0  # seconds without a part of the body after which its sender is not waited for
 _LINGER_BODIES = 4  # times the largest allowed body
 
 
@@ -304,7 +306,8 @@ class _Exchange:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_SECONDS):
                 while self.received < self._max_discarded_bytes:
-                    message = await self._receive()
+                    async with asyncio.timeout(_LINGER_PAUSE):
+                        message = await self._receive()
                     self.received += len(message.get("body", b""))
                     if not message.get("more_body", False):
                         self._body_done.set()

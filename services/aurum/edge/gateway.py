@@ -125,6 +125,7 @@ class EdgeServicer(BatchServicer):
                     field, f"has {len(data)} bytes; at most {self._max_batch_bytes} can be forwarded to ingestion"
                 )
             batch = with_caller_as_owner(await decode_batch(data, field))
+            del data  # another copy may have been made for the owner
             await self._sources.admit(batch, wait=wait)
             writing = await self._spool.put(batch, traceparent(), wait=wait)
         except AurumError as error:

@@ -354,8 +354,11 @@ class Spool:
             lost = sum(self._drop_range(range(end + 1, start), "damaged") for end, start in itertools.pairwise(ends))
             if lost:
                 logger.error("%d batches of the spool are damaged and were dropped", lost)
-            batches = []
+            batches: list[QueuedBatch] = []
+            unpacked = 0
             for record in records:
+                if unpacked >= READ_BYTES:  # a record may unpack to many times its size
+                    break
                 if sequence_ranges.contains(self._acked, record.id) or record.id in self._unwritten_letters:
                     continue
                 request = self._unpack(record.payload)
@@ -363,6 +366,7 @@ class Spool:
                     await self.set_aside(Refused(record.id, "UNREADABLE", "the record in the spool cannot be unpacked"))
                 else:
                     batches.append(QueuedBatch(record.id, request))
+                    unpacked += len(request)
             if batches:
                 return batches
             after = last

@@ -6,7 +6,8 @@ They are held in memory for queries and for packing.
 import itertools
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ from aurum.readings.batch import Batch, Timestamps, Values
 SeriesKey = tuple[str, str]  # machine id, sensor
 _COUNT_BITS = 20  # bits of a place for the number of readings, at most 200,000
 _START_BITS = 20  # bits of a place for the start within the batch
+_SORTED_AT_ONCE = 250_000  # readings; sorting takes about 50 bytes for each
+_Order = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +186,10 @@ class Memtable:
             return list(self._numbers)
 
     def packed(self) -> Iterator[PackedSeries]:
-        """Yields every series, once per run of consecutive batches of a source. Nothing may be added afterwards."""
+        """Yields every series, once per run of consecutive batches of a source. Nothing may be added afterwards.
+
+        A very long series is yielded several times per run, each time with other batches of the run.
+        """
         runs: list[list[_BatchColumns]] = []
         for batch in sorted(self._batches, key=lambda batch: batch.rank):  # of equal times the last one counts
             source, sequence = batch.rank
@@ -192,7 +198,8 @@ class Memtable:
             runs[-1].append(batch)
         keys = list(self._numbers)
         for batches in runs:
-            yield from _packed(batches, keys)
+            for piece in _pieces(batches, len(keys)):
+                yield from _packed(piece, keys)
 
 
 def _concatenate(parts: list[SeriesPart]) -> SeriesPart:
@@ -203,33 +210,95 @@ def _concatenate(parts: list[SeriesPart]) -> SeriesPart:
     return SeriesPart(parts[-1].rank, timestamps, np.concatenate([part.values for part in parts]))
 
 
+def _pieces(batches: list[_BatchColumns], series: int) -> Iterator[list[_BatchColumns]]:
+    """Divides consecutive batches so that sorting takes little memory: by series, and very long series by batches.
+
+    Args:
+        batches: The batches.
+        series: The number of series, which is above all of theirs.
+    """
+    if sum(len(batch.values) for batch in batches) <= _SORTED_AT_ONCE:
+        yield batches
+        return
+    counts = np.bincount(
+        np.concatenate([batch.numbers for batch in batches]),
+        np.concatenate([batch.lengths for batch in batches]),
+        series,
+    )
+    places = np.cumsum(counts) // _SORTED_AT_ONCE
+    cuts = [0, *(np.flatnonzero(places[1:] != places[:-1]) + 1).tolist(), series]
+    for first, end in itertools.pairwise(cuts):
+        piece: list[_BatchColumns] = []
+        readings = 0
+        for batch in batches:
+            part = _part_of(batch, first, end)
+            if readings and readings + len(part.values) > 2 * _SORTED_AT_ONCE:
+                yield piece
+                piece, readings = [], 0
+            if len(part.values):
+                piece.append(part)
+                readings += len(part.values)
+        if piece:
+            yield piece
+
+
+def _part_of(batch: _BatchColumns, first: int, end: int) -> _BatchColumns:
+    """Returns the series of a batch with numbers from `first` up to `end`."""
+    chosen = (batch.numbers >= first) & (batch.numbers < end)
+    if chosen.all():
+        return batch
+    readings = np.repeat(chosen, batch.lengths)
+    return replace(
+        batch,
+        timestamps=batch.timestamps[readings],
+        values=batch.values[readings],
+        numbers=batch.numbers[chosen],
+        lengths=batch.lengths[chosen],
+    )
+
+
 def _packed(batches: list[_BatchColumns], keys: list[SeriesKey]) -> Iterator[PackedSeries]:
     """Yields the series of consecutive batches of a source, sorted and without replaced readings."""
-    numbers = np.concatenate([np.repeat(batch.numbers, batch.lengths) for batch in batches])
-    timestamps = np.concatenate([batch.timestamps for batch in batches])
-    values = np.concatenate([batch.values for batch in batches])
-    origins = np.repeat(np.arange(len(batches), dtype=np.int32), [len(batch.values) for batch in batches])
-    # Sorted by series first, which is fast for few of them. The readings of each are then usually in time order.
-    order = np.argsort(numbers.astype(np.uint16) if len(keys) < 2**16 else numbers, kind="stable")
-    if not _is_increasing(numbers[order], timestamps[order]).all():
-        order = np.lexsort((timestamps, numbers))
-    numbers, timestamps, values, origins = numbers[order], timestamps[order], values[order], origins[order]
-    rises = _is_increasing(numbers, timestamps)
-    if not rises.all():
-        last_of_time = np.append(rises, True)
-        numbers, timestamps, values = numbers[last_of_time], timestamps[last_of_time], values[last_of_time]
-        origins = origins[last_of_time]
+    order, numbers, timestamps = _sorted(batches, len(keys))
+    # Joined after the times are sorted, so that fewer copies exist at a time
+    values = np.concatenate([batch.values for batch in batches])[order]
     newest: dict[int, tuple[int, int]] = {}
     for batch in batches:
         newest.update(dict.fromkeys(batch.numbers.tolist(), batch.rank))
+    ends = np.cumsum([len(batch.values) for batch in batches])  # of the batches, before they were sorted
     cuts = [0, *(np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist(), len(numbers)]
-    for start, end in itertools.pairwise(cuts):
+    lasts = np.searchsorted(ends, order[np.array(cuts[1:]) - 1], side="right").tolist()
+    for (start, end), last in zip(itertools.pairwise(cuts), lasts, strict=True):
         number = int(numbers[start])
-        last = batches[origins[end - 1]].rank
-        yield PackedSeries(keys[number], newest[number], last, timestamps[start:end], values[start:end])
+        yield PackedSeries(keys[number], newest[number], batches[last].rank, timestamps[start:end], values[start:end])
 
 
-def _is_increasing(numbers: npt.NDArray[np.int32], timestamps: Timestamps) -> npt.NDArray[np.bool_]:
+def _sorted(batches: list[_BatchColumns], series: int) -> tuple[_Order, npt.NDArray[Any], Timestamps]:
+    """Sorts the readings of batches by series and time, without those that are replaced by later ones.
+
+    Args:
+        batches: The batches.
+        series: The number of series, which is above all of theirs.
+
+    Returns:
+        Where each of the sorted readings is in the batches, the number of its series, and its time.
+    """
+    small = np.uint16 if series < 2**16 else np.int32
+    numbers = np.concatenate([np.repeat(batch.numbers.astype(small), batch.lengths) for batch in batches])
+    timestamps = np.concatenate([batch.timestamps for batch in batches])
+    # Sorted by series first, which is fast for few of them. The readings of each are then usually in time order.
+    order = np.argsort(numbers, kind="stable").astype(np.int32)
+    numbers, timestamps = numbers[order], timestamps[order]
+    rises = _is_increasing(numbers, timestamps)
+    if rises.all():
+        return order, numbers, timestamps
+    again = np.lexsort((timestamps, numbers)).astype(np.int32)  # stable: of equal times the last one stays the last
+    rises = _is_increasing(numbers[again], timestamps[again])
+    again = again[np.append(rises, True)]
+    return order[again], numbers[again], timestamps[again]
+
+
+def _is_increasing(numbers: npt.NDArray[Any], timestamps: Timestamps) -> npt.NDArray[np.bool_]:
     """Returns for each reading but the last whether the next one is later, or of another series."""
     rises: npt.NDArray[np.bool_] = np.logical_or(timestamps[1:] > timestamps[:-1], numbers[1:] != numbers[:-1])
     return rises

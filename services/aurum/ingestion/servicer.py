@@ -260,6 +260,7 @@ class IngestionServicer(BatchServicer):
         started = time.perf_counter()
         try:
             batch = await decode_batch(data, field)
+            del data  # another copy is made for the owner
             set_span_attributes({"aurum.source_id": batch.source_id, "aurum.sequence": batch.sequence})
             batch = with_caller_as_owner(batch)
             await self._sources.admit(batch, wait=wait)

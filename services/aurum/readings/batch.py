@@ -29,6 +29,8 @@ MAX_SEQUENCE = 2**62  # per source
 SINGLE_BATCH_PREFIX = "key/"  # of source ids that send one batch, such as those of requests with an Idempotency-Key
 _MAX_REQUEST_BYTES = 8_000_000  # more than a batch of MAX_READINGS and MAX_SERIES with the longest names has
 _MAX_UNCOUNTED = 1_000_000  # bytes of a message up to which it is parsed before its fields are counted
+# Bytes of numbers that do not follow each other in a block, each of which takes 9, and of fields that are unknown here
+_MAX_SINGLE_BYTES = 2 * 9 * MAX_READINGS + 100_000
 _MAX_OTHER_FIELDS = 100  # fields of a batch besides its series, which has 3
 _MAX_TRACEPARENT = 100
 _MAX_REPORTED = 200  # characters of an invalid source id that are reported
@@ -276,6 +278,12 @@ def _parse_columns(data: bytes, field: str) -> columns_pb2.BatchColumns:
         if message.ByteSize() == len(data):
             return message
         # Protobuf allows a column in several pieces, or number by number. This is rare, so it may be slow
+        left_over = len(data) - message.ByteSize()
+        del message  # the traceback of an error would keep it
+        if left_over > _MAX_SINGLE_BYTES:
+            raise InvalidArgumentError.for_field(
+                f"{field}.series", f"has more than the {MAX_READINGS} readings that are allowed"
+            )
         whole = ingestion_pb2.Batch.FromString(data)
     except DecodeError as error:
         raise InvalidArgumentError.for_field(field, "is not a message aurum.v1.Batch") from error

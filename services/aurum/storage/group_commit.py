@@ -115,30 +115,43 @@ class GroupCommit(Generic[Item, Result]):
         await asyncio.to_thread(self._thread.join)
 
     def _commit_groups(self) -> None:
-        running = True
-        while running:
-            first = self._queue.get()
-            if first is None:
+        while self._commit_next():
+            pass
+
+    def _commit_next(self) -> bool:
+        """Waits for a group and commits it. Returns False at the end of the queue.
+
+        It is a method of its own so that no variable keeps a group in memory while the thread waits for the next one.
+        """
+        group, running = self._next_group()
+        if not group:
+            return False
+        committed = iter(
+            self._commit_group([queued.item for queued in group if not isinstance(queued.item, _QueuedCall)])
+        )
+        outcomes = [
+            self._run_call(queued.item.work) if isinstance(queued.item, _QueuedCall) else next(committed)
+            for queued in group
+        ]
+        self.loop.call_soon_threadsafe(self._complete, group, outcomes)
+        return running
+
+    def _next_group(self) -> tuple[list[_Queued[Item]], bool]:
+        """Waits for an item. Returns it with those queued behind it, and whether more may come."""
+        first = self._queue.get()
+        if first is None:
+            return [], False
+        group, nbytes = [first], first.nbytes
+        while len(group) < _GROUP_ITEMS and nbytes < _GROUP_BYTES:
+            try:
+                queued = self._queue.get_nowait()
+            except queue.Empty:
                 break
-            group, nbytes = [first], first.nbytes
-            while len(group) < _GROUP_ITEMS and nbytes < _GROUP_BYTES:
-                try:
-                    queued = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if queued is None:
-                    running = False
-                    break
-                group.append(queued)
-                nbytes += queued.nbytes
-            committed = iter(
-                self._commit_group([queued.item for queued in group if not isinstance(queued.item, _QueuedCall)])
-            )
-            outcomes = [
-                self._run_call(queued.item.work) if isinstance(queued.item, _QueuedCall) else next(committed)
-                for queued in group
-            ]
-            self.loop.call_soon_threadsafe(self._complete, group, outcomes, nbytes)
+            if queued is None:
+                return group, False
+            group.append(queued)
+            nbytes += queued.nbytes
+        return group, True
 
     def _commit_group(self, items: list[Item]) -> Sequence[Result | AurumError]:
         if not items:
@@ -163,8 +176,8 @@ class GroupCommit(Generic[Item, Result]):
     def _failure(self) -> AurumError:
         return UnavailableError(f"the {self._name} failed; see the log of this service", retry_after=1.0)
 
-    def _complete(self, group: list[_Queued[Item]], outcomes: Sequence[Any], nbytes: int) -> None:
-        self._waiting_bytes -= nbytes
+    def _complete(self, group: list[_Queued[Item]], outcomes: Sequence[Any]) -> None:
+        self._waiting_bytes -= sum(queued.nbytes for queued in group)
         if self._waiting_bytes < self._max_bytes:
             self._room.set()
         for queued, outcome in zip(group, outcomes, strict=True):

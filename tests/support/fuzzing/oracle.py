@@ -44,8 +44,7 @@ def try_input(target: Target, data: bytes) -> None:
 def measure_input(target: Target, data: bytes) -> None:
     """As `try_input`; also raises FaultError if the memory or the calls are more than the input's size allows."""
     try_input(target, data)  # what is imported or cached at first use counts for none
-    gc.collect()
-    gc.disable()  # for what it finds is of others
+    gc.disable()  # for what it finds is of others; only what is allocated from now on is measured
     try:
         _measure(target, data)
     finally:

@@ -57,4 +57,3 @@ def test_unreadable_entry_is_passed_over_and_told_once(entry: bytes) -> None:
     for _ in range(2):
         assert decode(entry, name) is None
     assert [each["name"] for each in damage.latest()].count(f"alarm transition {name}") == 1
-    damage.withdraw("event", f"alarm transition {name}")

@@ -76,7 +76,7 @@ async def one_call(running: Bench, method: str) -> tuple[grpc.StatusCode, dict[s
             async for _ in call:
                 pass
     code = await call.code()
-    await until(lambda: counted(method) != before)
+    await until(lambda: counted(method) != before, f"the server has counted the call, which ended as {code}")
     return code, {
         name: count - before.get(name, 0) for name, count in counted(method).items() if count != before.get(name, 0)
     }

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +23,6 @@ from aurum.v1 import ingestion_pb2
 
 END = 2**61
 DAY = (now_us() // DAY_US - 3) * DAY_US
-
-
-@pytest.fixture(autouse=True)
-def nothing_damaged() -> Iterator[None]:
-    """What other tests of this process have damaged is not counted."""
-    _forget_damage()
-    yield
-    _forget_damage()
-
-
-def _forget_damage() -> None:
-    while known := damage.latest():
-        for each in known:
-            damage.withdraw(each["kind"], each["name"])
 
 
 async def filled(path: Path, parts: int = 2) -> None:

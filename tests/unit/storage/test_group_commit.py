@@ -2,12 +2,14 @@
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 
 import pytest
 
 from aurum.runtime.errors import AurumError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from aurum.storage.group_commit import GroupCommit
+from tests.support.waiting import until
 
 Outcomes = Sequence[str | AurumError]
 HUGE = 10**12
@@ -258,4 +260,17 @@ async def test_writer_thread_is_daemon() -> None:
     assert writer.waiting_bytes == 0
     (thread,) = (thread for thread in threading.enumerate() if thread.name == "test-writer")
     assert thread.daemon
+    await writer.close()
+
+
+async def test_committed_items_do_not_stay_in_memory() -> None:
+    class Item(str):
+        __slots__ = ("__weakref__",)
+
+    writer = of()
+    item = Item("a")
+    kept = weakref.ref(item)
+    assert await writer.run(item) == "A"
+    del item
+    await until(lambda: kept() is None, "the item is gone")
     await writer.close()

@@ -301,3 +301,14 @@ async def test_batch_refused_in_the_middle_is_in_no_lane(tmp_path: Path) -> None
     await spool.live.acknowledge([2])
     assert (spool.live.batches, spool.backlog.batches) == (0, 1)
     await spool.close()
+
+
+async def test_records_that_unpack_to_very_much_are_read_in_parts(tmp_path: Path) -> None:
+    """A record may have a thousandth of the bytes of its batches, so what is sent at once is counted unpacked."""
+    spool = await opened(tmp_path / "spool")
+    for sequence in range(1, 7):
+        await put(spool, raw(sequence, bytes(3_000_000)))
+    first = await ids(spool.live)
+    assert first == [1, 2, 3]
+    assert [batch.id for batch in await spool.live.batches_after(3, 64)] == [4, 5, 6]
+    await spool.close()

@@ -71,13 +71,27 @@ class SeriesNumbers:
         self._known.clear()
 
 
-_Packed = tuple[PackedSeries, list[_Row]]
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """The segments of a series, without its readings.
+
+    Attributes:
+        key: The series.
+        last_rank: The rank of the batch of its last reading.
+        last_value: The value of that reading.
+        rows: The segments.
+    """
+
+    key: SeriesKey
+    last_rank: tuple[int, int]
+    last_value: float
+    rows: list[_Row]
 
 
 def flush(connection: sqlite3.Connection, frozen: Frozen, numbers: SeriesNumbers) -> AddedSegments:
     """Writes everything or nothing. Returns the added segments by series and day. Raises sqlite3.Error."""
     # Packing takes long, so it is done before the transaction.
-    packed = [(series, _rows(series.rank, series.timestamps, series.values)) for series in frozen.recent.packed()]
+    packed = [_pack_series(series) for series in frozen.recent.packed()]
     try:
         with transaction(connection):
             return _write(connection, frozen, packed, numbers)
@@ -87,23 +101,20 @@ def flush(connection: sqlite3.Connection, frozen: Frozen, numbers: SeriesNumbers
 
 
 def _write(
-    connection: sqlite3.Connection,
-    frozen: Frozen,
-    packed: list[tuple[PackedSeries, list[_Row]]],
-    numbers: SeriesNumbers,
+    connection: sqlite3.Connection, frozen: Frozen, packed: list[_Packed], numbers: SeriesNumbers
 ) -> AddedSegments:
     touched: AddedSegments = {}
     _write_sources(connection, frozen)
     segments: list[tuple[int | bytes, ...]] = []
     states: list[tuple[int | float, ...]] = []
-    for series, rows in packed:
+    for series in packed:
         number = numbers.number_for(connection, series.key)
-        for row in rows:
+        for row in series.rows:
             segments.append((number, row.start_us, *row.rank, row.end_us, row.count, row.data))
             place = (number, row.start_us // DAY_US)
             touched[place] = touched.get(place, 0) + 1
-        first, last = rows[0].start_us, rows[-1].end_us
-        states.append((first, last, float(series.values[-1]), number, *series.last_rank))
+        first, last = series.rows[0].start_us, series.rows[-1].end_us
+        states.append((first, last, series.last_value, number, *series.last_rank))
     connection.executemany(
         "INSERT INTO segments (series, start_us, source, sequence, end_us, count, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
         segments,
@@ -118,6 +129,11 @@ def _write(
     )
     connection.execute("UPDATE log_position SET id = ?", (frozen.position,))
     return touched
+
+
+def _pack_series(series: PackedSeries) -> _Packed:
+    rows = _rows(series.rank, series.timestamps, series.values)
+    return _Packed(series.key, series.last_rank, float(series.values[-1]), rows)
 
 
 def _rows(rank: tuple[int, int], timestamps: Timestamps, values: Values) -> list[_Row]:

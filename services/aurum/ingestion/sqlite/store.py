@@ -11,6 +11,7 @@ start.
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import sqlite3
@@ -490,17 +491,17 @@ class SqliteStore:
         if frozen is None:
             self._flushed_at = time.monotonic()
             return
-        started = time.perf_counter()
-        touched = await self._require_started(self._tables).run(
-            lambda connection: flush(connection, frozen, self._numbers), 1
-        )
+        started, position = time.perf_counter(), frozen.position
+        work = functools.partial(flush, frozen=frozen, numbers=self._numbers)
+        touched = await self._require_started(self._tables).run(work, 1)
         track_db_query("flush", time.perf_counter() - started)
         self._sources.mark_flushed()
         self._frozen = None
+        del frozen, work  # the readings, which are in the tables now
         self._flushed_at = time.monotonic()
         self._room.set()
         await self._require_started(self._upkeep).call(lambda: self._compactor.record_segments(touched))
-        await self._require_started(self._appends).call(lambda: self._log.trim(frozen.position))
+        await self._require_started(self._appends).call(lambda: self._log.trim(position))
 
     async def _maintain(self) -> None:
         """Runs the maintenance that is due. Returns early when readings wait to be flushed.

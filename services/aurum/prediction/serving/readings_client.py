@@ -56,9 +56,9 @@ class ReadingsClient:
 
     async def machine_type(self, machine_id: str) -> str:
         """Returns the type of a machine; empty if it is not registered. Raises NotFoundError if it does not exist."""
-        known = self._types.get(machine_id)
-        if known is not None:
-            return known
+        machine_type = self._types.get(machine_id)
+        if machine_type is not None:
+            return machine_type
         request = ingestion_pb2.GetMachineRequest(machine_id=machine_id, omit_sensors=True)
         response = await self._ingestion.unary(self._stub.GetMachine, request)
         machine = response.machine
@@ -102,14 +102,14 @@ class ReadingsClient:
         else:
             sensors = len(spec.queried)
         at_once = max(1, _SERIES_AT_ONCE // max(1, sensors))
-        found: dict[str, MachineReadings] = {}
+        by_machine: dict[str, MachineReadings] = {}
         for start in range(0, len(machine_ids), at_once):
             part = machine_ids[start : start + at_once]
             if spec is None:
-                found |= await self._query(part, None, last=_LAST, end_us=end_us)
+                by_machine |= await self._query(part, None, last=_LAST, end_us=end_us)
             else:
-                found |= await self._window(part, spec, end_us)
-        return found
+                by_machine |= await self._window(part, spec, end_us)
+        return by_machine
 
     def _check_series(self, machine_ids: Sequence[str]) -> None:
         """Raises InvalidArgumentError if all sensors of these machines are too many for one request."""
@@ -127,23 +127,23 @@ class ReadingsClient:
         """Returns the readings of machines that cover the window of `spec`, for as many machines as one query takes."""
         short = [machine_id for machine_id in machine_ids if machine_id not in self._reach]
         last = max((self._needed.get(machine_id, _LAST) for machine_id in short), default=0)
-        found = await self._query(short, spec, last=last, end_us=end_us) if short else {}
+        by_machine = await self._query(short, spec, last=last, end_us=end_us) if short else {}
         if last < _LAST:
-            slower = [machine_id for machine_id in short if self._is_short(found.get(machine_id), spec, last)]
-            found |= await self._query(slower, spec, last=_LAST, end_us=end_us) if slower else {}
+            slower = [machine_id for machine_id in short if self._is_short(by_machine.get(machine_id), spec, last)]
+            by_machine |= await self._query(slower, spec, last=_LAST, end_us=end_us) if slower else {}
         for machine_id in machine_ids:
-            if machine_id in found and machine_id not in self._needed:
-                self._learn(found[machine_id], spec)
-            reach = self._reach.get(machine_id) or self._missing_reach(found.get(machine_id), spec)
+            if machine_id in by_machine and machine_id not in self._needed:
+                self._learn(by_machine[machine_id], spec)
+            reach = self._reach.get(machine_id) or self._missing_reach(by_machine.get(machine_id), spec)
             while reach:
                 readings = await self._range(machine_id, spec, reach, end_us)
-                found[machine_id] = readings
+                by_machine[machine_id] = readings
                 _remember(self._reach, machine_id, reach)
                 wider = self._missing_reach(readings, spec, reach)
                 if not wider or wider <= reach:
                     break
                 reach = wider
-        return found
+        return by_machine
 
     def _is_short(self, readings: MachineReadings | None, spec: FeatureSpec, last: int) -> bool:
         """Whether the last `last` readings do not cover the window, although there may be earlier ones."""
@@ -188,8 +188,10 @@ class ReadingsClient:
     async def _range(self, machine_id: str, spec: FeatureSpec, reach: int, end_us: int) -> MachineReadings:
         newest = await self._query([machine_id], spec, last=1, end_us=end_us)
         as_of = newest[machine_id].as_of_us if machine_id in newest else 0
-        found = await self._query([machine_id], spec, start_us=max(1, as_of - reach), end_us=end_us, points=_POINTS)
-        return found.get(machine_id) or MachineReadings(machine_id, {})
+        by_machine = await self._query(
+            [machine_id], spec, start_us=max(1, as_of - reach), end_us=end_us, points=_POINTS
+        )
+        return by_machine.get(machine_id) or MachineReadings(machine_id, {})
 
     async def _query(
         self,
@@ -209,19 +211,19 @@ class ReadingsClient:
             end_us=end_us,
             points=points,
         )
-        found: dict[str, MachineReadings] = {}
+        by_machine: dict[str, MachineReadings] = {}
         try:
             responses = await self._ingestion.stream(self._query_method, request)
         except InvalidArgumentError as error:
             if error.reason != TOO_MANY_SERIES or len(machine_ids) == 1:
                 raise
             for half in (machine_ids[: len(machine_ids) // 2], machine_ids[len(machine_ids) // 2 :]):
-                found |= await self._query(half, spec, last=last, start_us=start_us, end_us=end_us, points=points)
-            return found
+                by_machine |= await self._query(half, spec, last=last, start_us=start_us, end_us=end_us, points=points)
+            return by_machine
         for series, times, values in decode_columns(itertools.chain.from_iterable(each.series for each in responses)):
-            readings = found.setdefault(series.machine_id, MachineReadings(series.machine_id, {}))
+            readings = by_machine.setdefault(series.machine_id, MachineReadings(series.machine_id, {}))
             readings.columns[series.sensor] = (times, values)
-        return found
+        return by_machine
 
 
 def _life(readings: MachineReadings | None, spec: FeatureSpec) -> Column:

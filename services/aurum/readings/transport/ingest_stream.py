@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,14 @@ from aurum.readings.batch import parse_request
 from aurum.runtime.errors import AurumError, UnavailableError
 from aurum.runtime.rpc_methods import INGESTION_SERVICE
 from aurum.runtime.telemetry.tracing import context_of, traced_operation
-from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
 _MAX_PER_ACKNOWLEDGEMENT = 16  # batches that one acknowledgement covers while more are ready
 _MAX_UNACKNOWLEDGED = 64  # batches of a stream that are not durable yet; at this number reading stops
+_MAX_STREAM_BYTES = 4_000_000  # unacknowledged bytes of a stream at which it reads no further batch
+# Unacknowledged bytes of all streams at which a stream that has some reads no further batch. A stream without any still
+# reads one, so that streams that wait, such as those of a source beyond its rate, do not stop the others
+_MAX_BYTES = 16_000_000
 _END_OF_STREAM = object()
 
 
@@ -36,7 +40,8 @@ class Written:
     rank: tuple[Any, ...] = field(default=(), compare=False)
 
 
-Accept = Callable[[columns_pb2.BatchRequest, int], Awaitable[Awaitable[Written]]]
+Accept = Callable[[bytes, int], Awaitable[Awaitable[Written]]]
+Read = Callable[[], Awaitable[Any]]  # the next serialized request of a stream, or grpc.aio.EOF
 
 
 def add_ingestion_service(servicer: ingestion_pb2_grpc.IngestionServiceServicer, server: grpc.aio.Server) -> None:
@@ -91,7 +96,7 @@ class BatchServicer(ingestion_pb2_grpc.IngestionServiceServicer, ABC):
         self, request_iterator: Any, context: Any
     ) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
         """Accepts a stream of batches, and acknowledges them when they are durable."""
-        async for response in self._streams.serve(request_iterator):
+        async for response in self._streams.serve(context.read):
             yield response
 
     async def Write(self, request: Any, context: Any) -> ingestion_pb2.WriteResponse:  # noqa: N802
@@ -99,21 +104,59 @@ class BatchServicer(ingestion_pb2_grpc.IngestionServiceServicer, ABC):
         written = await (await self._accept(parse_request(request).batch, "batch", "unary", wait=False))
         return ingestion_pb2.WriteResponse(accepted=written.accepted, duplicate=written.duplicate)
 
-    async def _accept_streamed(self, request: columns_pb2.BatchRequest, position: int) -> Awaitable[Written]:
-        return await self._accept(request.batch, f"requests[{position}].batch", "stream", wait=True)
+    def _accept_streamed(self, batch: bytes, position: int) -> Awaitable[Awaitable[Written]]:
+        return self._accept(batch, f"requests[{position}].batch", "stream", wait=True)
+
+
+@dataclass(slots=True)
+class _Held:
+    """The unacknowledged bytes of all streams."""
+
+    nbytes: int = 0
+
+
+class _Window:
+    """Limits the bytes of batches that a stream has read and not acknowledged."""
+
+    def __init__(self, held: _Held) -> None:
+        """Creates the window of a stream. `held` counts the bytes of all streams."""
+        self._nbytes = 0
+        self._held = held
+        self._released = asyncio.Event()
+
+    async def wait_for_room(self) -> None:
+        """Returns when the stream may read a batch. It always may if all of its batches are acknowledged."""
+        while self._nbytes and (self._nbytes >= _MAX_STREAM_BYTES or self._held.nbytes >= _MAX_BYTES):
+            self._released.clear()
+            await self._released.wait()
+
+    def add(self, nbytes: int) -> None:
+        """Adds the bytes of a batch that was read."""
+        self._nbytes += nbytes
+        self._held.nbytes += nbytes
+
+    def release(self, nbytes: int) -> None:
+        """Removes the bytes of an acknowledged batch."""
+        self.add(-nbytes)
+        self._released.set()
+
+    def close(self) -> None:
+        """Removes the bytes of a stream that has ended."""
+        self.add(-self._nbytes)
 
 
 class IngestStreams:
     """All Ingest streams of a server.
 
     Args:
-        accept: Takes a request and its position in the stream. Its first await completes when the batch is queued,
-            the second when it is durable.
+        accept: Takes a serialized batch and its position in the stream. Its first await completes when the batch is
+            queued, the second when it is durable.
     """
 
     def __init__(self, accept: Accept) -> None:
         self._accept = accept
         self._readers: set[asyncio.Task[None]] = set()
+        self._held = _Held()
         self._stopping = False
 
     def stop(self) -> None:
@@ -122,18 +165,20 @@ class IngestStreams:
         for reader in self._readers:
             reader.cancel()
 
-    async def serve(self, requests: AsyncIterator[bytes]) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
+    async def serve(self, read: Read) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
         """Accepts the batches of one stream, and yields cumulative acknowledgements.
 
         Args:
-            requests: The serialized requests, in order.
+            read: Reads the requests, in order. It is not an iterator, since those of gRPC keep the last request in
+                memory until the next one arrives.
 
         Raises:
             AurumError: The error of the first batch that was not accepted, with its position in the stream. All batches
                 before it are acknowledged.
         """
         pending: asyncio.Queue[Any] = asyncio.Queue(_MAX_UNACKNOWLEDGED)
-        reader = asyncio.create_task(self._read(requests, pending), name="ingest-reader")
+        window = _Window(self._held)
+        reader = asyncio.create_task(self._read(read, pending, window), name="ingest-reader")
         self._readers.add(reader)
         acknowledged = duplicates = reported = 0
         try:
@@ -141,11 +186,13 @@ class IngestStreams:
                 item = await pending.get()
                 ending = item is _END_OF_STREAM or isinstance(item, Exception)
                 if not ending:
+                    writing, nbytes = item
                     try:
-                        written: Written = await item
+                        written: Written = await writing
                     except AurumError as error:
                         error.metadata.setdefault("position", str(acknowledged))
                         raise
+                    window.release(nbytes)
                     acknowledged += 1
                     duplicates += written.duplicate > 0
                 # Batches of one commit share an acknowledgement, and the rest is acknowledged before the stream ends
@@ -162,28 +209,45 @@ class IngestStreams:
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reader
+            window.close()
 
-    async def _read(self, requests: AsyncIterator[bytes], pending: "asyncio.Queue[Any]") -> None:
+    async def _read(self, read: Read, pending: "asyncio.Queue[Any]", window: _Window) -> None:
         """Queues the writes of a stream in order. An error ends the stream after the batches before it."""
         position = 0
         try:
-            async for data in requests:
-                request = parse_request(data)
-                with traced_operation(
-                    f"{INGESTION_SERVICE}/Ingest batch",
-                    kind=SpanKind.CONSUMER,
-                    context=context_of(request.traceparent),
-                ):
-                    writing = await self._accept(request, position)
-                await pending.put(asyncio.ensure_future(writing))
+            while await self._read_batch(read, pending, window, position):
                 position += 1
             await pending.put(_END_OF_STREAM)
         except AurumError as error:
             error.metadata.setdefault("position", str(position))
-            await pending.put(error)
+            # The traceback holds the refused batch and what was parsed of it
+            await pending.put(error.with_traceback(None))
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
             await pending.put(UnavailableError("the service is stopping; send the rest again", retry_after=0.5))
         except Exception as error:  # raised by `serve` at the end of the stream
             await pending.put(error)
+
+    async def _read_batch(self, read: Read, pending: "asyncio.Queue[Any]", window: _Window, position: int) -> bool:
+        """Queues the write of the next batch. Returns False at the end of the stream.
+
+        While the batch is decoded and waits for room, no other copy of it is in memory.
+        """
+        await window.wait_for_room()
+        data = await read()
+        if data is grpc.aio.EOF:
+            return False
+        nbytes = len(data)
+        window.add(nbytes)
+        request = parse_request(data)
+        del data
+        tracing = traced_operation(
+            f"{INGESTION_SERVICE}/Ingest batch", kind=SpanKind.CONSUMER, context=context_of(request.traceparent)
+        )
+        accepting = self._accept(request.batch, position)
+        del request
+        with tracing:
+            writing = await accepting
+        await pending.put((asyncio.ensure_future(writing), nbytes))
+        return True

@@ -111,9 +111,10 @@ def _create_input(
     match options:
         case MqttInput():
             from aurum.edge.inputs.mqtt.input import Mqtt
+            from aurum.edge.inputs.mqtt.retained_log import RetainedLog
 
             redeliveries = RedeliveryCache(state_folder / f"{options.name}.arrivals", options.broker.in_flight)
-            return Mqtt(options, builder, reconnector, redeliveries)
+            return Mqtt(options, builder, reconnector, redeliveries, RetainedLog(state_folder / f"{options.name}.retained"))
         case SparkplugInput():
             from aurum.edge.inputs.sparkplug.input import Sparkplug
 

@@ -119,7 +119,10 @@ class Topic(_Model):
     format: Literal["json", "csv", "number"] = "json"
     sensor: str | None = Field(None, description="Sensor, if a message has a single value.")
     value: str | None = Field(None, description="JSON: path of the single value, such as data.value.")
-    values: dict[str, str] = Field({}, description="JSON: path of the value of each sensor; all numbers if empty.")
+    values: dict[str, str] = Field(
+        {}, description="JSON: path of the value of each sensor; if empty, all numbers, named by their paths."
+    )
+    decimal_comma: bool = Field(False, description="Whether numbers in text have decimal commas, such as 21,5.")
     timestamp: str | None = Field(
         None, description="JSON path or CSV column of the time; the time of arrival if absent."
     )

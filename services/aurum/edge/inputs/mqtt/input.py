@@ -1,16 +1,21 @@
 """MQTT 3.1.1 and 5: messages of topics, at least once. A message is acknowledged when its readings are durable."""
 
+import asyncio
 import collections
+from collections.abc import Awaitable
+from typing import Any
 
 from aurum.edge import metrics
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import MqttInput
 from aurum.edge.inputs.common.reconnect import Reconnector
 from aurum.edge.inputs.common.redelivery_cache import Arrival, RedeliveryCache
-from aurum.edge.inputs.common.throttled_log import ThrottledLog
+from aurum.edge.inputs.common.refusals import Reason
 from aurum.edge.inputs.mqtt.connection import Message, MqttConnection
 from aurum.edge.inputs.mqtt.consumer import consume
-from aurum.edge.inputs.mqtt.payloads import PayloadError, TopicFormat, read_values
+from aurum.edge.inputs.mqtt.excerpts import excerpt
+from aurum.edge.inputs.mqtt.payloads import Content, PayloadError, PayloadValue, TopicFormat, read_values
+from aurum.edge.inputs.mqtt.retained_log import RetainedLog
 from aurum.readings.batch import now_us
 
 _MAX_TOPICS = 100_000  # topic names with a remembered format
@@ -20,18 +25,24 @@ class Mqtt:
     """An input that subscribes to topics of a broker."""
 
     def __init__(
-        self, options: MqttInput, builder: BatchBuilder, reconnector: Reconnector, redeliveries: RedeliveryCache
+        self,
+        options: MqttInput,
+        builder: BatchBuilder,
+        reconnector: Reconnector,
+        redeliveries: RedeliveryCache,
+        retained: RetainedLog,
     ) -> None:
         self._builder = builder
         self._options = options
         self._reconnector = reconnector
         self._redeliveries = redeliveries
+        self._retained = retained
+        self._uncommitted: list[Message] = []  # retained ones, with values that are not durable yet
         self._corrected = options.clock == "corrected"
-        self._throttled_log = ThrottledLog(options.name)
         self._topics: collections.OrderedDict[str, TopicFormat | None] = collections.OrderedDict()
         self._results = {
             result: metrics.edge_input_messages_total.labels(options.name, result)
-            for result in ("read", "invalid", "unwanted")
+            for result in ("read", "invalid", "unwanted", "empty", "old")
         }
 
     async def run(self) -> None:
@@ -44,12 +55,14 @@ class Mqtt:
         return connection
 
     async def _consume(self, connection: MqttConnection) -> None:
-        await consume(connection, self._builder, self._handle, self._options.flush)
+        self._uncommitted.clear()
+        await consume(connection, self._builder, self.handle, self._options.flush, self._remember_stored)
 
     async def _close(self, connection: MqttConnection) -> None:
         connection.close()
 
-    def _handle(self, message: Message) -> None:
+    def handle(self, message: Message) -> None:
+        """Adds the values of a message. What cannot be stored is counted and logged."""
         topic_format = (
             self._topics[message.topic] if message.topic in self._topics else self._find_format(message.topic)
         )
@@ -57,12 +70,24 @@ class Mqtt:
             self._results["unwanted"].inc()
             return
         try:
-            values = read_values(topic_format, message.payload)
+            content = read_values(topic_format, message.payload)
         except PayloadError as error:
             self._results["invalid"].inc()
-            self._throttled_log.warn(f"a message of {message.topic} {error}")
+            self._refuse(error.reason, message, f" {error}: {excerpt(message.payload)}")
+            return
+        if content.refused:
+            self._refuse_values(message, content)
+        elif not content.values:
+            self._results["empty"].inc()
+            self._refuse(Reason.NOTHING_IN_IT, message, f": {excerpt(message.payload)}")
+            return
+        if message.retained:
+            self._add_retained(message, content.values)
             return
         self._results["read"].inc()
+        self._add_values(message, content.values)
+
+    def _add_values(self, message: Message, values: list[PayloadValue]) -> None:
         arrival = (
             self._redeliveries.first_arrival(message.packet_id, message.topic, message.payload)
             if message.redelivered
@@ -80,6 +105,58 @@ class Mqtt:
             self._redeliveries.record_arrival(
                 message.packet_id, message.topic, message.payload, Arrival(arrived_us, skew_us or 0.0)
             )
+
+    def _add_retained(self, message: Message, values: list[PayloadValue]) -> None:
+        """Adds the values of a retained message by their own times, and only once.
+
+        The message may be of last year, so its values would be wrong under the time of arrival. The skew of a clock is
+        not known when the broker sends its retained messages, so their times cannot be corrected.
+        """
+        if not values:
+            return
+        if message in self._retained:
+            problem = "is stored already"
+        elif values[0].at_us is None:
+            problem = "has no time of its own"
+        elif self._options.clock != "device":
+            problem = f"has the time of a clock that is not used, because of clock: {self._options.clock}"
+        else:
+            for machine, sensor, at, value in values:
+                self._builder.add_past_value(machine, machine, sensor, at, value)
+            self._uncommitted.append(message)
+            self._results["read"].inc()
+            return
+        self._results["old"].inc()
+        self._refuse(Reason.OLD, message, f": the retained message {problem}", len(values))
+
+    def _remember_stored(self, durable: Awaitable[Any] | None) -> None:
+        """Remembers the retained messages so far as stored, when their values are durable."""
+        messages, self._uncommitted = self._uncommitted, []
+        if not messages:
+            return
+
+        def remember(future: asyncio.Future[Any] | None) -> None:
+            if future is None or (not future.cancelled() and future.exception() is None):
+                for message in messages:
+                    self._retained.record(message)
+
+        if durable is None:
+            remember(None)
+        else:
+            asyncio.ensure_future(durable).add_done_callback(remember)
+
+    def _refuse_values(self, message: Message, content: Content) -> None:
+        for refused in content.refused:
+            problem = f" {refused.text}"
+            if refused.sensor:
+                self._builder.refuse_value(
+                    refused.machine, refused.sensor, refused.reason, f"{message.topic}{problem}", refused.count
+                )
+            else:
+                self._refuse(refused.reason, message, problem, refused.count)
+
+    def _refuse(self, reason: Reason, message: Message, problem: str, count: int = 1) -> None:
+        self._builder.refusals.refuse(reason, f"{message.topic}{problem}", count)
 
     def _find_format(self, name: str) -> TopicFormat | None:
         topic_format = None

@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Iterator
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from opentelemetry.trace import SpanKind
 from aurum.edge import metrics
 from aurum.edge.inputs.common.device_stats import DeviceState, DeviceStats
 from aurum.edge.inputs.common.redelivery_cache import Arrival
-from aurum.edge.inputs.common.refusals import Refusals
+from aurum.edge.inputs.common.refusals import Reason, Refusals
 from aurum.edge.inputs.common.tags import Indices, TagKind, Tags
 from aurum.edge.inputs.common.throttled_log import ThrottledLog
 from aurum.edge.spool import Spool
@@ -26,6 +27,7 @@ from aurum.security.source_limits import SourceLimits
 Clock = Literal["device", "corrected", "arrival"]
 Flags = npt.NDArray[np.bool_]
 _CLOCK_MARGIN_US = 10_000_000  # reserve below the limit for future times, because ingestion's clock may be behind
+_CLOCKS_ARE_SET_US = 978_307_200_000_000  # 2001; clocks that were never set begin in 1970 or 2000
 _MAX_READINGS, _MAX_SERIES = MAX_READINGS // 2, MAX_SERIES // 2  # of one batch
 _SPOOL_BYTES_PER_READING = 1000  # limits a batch to a part of the spool
 _RETRY_SECONDS = 1.0  # seconds before a failed write is repeated
@@ -126,6 +128,50 @@ class BatchBuilder:
         self._indices.append(tag.index)
         self._times.append(at)
         self._values.append(value)
+
+    def add_past_value(
+        self, device: str, machine: str, sensor: str, at_us: int, value: float, *, good: bool = True
+    ) -> bool:
+        """Adds a value that was measured earlier, and that is stored by its own time whatever `clock` says.
+
+        It says nothing about the skew of the device's clock. Without a usable time it is refused, because the time of
+        arrival would be wrong.
+
+        Args:
+            device: The device.
+            machine: The machine, as the device names it.
+            sensor: The sensor, as the device names it.
+            at_us: The time of the value.
+            value: The value.
+            good: Whether the device marks the value as good.
+
+        Returns:
+            Whether its time can be used.
+        """
+        arrived = now_us()
+        at = at_us - int(self.skew_us(device)) if self._clock == "corrected" else at_us
+        if not _is_usable(at, arrived):
+            self.refuse_value(machine, sensor, Reason.WRONG_TIME, f"{machine} {sensor}: the time {_shown_time(at)}")
+            return False
+        self.add_value(device, machine, sensor, None, value, good=good, arrival=Arrival(at))
+        self.devices.state_for(device).seen_us = arrived
+        return True
+
+    def refuse_value(self, machine: str, sensor: str, reason: Reason, example: str, count: int = 1) -> None:
+        """Counts and logs values that are not stored, unless a rule drops them anyway.
+
+        Args:
+            machine: The machine, as the device names it.
+            sensor: The sensor, as the device names it.
+            reason: Why they are not stored.
+            example: Which one, and what it was.
+            count: The number of values.
+        """
+        if self.tags.tag_for(machine, sensor).kind is TagKind.DROPPED:
+            self._results["unwanted"].inc(count)
+            return
+        self._results["bad"].inc(count)
+        self.refusals.refuse(reason, example, count)
 
     def add_values(self, device: str, indices: Indices, at_us: Timestamps, values: Values, good: Flags) -> None:
         """Adds many values of one device. The arrays have the same length.
@@ -280,6 +326,18 @@ class BatchBuilder:
         wrong = has_time & ((at_us > arrived + MAX_AHEAD_US - _CLOCK_MARGIN_US) | (at_us < 0))
         self._count("retimed", wrong)
         return np.where(has_time & ~wrong, at_us, arrived)
+
+
+def _is_usable(at_us: int, arrived_us: int) -> bool:
+    """Returns whether a time is after those of clocks that were never set, and not in the future."""
+    return _CLOCKS_ARE_SET_US <= at_us <= arrived_us + MAX_AHEAD_US - _CLOCK_MARGIN_US
+
+
+def _shown_time(at_us: int) -> str:
+    try:
+        return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{at_us} µs"
 
 
 def _occurrences(indices: Indices) -> Timestamps:

@@ -81,11 +81,11 @@ class Mqtt:
             self._results["empty"].inc()
             self._refuse(Reason.NOTHING_IN_IT, message, f": {excerpt(message.payload)}")
             return
-        if message.retained:
+        if message.retained and content.values:
             self._add_retained(message, content.values)
-            return
-        self._results["read"].inc()
-        self._add_values(message, content.values)
+        else:
+            self._results["read"].inc()
+            self._add_values(message, content.values)
 
     def _add_values(self, message: Message, values: list[PayloadValue]) -> None:
         arrival = (
@@ -112,22 +112,28 @@ class Mqtt:
         The message may be of last year, so its values would be wrong under the time of arrival. The skew of a clock is
         not known when the broker sends its retained messages, so their times cannot be corrected.
         """
-        if not values:
-            return
         if message in self._retained:
-            problem = "is stored already"
-        elif values[0].at_us is None:
-            problem = "has no time of its own"
+            self._refuse_old(message, "is stored already", len(values))
         elif self._options.clock != "device":
             problem = f"has the time of a clock that is not used, because of clock: {self._options.clock}"
+            self._refuse_old(message, problem, len(values))
         else:
-            for machine, sensor, at, value in values:
-                self._builder.add_past_value(machine, machine, sensor, at, value)
+            self._add_past_values(message, values)
+
+    def _add_past_values(self, message: Message, values: list[PayloadValue]) -> None:
+        stored = 0
+        for machine, sensor, at, value in values:
+            if at is not None:
+                stored += self._builder.add_past_value(machine, machine, sensor, at, value)
+        if stored:
             self._uncommitted.append(message)
             self._results["read"].inc()
-            return
+        if untimed := sum(each.at_us is None for each in values):
+            self._refuse_old(message, "has no time of its own", untimed)
+
+    def _refuse_old(self, message: Message, problem: str, count: int) -> None:
         self._results["old"].inc()
-        self._refuse(Reason.OLD, message, f": the retained message {problem}", len(values))
+        self._refuse(Reason.OLD, message, f": the retained message {problem}", count)
 
     def _remember_stored(self, durable: Awaitable[Any] | None) -> None:
         """Remembers the retained messages so far as stored, when their values are durable."""

@@ -242,7 +242,8 @@ class SparkplugNodes:
             problem = f"alias {metric.alias} means both {first!r} and {second!r}"
         else:
             problem = f"alias {metric.alias} is not in the birth"
-        self._builder.refusals.refuse(Reason.NO_NAME, f"{device}: {problem}")
+        members = max(1, len(metric.template_value.metrics))
+        self._builder.refusals.refuse(Reason.NO_NAME, f"{device}: {problem}", members)
 
 
 class Sparkplug:

@@ -79,7 +79,8 @@ def start_inputs(
     inputs: dict[str, _RunningInput] = {}
     for options in file.inputs:
         source_id = f"{options.name}-{started_ms:x}"  # a new source, because sequences start again at 1
-        builder = BatchBuilder(options.name, source_id, spool, Tags(options.rules), options.clock, limits)
+        tags = Tags(options.rules, options.machines, options.name)
+        builder = BatchBuilder(options.name, source_id, spool, tags, options.clock, limits, earliest=options.earliest)
         status = ConnectionStatus(options.name)
         reconnector = Reconnector(service.name, options.name, service.policies, status)
         inputs[options.name] = _RunningInput(builder, status)

@@ -32,7 +32,10 @@ def values(topic: Topic, payload: bytes | str) -> list[tuple[str, str, int | Non
 
 
 def refused(topic: Topic, payload: bytes | str) -> list[tuple[str, str]]:
-    return [(each.reason.value, each.text) for each in content(topic, payload).refused]
+    return [
+        (each.reason.value, f"{each.sensor}{': ' if each.sensor else ''}{each.text}")
+        for each in content(topic, payload).refused
+    ]
 
 
 def test_topic_pattern_matches_and_names_levels() -> None:
@@ -110,7 +113,9 @@ def test_nested_json_values_are_named_by_their_paths() -> None:
     chosen = values(described(values=paths), json.dumps(payload))
     assert [(sensor, value) for _, sensor, _, value in chosen] == [("power_w", 55.0), ("voltage_2", 231.0), ("b", 1.5)]
     nested_time = described(timestamp="head.at")
-    assert values(nested_time, '{"head": {"at": 1764000000}, "t": 1.5}') == [("pump-1", "t", 1_764_000_000_000_000, 1.5)]
+    assert values(nested_time, '{"head": {"at": 1764000000}, "t": 1.5}') == [
+        ("pump-1", "t", 1_764_000_000_000_000, 1.5)
+    ]
 
 
 def test_json_text_is_a_number_or_refused_with_its_name() -> None:
@@ -121,14 +126,18 @@ def test_json_text_is_a_number_or_refused_with_its_name() -> None:
     ]
     assert refused(described(), payload) == [
         ("not_a_number", "state: 'ON' is not a number"),
-        ("absent", "flow: 'N/A'"),
+        ("absent", "flow: N/A"),
         ("absent", "level: None"),
         ("absent", "p: nan"),
     ]
     level = {"format": "number", "sensor": "level"}
     assert values(described(**level), " 73.2\n") == [("pump-1", "level", None, 73.2)]
-    assert refused(described(**level), "73,2") == [("not_a_number", "value: '73,2' is not a number")]
-    assert refused(described(**level), b"\xff") == [("not_a_number", "value: '\N{REPLACEMENT CHARACTER}' is not a number")]
+    assert refused(described(**level), "73,2") == [
+        ("not_a_number", "level: '73,2' is not a number; declare the decimal comma if the comma is one")
+    ]
+    assert refused(described(**level), b"\xff") == [
+        ("not_a_number", "level: '\N{REPLACEMENT CHARACTER}' is not a number")
+    ]
     assert values(described(decimal_comma=True, **level), "73,2") == [("pump-1", "level", None, 73.2)]
     named = described(machine="{id}", timestamp="t")
     assert refused(named, '{"id": "x-1", "t": "2026-05-04T12:00:00", "a": 1}') == [], "names and times are no values"
@@ -139,13 +148,13 @@ def test_one_unusable_json_value_does_not_lose_the_others() -> None:
     payload = '[{"a": {"b": 1}}, {"a": {"b": "high"}, "c": 2}, {"a": [1], "c": {"d": 3}}, 7]'
     assert [value for *_, value in values(chosen, payload)] == [1.0, 2.0]
     assert refused(chosen, payload) == [
-        ("not_a_number", "a.b: 'high' is not a number"),
-        ("unreadable", "c: is an object; select one value of it, such as c.d"),
+        ("not_a_number", "x: a.b: 'high' is not a number"),
+        ("not_a_number", "y: c: is an object; select one value of it, such as c.d"),
         ("unreadable", "row 4, is not an object"),
     ]
     timed = described(timestamp="t")
     assert values(timed, '[{"t": "soon", "a": 1}, {"t": 1764000000, "a": 2}]')[0][3] == 2.0
-    assert refused(described(format="csv"), "a,b\n1,x\n") == [("not_a_number", "row 2, b: 'x' is not a number")]
+    assert refused(described(format="csv"), "a,b\n1,x\n") == [("not_a_number", "b: row 2: 'x' is not a number")]
 
 
 def test_large_and_deep_json_is_refused_with_its_name() -> None:
@@ -200,9 +209,7 @@ def test_payload_excerpt_hides_secrets_and_control_codes(payload: bytes, shown: 
 
 
 def test_refused_secret_value_is_not_shown() -> None:
-    assert refused(described(), '{"wifi": {"password": "hunter2"}}') == [
-        ("not_a_number", "wifi.password: *** is not a number")
-    ]
+    assert refused(described(), '{"wifi": {"password": "hunter2"}}') == [("not_a_number", "wifi.password: ***")]
 
 
 _JSON = st.recursive(

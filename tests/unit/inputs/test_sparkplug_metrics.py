@@ -49,7 +49,7 @@ class Device:
         self.at_ms = now_us() // 1000 - 60_000
         self._sequence = 0
         options = SparkplugInput.model_validate({"name": "sp", "protocol": "sparkplug", "broker": {"host": "x"}})
-        self._nodes = SparkplugNodes(options, self.builder, self._count_rebirth, clock=lambda: self.now)
+        self.nodes = SparkplugNodes(options, self.builder, self._count_rebirth, clock=lambda: self.now)
         self.born(*birth)
 
     def born(self, *metrics: SparkplugMetric) -> None:
@@ -62,7 +62,7 @@ class Device:
         payload = SparkplugPayload(timestamp=self.at_ms, seq=self._sequence % 256, metrics=metrics)
         self._sequence += 1
         topic = f"spBv1.0/plant/{kind}/edge" + ("/dev-1" if kind[0] == "D" else "")
-        self._nodes.handle(Message(topic, payload.SerializeToString(), 0, retained=retained))
+        self.nodes.handle(Message(topic, payload.SerializeToString(), 0, retained=retained))
 
     def miss(self) -> None:
         self._sequence += 1
@@ -261,7 +261,7 @@ async def test_historical_value_keeps_its_time_and_not_the_skew() -> None:
     only_past.send("DDATA", metric("new", double_value=1.0, timestamp=old_ms, is_historical=True))
     assert only_past.builder.skew_us("plant/edge/dev-1") == 0
     timeless = SparkplugPayload(seq=3, metrics=[metric("new", double_value=1.0, is_historical=True)])
-    only_past._nodes.handle(Message("spBv1.0/plant/DDATA/edge/dev-1", timeless.SerializeToString(), 0))  # noqa: SLF001
+    only_past.nodes.handle(Message("spBv1.0/plant/DDATA/edge/dev-1", timeless.SerializeToString(), 0))
     assert only_past.refused() == {Reason.WRONG_TIME: 1}
 
 

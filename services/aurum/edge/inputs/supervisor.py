@@ -79,7 +79,8 @@ def start_inputs(
     inputs: dict[str, _RunningInput] = {}
     for options in file.inputs:
         source_id = f"{options.name}-{started_ms:x}"  # a new source, because sequences start again at 1
-        builder = BatchBuilder(options.name, source_id, spool, Tags(options.rules), options.clock, limits)
+        tags = Tags(options.rules, options.machines, options.name)
+        builder = BatchBuilder(options.name, source_id, spool, tags, options.clock, limits, earliest=options.earliest)
         status = ConnectionStatus(options.name)
         reconnector = Reconnector(service.name, options.name, service.policies, status)
         inputs[options.name] = _RunningInput(builder, status)
@@ -114,7 +115,8 @@ def _create_input(
             from aurum.edge.inputs.mqtt.retained_log import RetainedLog
 
             redeliveries = RedeliveryCache(state_folder / f"{options.name}.arrivals", options.broker.in_flight)
-            return Mqtt(options, builder, reconnector, redeliveries, RetainedLog(state_folder / f"{options.name}.retained"))
+            retained = RetainedLog(state_folder / f"{options.name}.retained")
+            return Mqtt(options, builder, reconnector, redeliveries, retained)
         case SparkplugInput():
             from aurum.edge.inputs.sparkplug.input import Sparkplug
 

@@ -118,13 +118,7 @@ class Files:
             tag = self._builder.tags.tag_for(series.machine_id, series.sensor)
             if tag.kind is TagKind.DROPPED:
                 continue
-            with np.errstate(over="ignore"):
-                values = series.values * tag.factor + tag.offset
-            stored = ~np.isinf(values)
-            if np.isnan(values[stored]).all():  # ingestion would refuse the whole batch
-                stored[:] = False
-            if not stored.all():
-                self._builder.count_bad_values(int(np.count_nonzero(~stored)))
+            values, stored = self._builder.convert_column(self._options.name, tag, series.values)
             if stored.any():
                 converted = Series(tag.machine_id, tag.sensor, series.timestamps[stored], values[stored])
                 parts.setdefault((tag.machine_id, tag.sensor), []).append(converted)

@@ -1,29 +1,28 @@
 """Shows the beginning of payloads in the log, without what looks like a secret."""
 
 import re
+from typing import Final
 
 _MAX_SHOWN = 80  # characters
 _MAX_READ = 1000  # bytes that are searched for secrets
-_SECRET_NAME = r"pass|pwd|secret|token|credential|api_?key|auth|private|session|cookie"
-_SECRET_WORD = re.compile(_SECRET_NAME, re.IGNORECASE)
+HIDDEN: Final = "***"
+_WORDS = r"pass|pwd|secret|token|credential|api_?key|auth|private|session|cookie"
+_SECRET_WORD = re.compile(_WORDS, re.IGNORECASE)
 _SECRET_FIELD = re.compile(
-    rf"""([\w.\-]*(?:{_SECRET_NAME})[\w.\-]*["']?\s*[:=]\s*)("(?:[^"\\]|\\.)*"?|\[[^\]]*\]?|[^,;}}\s]+)""",
+    rf"""([\w.\-]*(?:{_WORDS})[\w.\-]*["']?\s*[:=]\s*)("(?:[^"\\]|\\.)*"?|\[[^\]]*\]?|[^,;}}\s]+)""",
     re.IGNORECASE,
 )
-_HIDDEN = "***"
 
 
 def excerpt(payload: bytes) -> str:
     """Returns the beginning of a payload as printable text. The values of fields with names of secrets are hidden."""
-    text = _SECRET_FIELD.sub(rf"\1{_HIDDEN}", payload[:_MAX_READ].decode("utf-8", "replace"))
+    text = _SECRET_FIELD.sub(rf"\1{HIDDEN}", payload[:_MAX_READ].decode("utf-8", "replace"))
     return _printable(text)
 
 
-def shown_value(path: str, value: object) -> str:
-    """Returns the beginning of a value, quoted if it is text. The value is hidden if its path names a secret."""
-    if _SECRET_WORD.search(path):
-        return _HIDDEN
-    return _printable(repr(value) if isinstance(value, str) else str(value))
+def names_secret(name: str) -> bool:
+    """Returns whether a name is that of a secret, such as a password."""
+    return _SECRET_WORD.search(name) is not None
 
 
 def _printable(text: str) -> str:

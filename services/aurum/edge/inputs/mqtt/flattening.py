@@ -1,6 +1,7 @@
 """Finds values in nested JSON, by path or all of them.
 
-The parts of a path are joined by points, and the elements of an array are numbered from 0: `ENERGY.Power`, `phases.2.u`.
+The parts of a path are joined by points, and the elements of an array are numbered from 0, as in `ENERGY.Power` and
+`phases.2.u`.
 """
 
 from collections.abc import Iterator, Mapping

@@ -152,23 +152,20 @@ class Mqtt:
             asyncio.ensure_future(durable).add_done_callback(remember)
 
     def _refuse_values(self, message: Message, content: Content) -> None:
-        for refused in content.refused:
-            problem = f" {refused.text}"
-            if refused.sensor:
-                self._builder.refuse_value(
-                    refused.machine, refused.sensor, refused.reason, f"{message.topic}{problem}", refused.count
-                )
+        for reason, text, machine, sensor, count in content.refused:
+            if sensor:
+                self._builder.refuse_value(machine, machine, sensor, reason, text, count)
             else:
-                self._refuse(refused.reason, message, problem, refused.count)
+                self._refuse(reason, message, f" {text}", count)
 
     def _refuse(self, reason: Reason, message: Message, problem: str, count: int = 1) -> None:
         self._builder.refusals.refuse(reason, f"{message.topic}{problem}", count)
 
     def _find_format(self, name: str) -> TopicFormat | None:
-        topic_format = None
+        topic_format, words = None, self._options.all_absent_words
         for topic in self._options.topics:
             if matched := topic.expression.fullmatch(name):
-                topic_format = TopicFormat.for_topic_name(topic, matched.groupdict())
+                topic_format = TopicFormat.for_topic_name(topic, matched.groupdict(), words)
                 break
         self._topics[name] = topic_format
         if len(self._topics) > _MAX_TOPICS:

@@ -4,19 +4,22 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from aurum.edge.inputs.common.configuration import PLACEHOLDER, Topic
-from aurum.edge.inputs.common.number_text import parse_number
+from aurum.edge.inputs.common.number_text import DEFAULT_ABSENT_WORDS, parse_number
 from aurum.edge.inputs.common.refusals import Reason
-from aurum.edge.inputs.mqtt.excerpts import shown_value
+from aurum.edge.inputs.mqtt.excerpts import HIDDEN, excerpt, names_secret
 from aurum.edge.inputs.mqtt.flattening import Unflattened, leaves, value_at
 from aurum.readings.tables import parse_timestamp, timestamp_from_number
 
 _MAX_BYTES = 1_000_000  # of one message
 _MAX_VALUES = 10_000  # in one message
+
+ParseText = Callable[[str], float | None]
 
 
 class PayloadError(ValueError):
@@ -52,7 +55,7 @@ class RefusedValue(NamedTuple):
 
     Attributes:
         reason: Why.
-        text: Where in the message it is, and what it is.
+        text: What it is, and where in the message, unless the sensor says that.
         machine: The machine; empty if it is a whole row.
         sensor: The sensor; empty if it is a whole row.
         count: The number of values.
@@ -77,22 +80,24 @@ class Content:
     values: list[PayloadValue] = field(default_factory=list)
     refused: list[RefusedValue] = field(default_factory=list)
 
-    def add(self, machine: str, sensor: str, at_us: int | None, path: str, value: Any, *, decimal_comma: bool) -> None:
-        """Adds a value that is not a number yet.
+    def add(self, names: tuple[str, str], at_us: int | None, path: str, value: Any, parse_text: ParseText) -> None:
+        """Adds a value that may not be a number.
 
         Args:
-            machine: The machine.
-            sensor: The sensor.
+            names: The machine and the sensor.
             at_us: The time in µs since the epoch; None if the message has none.
             path: The path of the value in the message.
             value: The value, as JSON or CSV has it.
-            decimal_comma: Whether text has decimal commas.
+            parse_text: Reads text as a number.
         """
+        machine, sensor = names
         try:
-            number = _to_number(path, value, decimal_comma=decimal_comma)
+            number = _to_number(path, value, parse_text)
         except PayloadError as error:
             count = value.count if isinstance(value, Unflattened) else 1
-            self.refused.append(RefusedValue(error.reason, str(error), machine, sensor, count))
+            problem = HIDDEN if names_secret(f"{sensor} {path}") else str(error)
+            text = problem if path == sensor else f"{path}: {problem}"
+            self.refused.append(RefusedValue(error.reason, text, machine, sensor, count))
         else:
             self.values.append(PayloadValue(machine, sensor, at_us, number))
         self.check_size()
@@ -113,6 +118,7 @@ class TopicFormat:
         machine: The machine; None if each message names it.
         sensor: The sensor; None if each message names it.
         no_values: Paths of a message that are times or names, and therefore no values.
+        parse_text: Reads text as a number; None if the text stands for an absent value. Raises ValueError.
     """
 
     topic: Topic
@@ -120,14 +126,18 @@ class TopicFormat:
     machine: str | None
     sensor: str | None
     no_values: frozenset[str]
+    parse_text: ParseText
 
     @classmethod
-    def for_topic_name(cls, topic: Topic, levels: Mapping[str, str]) -> "TopicFormat":
+    def for_topic_name(
+        cls, topic: Topic, levels: Mapping[str, str], absent_words: frozenset[str] = DEFAULT_ABSENT_WORDS
+    ) -> "TopicFormat":
         """Returns the format of one topic name.
 
         Args:
             topic: The description that matches the topic name.
             levels: The named levels of the topic name.
+            absent_words: Texts in place of an absent value, as `parse_number` takes them.
         """
 
         def resolved(template: str | None) -> str | None:
@@ -137,7 +147,8 @@ class TopicFormat:
         names = set(PLACEHOLDER.findall(topic.machine)) - set(levels)
         if topic.timestamp is not None:
             names.add(topic.timestamp)
-        return cls(topic, levels, resolved(topic.machine), resolved(topic.sensor), frozenset(names))
+        parse_text = partial(parse_number, absent_words=absent_words, decimal_comma=topic.decimal_comma)
+        return cls(topic, levels, resolved(topic.machine), resolved(topic.sensor), frozenset(names), parse_text)
 
 
 def read_values(topic_format: TopicFormat, payload: bytes) -> Content:
@@ -160,7 +171,7 @@ def read_values(topic_format: TopicFormat, payload: bytes) -> Content:
 def _read_number(topic_format: TopicFormat, payload: bytes, content: Content) -> None:
     text = payload.decode("utf-8", "replace")
     machine, sensor = topic_format.machine or "", topic_format.sensor or ""
-    content.add(machine, sensor, None, "value", text, decimal_comma=topic_format.topic.decimal_comma)
+    content.add((machine, sensor), None, sensor, text, topic_format.parse_text)
 
 
 def _read_json(topic_format: TopicFormat, payload: bytes, content: Content) -> None:
@@ -180,13 +191,12 @@ def _read_json(topic_format: TopicFormat, payload: bytes, content: Content) -> N
 
 
 def _read_object(topic_format: TopicFormat, row: Any, content: Content) -> None:
-    topic = topic_format.topic
-    comma = topic.decimal_comma
+    topic, parse_text = topic_format.topic, topic_format.parse_text
     if not isinstance(row, dict):
         if topic.sensor is None or topic.value is not None:
             raise PayloadError("is not an object")
         machine, sensor = (_fill_template(each, topic_format.levels) for each in (topic.machine, topic.sensor))
-        content.add(machine, sensor, None, "value", row, decimal_comma=comma)
+        content.add((machine, sensor), None, sensor, row, parse_text)
         return
     machine = _resolve_name(topic_format.machine, topic.machine, row, topic_format.levels)
     at = None if topic.timestamp is None else _read_time(topic.timestamp, row)
@@ -195,11 +205,11 @@ def _read_object(topic_format: TopicFormat, row: Any, content: Content) -> None:
         sensor = _resolve_name(topic_format.sensor, topic.sensor, row, topic_format.levels)
         if (value := value_at(row, path, _MISSING)) is _MISSING:
             raise PayloadError(f"{path}: is missing", Reason.NOTHING_IN_IT)
-        content.add(machine, sensor, at, path, value, decimal_comma=comma)
+        content.add((machine, sensor), at, path, value, parse_text)
     elif topic.values:
         for sensor, path in topic.values.items():
             if (value := value_at(row, path, _MISSING)) is not _MISSING:
-                content.add(machine, sensor, at, path, value, decimal_comma=comma)
+                content.add((machine, sensor), at, path, value, parse_text)
     else:
         _read_all(topic_format, machine, at, row, content)
 
@@ -211,14 +221,14 @@ def _read_all(topic_format: TopicFormat, machine: str, at: int | None, row: dict
         if path in topic_format.no_values:
             continue
         if path in paths:
-            problem = f"{path}: two values have this path; select one with values"
+            problem = "two values have this path; select one with values"
             content.refused.append(RefusedValue(Reason.INVALID_NAME, problem, machine, path))
             continue
         paths.add(path)
         if type(value) is float and math.isfinite(value):  # what most values are
             content.values.append(PayloadValue(machine, path, at, value))
             continue
-        content.add(machine, path, at, path, value, decimal_comma=topic_format.topic.decimal_comma)
+        content.add((machine, path), at, path, value, topic_format.parse_text)
     content.check_size()
 
 
@@ -245,8 +255,7 @@ def _read_csv(topic_format: TopicFormat, payload: bytes, content: Content) -> No
             content.check_size()
             continue
         for name, cell in _value_cells(topic, row):
-            path = f"row {number}, {name}"
-            content.add(machine, name, at, path, cell, decimal_comma=topic.decimal_comma)
+            content.add((machine, name), at, f"row {number}", cell, topic_format.parse_text)
 
 
 def _parse_csv(payload: bytes) -> list[list[str]]:
@@ -268,28 +277,27 @@ def _value_cells(topic: Topic, row: Mapping[str, str]) -> Iterable[tuple[str, st
 _MISSING: Any = object()
 
 
-def _to_number(path: str, value: Any, *, decimal_comma: bool) -> float:
-    """Returns a value as a finite number. Raises PayloadError."""
-    number: float | None
+def _to_number(path: str, value: Any, parse_text: ParseText) -> float:
+    """Returns a value as a finite number. Raises PayloadError, which does not name the path."""
+    number: float | None = None
     if isinstance(value, (bool, int, float)):
         try:
             number = float(value)
         except OverflowError:
-            raise PayloadError(f"{path}: the number is too large", Reason.NOT_A_NUMBER) from None
+            raise PayloadError("the number is too large", Reason.NOT_A_NUMBER) from None
     elif isinstance(value, str):
         try:
-            number = parse_number(value, decimal_comma=decimal_comma)
-        except ValueError:
-            raise PayloadError(f"{path}: {shown_value(path, value)} is not a number", Reason.NOT_A_NUMBER) from None
-    elif value is None:
-        number = None
+            number = parse_text(value)
+        except ValueError as error:
+            raise PayloadError(str(error), Reason.NOT_A_NUMBER) from None
     elif isinstance(value, Unflattened):
-        raise PayloadError(f"{path}: {value.reason}", Reason.UNSUPPORTED)
-    else:
+        raise PayloadError(value.reason, Reason.UNSUPPORTED)
+    elif value is not None:
         kind = "an object" if isinstance(value, dict) else "an array"
-        raise PayloadError(f"{path}: is {kind}; select one value of it, such as {path}.{_first_name(value)}")
+        problem = f"is {kind}; select one value of it, such as {path}.{_first_name(value)}"
+        raise PayloadError(problem, Reason.NOT_A_NUMBER)
     if number is None or not math.isfinite(number):
-        raise PayloadError(f"{path}: {shown_value(path, value)}", Reason.ABSENT)
+        raise PayloadError(excerpt(str(value).encode()), Reason.ABSENT)
     return number
 
 

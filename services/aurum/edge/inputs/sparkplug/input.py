@@ -183,13 +183,12 @@ class SparkplugNodes:
         command.metrics.add(name="Node Control/Rebirth", datatype=BOOLEAN, boolean_value=True)
         self._publish(f"{NAMESPACE}/{group}/NCMD/{name}", command.SerializeToString())
 
-    def _refuse_unborn(  # noqa: PLR0917
-        self, group: str, name: str, device: str | None, node: _Node, payload: SparkplugPayload
-    ) -> None:
+    def _refuse_unborn(self, group: str, name: str, device: str | None, node: _Node, payload: SparkplugPayload) -> None:
         self._results["unborn"].inc()
         if payload.metrics:
-            example = f"{_device_name(group, name, device)}: {len(payload.metrics)} metrics without a birth message"
-            self._builder.refusals.refuse(Reason.NO_NAME, example, len(payload.metrics))
+            source = _device_name(group, name, device)
+            example = f"{source}: {len(payload.metrics)} metrics without a birth message"
+            self._builder.refusals.refuse(Reason.NO_NAME, example, len(payload.metrics), device=source)
         self._request_rebirth(group, name, node, "sends data without a birth")
 
     def _add_values(self, group: str, name: str, device: str | None, node: _Node, payload: SparkplugPayload) -> None:
@@ -224,7 +223,7 @@ class SparkplugNodes:
             _check_storable(flat, at_ms)
             value = number_of(flat.metric, datatype)
         except ValueRefusedError as error:
-            self._builder.refuse_value(machine, sensor, error.reason, f"{machine} {sensor}: {error}")
+            self._builder.refuse_value(device, machine, sensor, error.reason, str(error))
             return
         if flat.historical:
             self._builder.add_past_value(device, machine, sensor, at_ms * 1000, value, good=flat.good)
@@ -243,7 +242,7 @@ class SparkplugNodes:
         else:
             problem = f"alias {metric.alias} is not in the birth"
         members = max(1, len(metric.template_value.metrics))
-        self._builder.refusals.refuse(Reason.NO_NAME, f"{device}: {problem}", members)
+        self._builder.refusals.refuse(Reason.NO_NAME, f"{device}: {problem}", members, device=device)
 
 
 class Sparkplug:

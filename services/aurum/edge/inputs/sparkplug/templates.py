@@ -64,8 +64,9 @@ def names_in_birth(metric: SparkplugMetric, around: str = "", depth: int = 1) ->
     if name is None:
         return
     yield name, metric
-    if metric.WhichOneof("value") == "template_value" and not metric.template_value.is_definition and depth <= MAX_DEPTH:
-        for member in metric.template_value.metrics:
+    template = metric.template_value
+    if depth <= MAX_DEPTH and not template.is_definition:
+        for member in template.metrics:
             yield from names_in_birth(member, name, depth + 1)
 
 

@@ -1,8 +1,8 @@
 """Reads the value of a Sparkplug metric as a number.
 
 The payload has only unsigned fields for integers, so negative ones arrive as two's complement. How many bits that has
-depends on the encoder of the node: those of the data type, 32 or 64. The data type says what a value means; a value that
-it cannot have is refused.
+depends on the encoder of the node: those of the data type, 32 or 64. The data type says what a value means, and a
+value that it cannot have is refused.
 """
 
 from aurum.edge.inputs.common.refusals import Reason
@@ -14,11 +14,10 @@ _SIGNED_BITS = {1: 8, 2: 16, 3: 32, 4: 64}  # data types Int8 to Int64
 _UNSIGNED_BITS = {5: 8, 6: 16, 7: 32, 8: 64}  # data types UInt8 to UInt64
 _NUMBERS = frozenset(range(1, 12))
 _FIELD_BITS = {"int_value": 32, "long_value": 64}
-_TYPE_NAMES = {
-    **{1: "Int8", 2: "Int16", 3: "Int32", 4: "Int64", 5: "UInt8", 6: "UInt16", 7: "UInt32", 8: "UInt64", 9: "Float"},
-    **{10: "Double", 11: "Boolean", 12: "String", 13: "DateTime", 14: "Text", 15: "UUID", 16: "DataSet", 17: "Bytes"},
-    **{18: "File", 19: "Template"},
-}
+_TYPE_NAMES = (
+    *("value without a data type", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float"),
+    *("Double", "Boolean", "String", "DateTime", "Text", "UUID", "DataSet", "Bytes", "File", "Template"),
+)
 
 
 class ValueRefusedError(ValueError):
@@ -77,7 +76,7 @@ def integer_from_field(raw: int, field_bits: int, datatype: int) -> int:
     bits = _SIGNED_BITS.get(datatype)
     if bits is None or bits > field_bits:
         if raw >= 1 << field_bits - 1:
-            text = f"has {raw} in a field of {field_bits} bits, which may be negative; its type is {type_name(datatype)}"
+            text = f"{raw} may be a negative number: it is a {type_name(datatype)} in a field of {field_bits} bits"
             raise ValueRefusedError(Reason.UNSUPPORTED, text)
         return raw
     if raw < 1 << bits:
@@ -90,7 +89,7 @@ def integer_from_field(raw: int, field_bits: int, datatype: int) -> int:
 
 def type_name(datatype: int) -> str:
     """Returns the name of a data type."""
-    return _TYPE_NAMES.get(datatype, f"data type {datatype}")
+    return _TYPE_NAMES[datatype] if datatype < len(_TYPE_NAMES) else f"value of data type {datatype}"
 
 
 def _out_of_range(raw: int, datatype: int) -> ValueRefusedError:

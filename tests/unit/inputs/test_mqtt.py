@@ -161,7 +161,7 @@ def test_large_and_deep_json_is_refused_with_its_name() -> None:
     payload = json.dumps({"spectrum": [0.5] * 101, "ok": 1.5, "few": [1.5] * 100})
     assert len(values(described(), payload)) == 101
     assert refused(described(), payload) == [("unsupported", "spectrum: is an array of 101; at most 100 are read")]
-    assert content(described(), payload).refused[0].count == 101
+    assert content(described(), payload).refused[0].number == 101
     deep: Any = 1.5
     for _ in range(9):
         deep = {"d": deep}

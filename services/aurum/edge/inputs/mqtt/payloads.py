@@ -58,14 +58,14 @@ class RefusedValue(NamedTuple):
         text: What it is, and where in the message, unless the sensor says that.
         machine: The machine; empty if it is a whole row.
         sensor: The sensor; empty if it is a whole row.
-        count: The number of values.
+        number: The number of values.
     """
 
     reason: Reason
     text: str
     machine: str = ""
     sensor: str = ""
-    count: int = 1
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,8 +186,11 @@ class BatchBuilder:
         if tag.kind is TagKind.DROPPED:
             self._results["unwanted"].inc(count)
             return
+        state = self.devices.state_for(device)
         if reason is Reason.ABSENT:
-            self.devices.state_for(device).record_value(now_us(), None, good=False)
+            state.record_value(now_us(), None, good=False)
+        else:
+            state.seen_us = now_us()
         self._refuse(device, "bad", reason, f"{tag}: {problem}", count)
 
     def add_values(self, device: str, indices: Indices, at_us: Timestamps, values: Values, good: Flags) -> None:

@@ -103,11 +103,11 @@ def test_nested_json_values_are_named_by_their_paths() -> None:
     }
     at = 1_777_896_000_000_000
     assert values(described(timestamp="Time"), json.dumps(payload)) == [
+        ("pump-1", "a.b", at, 1.5),
         ("pump-1", "ENERGY.Power", at, 55.0),
         ("pump-1", "ENERGY.Phases.0.U", at, 229.5),
         ("pump-1", "ENERGY.Phases.1.U", at, 231.0),
         ("pump-1", "ENERGY.Total", at, 13.5),
-        ("pump-1", "a.b", at, 1.5),
     ]
     paths = {"power_w": "ENERGY.Power", "voltage_2": "ENERGY.Phases.1.U", "b": "a.b", "none": "ENERGY.Phases.2.U"}
     chosen = values(described(values=paths), json.dumps(payload))

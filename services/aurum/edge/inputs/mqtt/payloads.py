@@ -68,7 +68,7 @@ class RefusedValue(NamedTuple):
     number: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Content:
     """What is in a message.
 
@@ -216,20 +216,31 @@ def _read_object(topic_format: TopicFormat, row: Any, content: Content) -> None:
 
 def _read_all(topic_format: TopicFormat, machine: str, at: int | None, row: dict[str, Any], content: Content) -> None:
     """Reads all values of an object, which have their paths as names."""
-    paths: set[str] = set()
-    for path, value in leaves(row):
-        if path in topic_format.no_values:
+    no_values, parse_text = topic_format.no_values, topic_format.parse_text
+    nested: dict[str, Any] = {}
+    for name, value in row.items():
+        kind = type(value)
+        if name in no_values:
+            continue
+        if kind is float and math.isfinite(value):  # what most values are
+            content.values.append(PayloadValue(machine, name, at, value))
+        elif kind is dict or kind is list:
+            nested[name] = value
+        else:
+            content.add((machine, name), at, name, value, parse_text)
+    content.check_size()
+    if not nested:
+        return
+    paths = set(row) - set(nested)
+    for path, value in leaves(nested):
+        if path in no_values:
             continue
         if path in paths:
             problem = "two values have this path; select one with values"
             content.refused.append(RefusedValue(Reason.INVALID_NAME, problem, machine, path))
             continue
         paths.add(path)
-        if type(value) is float and math.isfinite(value):  # what most values are
-            content.values.append(PayloadValue(machine, path, at, value))
-            continue
-        content.add((machine, path), at, path, value, topic_format.parse_text)
-    content.check_size()
+        content.add((machine, path), at, path, value, parse_text)
 
 
 def _read_csv(topic_format: TopicFormat, payload: bytes, content: Content) -> None:

@@ -118,11 +118,14 @@ def edge(context: typer.Context) -> None:
 def edge_check(
     file: Annotated[Path, typer.Argument(help="A file of inputs (AURUM_EDGE_INPUTS).", dir_okay=False, exists=True)],
 ) -> None:
-    """Check a file of inputs and list the inputs in it."""
+    """Check a file of inputs and list the inputs in it. Refuses one that would lose or mix data by itself."""
     from aurum.edge.inputs.common.configuration import InputsError, load_inputs
+    from aurum.edge.inputs.common.loss_check import check_losses
 
     try:
-        inputs = load_inputs(file).inputs
+        content = load_inputs(file)
+        check_losses(file, content)
+        inputs = content.inputs
     except InputsError as error:
         _fail(str(error), 1)
     for each in inputs:

@@ -132,6 +132,26 @@ def edge_check(
         typer.echo(f"{each.name}: {each.protocol} {each.summary}, {len(each.rules)} rules")
 
 
+@edge_app.command("status")
+def edge_status(
+    address: Annotated[
+        str | None, typer.Option(help="host:port of the gateway's admin server; that of this machine by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer of the gateway.")] = False,
+) -> None:
+    """Show what each input and device sends, and what was refused or corrected. Exit code 1 if an input is away."""
+    from aurum.commands import edge_status as status
+    from aurum.platform_settings import PlatformSettings
+    from aurum.runtime.settings import load_settings
+
+    try:
+        inputs = status.read_inputs(address or load_settings(PlatformSettings).admin_addresses["edge"])
+    except status.StatusError as error:
+        _fail(str(error), 2)
+    if not status.show(inputs, as_json=as_json):
+        raise typer.Exit(1)
+
+
 @edge_app.command("schema")
 def edge_schema() -> None:
     """Print the JSON schema of a file of inputs."""

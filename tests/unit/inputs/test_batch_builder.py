@@ -17,7 +17,7 @@ from aurum.edge.inputs.common.device_stats import DeviceState
 from aurum.edge.inputs.common.refusals import Reason
 from aurum.edge.inputs.common.tags import Tags
 from aurum.edge.inputs.common.units import UnitError, conversion
-from aurum.readings.batch import now_us
+from aurum.readings.batch import Series, now_us
 from aurum.readings.transport.ingest_stream import Written
 from aurum.runtime.errors import ResourceExhaustedError
 from tests.support.batch_builder import MemorySpool, make_builder
@@ -139,7 +139,7 @@ async def test_absent_and_invalid_values_are_refused_by_reason(many: bool) -> No
     assert {reason: tally.count for reason, tally in state.refused.items()} == counts
     assert state.accepted == 3
     assert gathered.refusals.refused[Reason.ABSENT].example == "m flow: nan"
-    assert gathered.refusals.refused[Reason.OUT_OF_RANGE].example == "m level: -0.1 is not from 0 to 100"
+    assert gathered.refusals.refused[Reason.OUT_OF_RANGE].example == "m level: -0.1 is less than 0"
 
 
 @pytest.mark.parametrize("many", [False, True])
@@ -185,8 +185,11 @@ def test_rate_of_a_device_follows_its_latest_values() -> None:
 async def test_columns_of_files_are_screened_like_single_values() -> None:
     gathered = make_builder(MemorySpool(), *LIMITS)
     tag = gathered.tags.tag_for("m", "level")
-    values, stored = gathered.convert_column("d", tag, np.array([500.0, math.nan, 2000.0, -32768.0]))
-    assert values[stored].tolist() == [50.0]
+    times = np.arange(4, dtype=np.int64)
+    series = gathered.convert_series("d", tag, Series("m", "level", times, np.array([500, math.nan, 2000, -32768])))
+    assert series is not None
+    assert (series.timestamps.tolist(), series.values.tolist()) == ([0], [50.0])
+    assert gathered.devices.state_for("d").accepted == 1
     assert {reason: tally.count for reason, tally in gathered.refusals.refused.items()} == {
         Reason.OUT_OF_RANGE: 1,
         Reason.ABSENT: 1,

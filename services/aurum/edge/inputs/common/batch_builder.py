@@ -235,27 +235,32 @@ class BatchBuilder:
         """Counts values that cannot be stored after their conversion as bad."""
         self._results["bad"].inc(count)
 
-    def convert_column(self, device: str, tag: Tag, values: Values) -> tuple[Values, Flags]:
-        """Converts values of one tag that are stored by `put`. Counts and logs those that cannot be stored.
+    def convert_series(self, device: str, tag: Tag, series: Series) -> Series | None:
+        """Converts the values of one tag, to be stored by `put`. Counts and logs those that cannot be stored.
 
         Args:
             device: The device.
             tag: The tag.
-            values: The values of the device; NaN where there is none, which is not counted.
+            series: Its values; NaN where there is none, which is not counted.
 
         Returns:
-            The values in the stored unit, and which of them can be stored.
+            The values that can be stored, in the stored unit; None if there are none.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            converted = tag.factor * values + tag.offset
-        indices = np.full(len(values), tag.index, np.int32)
-        present = ~np.isnan(values)
-        usable = present & self.tags.usable(indices, values, converted)
-        stored = usable if tag.kind is not TagKind.INVALID else np.zeros(len(values), bool)
-        refused = present & ~usable
+            converted = tag.factor * series.values + tag.offset
+        indices = np.full(len(converted), tag.index, np.int32)
+        present = ~np.isnan(series.values)
+        usable = present & self.tags.usable(indices, series.values, converted)
+        stored = usable if tag.kind is not TagKind.INVALID else np.zeros(len(usable), bool)
         if not stored.all():
-            self._refuse_many(device, indices, values, present, refused, usable & ~stored)
-        return converted, stored
+            self._refuse_many(device, indices, series.values, present, present & ~usable, usable & ~stored)
+        times, values = series.timestamps[stored], converted[stored]
+        if not len(values):
+            return None
+        state, now = self.devices.state_for(device), now_us()
+        state.record_values(now, np.zeros(len(present), np.int64), stored[present])
+        state.record_stored(now, len(values), tag, int(times[-1]), float(values[-1]))
+        return Series(tag.machine_id, tag.sensor, times, values)
 
     async def commit(self) -> Awaitable[Any] | None:
         """Puts the gathered values into the spool, and waits while the spool is full.

@@ -124,6 +124,7 @@ class DeviceStats:
 
     def __init__(self) -> None:
         self._devices: collections.OrderedDict[str, DeviceState] = collections.OrderedDict()
+        self._accepted_before = 0  # by devices that were forgotten
 
     def state_for(self, device: str) -> DeviceState:
         """Returns the state of a device. Creates it at the first call."""
@@ -131,7 +132,8 @@ class DeviceStats:
         if state is None:
             state = self._devices[device] = DeviceState()
             if len(self._devices) > _MAX_DEVICES:
-                self._devices.popitem(last=False)
+                _, forgotten = self._devices.popitem(last=False)
+                self._accepted_before += forgotten.accepted
         else:
             self._devices.move_to_end(device)
         return state
@@ -144,6 +146,15 @@ class DeviceStats:
         return heapq.nsmallest(
             max_devices, self._devices.items(), key=lambda entry: (entry[1].quality, -abs(entry[1].skew_us))
         )
+
+    @property
+    def accepted(self) -> int:
+        """The number of stored values."""
+        return self._accepted_before + sum(state.accepted for state in self._devices.values())
+
+    def rate(self, now_us: int) -> float:
+        """Returns the number of stored values of all devices per second, at a time in µs since the epoch."""
+        return sum(state.rate(now_us) for state in self._devices.values())
 
     @property
     def worst_quality(self) -> float:

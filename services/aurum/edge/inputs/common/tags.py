@@ -107,7 +107,8 @@ class Tag:
         if math.isinf(value):
             return Reason.NOT_A_NUMBER, f"{self}: {value:g}"
         converted = self.factor * value + self.offset
-        return Reason.OUT_OF_RANGE, f"{self}: {converted:g} is not from {self.minimum:g} to {self.maximum:g}"
+        limit = f"less than {self.minimum:g}" if converted < self.minimum else f"greater than {self.maximum:g}"
+        return Reason.OUT_OF_RANGE, f"{self}: {converted:g} is {limit}"
 
     def __str__(self) -> str:
         """Returns the names that the device uses."""
@@ -191,8 +192,8 @@ class Tags:
 
     def _create(self, key: tuple[str, str]) -> Tag:
         machine, sensor = key
-        rule = next((rule for rule in self._rules if _matches(rule, machine, sensor)), None)
-        machine_id, name = self._stored_names(machine, sensor, rule)
+        _, rule = rule_for(self._rules, machine, sensor)
+        machine_id, name = stored_names(rule, self._machines, machine, sensor)
         tag = Tag(len(self._tags), machine, sensor, machine_id, name)
         if rule is not None:
             _apply_rule(tag, rule)
@@ -204,11 +205,6 @@ class Tags:
         self._tags.append(tag)
         self._add_to_arrays(tag)
         return tag
-
-    def _stored_names(self, machine: str, sensor: str, rule: TagRule | None) -> tuple[str, str]:
-        machine_id = rule.machine_becomes if rule is not None else None
-        name = rule.becomes if rule is not None else None
-        return machine_id or self._machines.get(machine) or stored_machine(machine), name or stored_sensor(sensor)
 
     def _check_names(self, tag: Tag) -> None:
         """Marks a tag whose names cannot be stored. Two tags never share a stored name, as their values would mix."""
@@ -245,6 +241,27 @@ class Tags:
         self.minimums[tag.index], self.maximums[tag.index] = tag.minimum, tag.maximum
         self.absents[tag.index, : len(tag.absent)] = tag.absent
         self.ranged = self.ranged or tag.minimum > -_LARGEST or tag.maximum < _LARGEST
+
+
+def rule_for(rules: Sequence[TagRule], machine: str, sensor: str) -> tuple[int, TagRule | None]:
+    """Returns the rule that applies to the names that a device uses, and its position."""
+    return next(
+        ((position, rule) for position, rule in enumerate(rules) if _matches(rule, machine, sensor)), (-1, None)
+    )
+
+
+def stored_names(rule: TagRule | None, machines: Mapping[str, str], machine: str, sensor: str) -> tuple[str, str]:
+    """Returns the stored names of a machine and sensor, which may be unusable.
+
+    Args:
+        rule: The rule that applies.
+        machines: The machine ids by the names that the device uses.
+        machine: The machine, as the device names it.
+        sensor: The sensor, as the device names it.
+    """
+    machine_id = rule.machine_becomes if rule is not None else None
+    name = rule.becomes if rule is not None else None
+    return machine_id or machines.get(machine) or stored_machine(machine), name or stored_sensor(sensor)
 
 
 def _matches(rule: TagRule, machine: str, sensor: str) -> bool:

@@ -56,6 +56,11 @@ def losses(*inputs: dict[str, Any]) -> list[tuple[str, str]]:
             "topics.0.pattern",
             "several topic names as m t",
         ),
+        (
+            {"topics": [{"pattern": "plant/{machine}", "sensor": "t", "values": {"t": "a.b"}}]},
+            "topics.0.values",
+            "is not used beside sensor",
+        ),
     ],
 )
 def test_inputs_that_lose_data_are_refused_by_field(changes: dict[str, Any], field: str, problem: str) -> None:

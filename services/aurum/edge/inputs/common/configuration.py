@@ -239,8 +239,6 @@ class Topic(_Model):
             raise ValueError("sensor: is required if a message is a number")
         if self.value is not None and self.sensor is None:
             raise ValueError("sensor: is required with value")
-        if self.values and self.sensor is not None:
-            raise ValueError("values: would be ignored, because sensor says that a message has a single value")
         return self
 
 
@@ -255,17 +253,6 @@ class MqttInput(_InputOptions):
     def summary(self) -> str:
         """What the input reads, in one phrase."""
         return f"at {self.broker.address}, {len(self.topics)} topics"
-
-    @model_validator(mode="after")
-    def _check_reachable(self) -> "MqttInput":
-        for number, topic in enumerate(self.topics):
-            for earlier in self.topics[:number]:
-                if _covers(earlier.filter.split("/"), topic.filter.split("/")):
-                    raise ValueError(
-                        f"topics: {topic.pattern!r} would never be used, because every such topic matches "
-                        f"{earlier.pattern!r} before it; put it first"
-                    )
-        return self
 
 
 class SparkplugInput(_InputOptions):
@@ -448,16 +435,6 @@ class InputsFile(_Model):
 def load_inputs(path: Path) -> InputsFile:
     """Loads an inputs file. Raises InputsError."""
     return read_yaml(path, InputsFile, InputsError)
-
-
-def _covers(earlier: list[str], later: list[str]) -> bool:
-    """Returns whether every topic that matches a filter also matches an earlier one, given their levels."""
-    for place, level in enumerate(earlier):
-        if level == "#":
-            return True
-        if place == len(later) or later[place] == "#" or level not in ("+", later[place]):
-            return False
-    return len(earlier) == len(later)
 
 
 def _raise_first(*problems: str | None) -> None:

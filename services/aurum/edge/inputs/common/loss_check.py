@@ -134,6 +134,8 @@ def _merged_sensors(rules: Sequence[TagRule], place: Place) -> Iterator[Problem]
 def _useless_topics(topics: Sequence[Topic], place: Place) -> Iterator[Problem]:
     """Finds topics that never apply, and those whose topic names are stored as one sensor."""
     for number, topic in enumerate(topics):
+        if topic.values and topic.sensor is not None:
+            yield (*place, "topics", number, "values"), "is not used beside sensor; use value for the path of one value"
         field = (*place, "topics", number, "pattern")
         earlier = next(
             (index for index, each in enumerate(topics[:number]) if _filter_covers(each.filter, topic.filter)), None

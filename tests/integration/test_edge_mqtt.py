@@ -13,7 +13,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.support.authority import Authority
-from tests.support.edge import input_counts, is_connected, start_gateway, stored_values
+from tests.support.edge import input_counts, is_connected, newest_time, start_gateway, stored_values
 from tests.support.mosquitto import Mosquitto
 from tests.support.platform import Platform
 from tests.support.proxy import Proxy
@@ -30,9 +30,9 @@ class Publisher:
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
 
-    def publish(self, topic: str, content: Any, qos: int = 1) -> mqtt.MQTTMessageInfo:
+    def publish(self, topic: str, content: Any, qos: int = 1, *, retain: bool = False) -> mqtt.MQTTMessageInfo:
         payload = content if isinstance(content, bytes | str) else json.dumps(content)
-        return self.client.publish(topic, payload, qos=qos)
+        return self.client.publish(topic, payload, qos=qos, retain=retain)
 
     def close(self) -> None:
         self.client.disconnect()
@@ -79,8 +79,69 @@ def test_mqtt_messages_become_readings(platform: Platform, broker: Mosquitto, ve
     governed = {each["name"]: each for each in platform.admin("edge", "/policy").json["targets"]}
     assert governed["edge/inputs:hall-1"]["breaker"] == "closed"
     assert any(
-        "hall-1: a message of plant/pump-1/state is not JSON" in line for line in platform.processes["edge"].lines()
+        "hall-1: unreadable, not stored: plant/pump-1/state is not JSON" in line
+        for line in platform.processes["edge"].lines()
     )
+    device.close()
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_retained_mqtt_messages_are_stored_once(platform: Platform, broker: Mosquitto, version: str) -> None:
+    """Restarts store retained messages neither again nor as if they were of now, and lose no live ones."""
+    device = Publisher(broker.port)
+    measured = time.time() - 3600
+    device.publish("plant/pump-1/state", {"ts": measured, "pressure": 2.5}, retain=True).wait_for_publish(10)
+    device.publish("level/tank-1", "70.5", retain=True).wait_for_publish(10)
+    topics = (
+        {"pattern": "plant/{machine}/state", "timestamp": "ts"},
+        {"pattern": "level/{machine}", "format": "number", "sensor": "level"},
+    )
+    start_gateway(platform, mqtt_input(broker.port, *topics, version=version))
+
+    def count_old() -> float:
+        return platform.metric("edge", 'edge_input_refused_total{input="hall-1",reason="old"}')
+
+    wait_for(lambda: stored_values(platform, "pump-1", "pressure") == [2.5], 15, "the timed one is stored")
+    assert newest_time(platform, "pump-1", "pressure") == pytest.approx(measured, abs=0.001)
+    assert count_old() == 1
+    assert stored_values(platform, "tank-1", "level") == []
+    for _ in range(2):
+        device.publish("level/tank-1", "73.2", retain=True)
+    wait_for(lambda: stored_values(platform, "tank-1", "level") == [73.2, 73.2], 15, "the live ones are stored")
+    for _ in range(2):
+        platform.processes["edge"].kill(signal.SIGKILL)
+        platform.restart("edge")
+        wait_for(lambda: is_connected(platform, "hall-1"), 15, "the gateway is connected")
+        wait_for(lambda: count_old() >= 2, 15, "both are old, also those whose acknowledgement the kill prevented")
+    device.publish("level/tank-1", "73.2", retain=True)
+    wait_for(lambda: stored_values(platform, "tank-1", "level") == [73.2] * 3, 15, "the next live one is stored")
+    assert stored_values(platform, "pump-1", "pressure") == [2.5]
+    device.close()
+
+
+def test_nested_mqtt_values_are_stored_and_others_told(platform: Platform, broker: Mosquitto) -> None:
+    rules = [{"sensor": "ENERGY.Power", "becomes": "power_w"}, {"sensor": "*.id", "drop": True}]
+    start_gateway(
+        platform, mqtt_input(broker.port, {"pattern": "tele/{machine}", "timestamp": "Time"}) | {"rules": rules}
+    )
+    wait_for(lambda: is_connected(platform, "hall-1"), 15, "the gateway is connected")
+    device = Publisher(broker.port)
+    energy = {"Power": "55,5", "Voltage": "227.5", "Phases": [1.5, 2.5], "State": "ON", "id": "a7"}
+    device.publish("tele/plug-1", {"Time": time.time(), "ENERGY": energy})
+    device.publish("tele/plug-1", {"Time": time.time(), "ENERGY": {"Power": 55}})
+    device.publish("tele/plug-1", {"Time": time.time()})
+    device.publish("tele/plug-1", '{"Wifi": {"Password": "hunter2"')
+    wait_for(lambda: stored_values(platform, "plug-1", "power_w") == [55], 15, "what is a number is stored")
+    assert stored_values(platform, "plug-1", "ENERGY.Voltage") == [227.5]
+    assert stored_values(platform, "plug-1", "ENERGY.Phases.1") == [2.5]
+    expected = {"not_a_number": 2, "nothing_in_it": 1, "unreadable": 1}
+    for reason, count in expected.items():
+        metric = f'edge_input_refused_total{{input="hall-1",reason="{reason}"}}'
+        wait_for(lambda: platform.metric("edge", metric) == count, 15, reason)  # noqa: B023
+    log = platform.processes["edge"].log.read_text()
+    assert "plug-1 ENERGY.Power: '55,5' is not a number" in log
+    assert "nothing in it, not stored: tele/plug-1: {" in log
+    assert "hunter2" not in log
     device.close()
 
 

@@ -4,8 +4,11 @@ import asyncio
 import signal
 import time
 
+import paho.mqtt.client as mqtt
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
+from aurum.v1.sparkplug_pb2 import SparkplugMetric, SparkplugPayload
 from aurum_sim.peers.peer import Sample
 from aurum_sim.peers.sparkplug import SparkplugPeer
 from tests.support.edge import input_counts, is_connected, start_gateway, stored_values
@@ -40,6 +43,40 @@ class Node:
 
 def plant(port: int) -> dict[str, object]:
     return {"name": "line", "protocol": "sparkplug", "broker": {"host": "127.0.0.1", "port": port, "keepalive": 5}}
+
+
+def test_sparkplug_metrics_of_the_field_are_stored_right(platform: Platform, broker: Mosquitto) -> None:
+    start_gateway(platform, plant(broker.port))
+    wait_for(lambda: is_connected(platform, "line"), 15, "the gateway is connected")
+    node = mqtt.Client(CallbackAPIVersion.VERSION2, "node")
+    node.connect("127.0.0.1", broker.port)
+    node.loop_start()
+
+    def tell(number: int, kind: str, *metrics: SparkplugMetric) -> None:
+        payload = SparkplugPayload(timestamp=int(time.time() * 1000), seq=number, metrics=metrics)
+        topic = f"spBv1.0/plant/{kind}/edge" + ("/press-1" if kind[0] == "D" else "")
+        node.publish(topic, payload.SerializeToString()).wait_for_publish(10)
+
+    pump = SparkplugMetric(name="Pump1", alias=20, datatype=19)
+    pump.template_value.metrics.add(name="amps", alias=21, datatype=10, double_value=3.5)
+    tell(0, "NBIRTH")
+    tell(
+        1,
+        "DBIRTH",
+        SparkplugMetric(name="on", alias=0, datatype=11, boolean_value=True),
+        SparkplugMetric(name="cold", alias=10, datatype=3, int_value=5),
+        pump,
+    )
+    time.sleep(0.01)  # the times of two readings must differ
+    tell(2, "DDATA", SparkplugMetric(name="", alias=10, int_value=-12 % 2**32), SparkplugMetric(int_value=77))
+    pump.template_value.metrics[0].CopyFrom(SparkplugMetric(name="amps", double_value=4.5))
+    tell(3, "DDATA", pump)
+    wait_for(lambda: stored_values(platform, "press-1", "Pump1/amps") == [3.5, 4.5], 15, "the template is stored")
+    assert stored_values(platform, "press-1", "cold") == [5, -12]
+    assert stored_values(platform, "press-1", "on") == [1]
+    assert platform.metric("edge", 'edge_input_refused_total{input="line",reason="no_name"}') == 1
+    node.disconnect()
+    node.loop_stop()
 
 
 @pytest.mark.proof("devices")

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import shutil
 import struct
 import tempfile
@@ -51,6 +52,7 @@ from aurum.storage.segment import CorruptSegmentError, pack, unpack_ranked
 from aurum.storage.segment_log import OVERHEAD, NewerLogError, SegmentLog
 from aurum.storage.state_file import read_state, write_state
 from aurum.v1 import columns_pb2, ingestion_pb2
+from aurum.v1.sparkplug_pb2 import SparkplugMetric, SparkplugPayload
 from tests.support.batch_builder import MemorySpool
 from tests.support.disks import scratch_place
 from tests.support.fuzzing.oracle import MB, Target
@@ -154,11 +156,21 @@ def _sparkplug_seeds() -> list[bytes]:
     def framed(*files: str) -> bytes:
         return b"".join(_framed(_KINDS.index(file.partition("_")[0].upper()), file) for file in files)
 
-    return [framed("nbirth", "dbirth", "ddata", "ddata_null", "ndata"), framed("nbirth", "ndeath", "ndata", "ddeath")]
+    pump = SparkplugMetric(name="pump", alias=30, datatype=19)
+    pump.template_value.metrics.add(name="temp", alias=31, datatype=1, int_value=244, is_historical=True)
+    udt = SparkplugPayload(timestamp=1_764_000_000_000, seq=2, metrics=[pump]).SerializeToString()
+    return [
+        framed("nbirth", "dbirth", "ddata", "ddata_null", "ndata"),
+        framed("nbirth", "ndeath", "ndata", "ddeath"),
+        framed("nbirth", "dbirth") + _frame(_KINDS.index("DBIRTH"), udt),
+    ]
 
 
 def _framed(kind: int, file: str) -> bytes:
-    content = (SPARKPLUG / f"{file}.bin").read_bytes()
+    return _frame(kind, (SPARKPLUG / f"{file}.bin").read_bytes())
+
+
+def _frame(kind: int, content: bytes) -> bytes:
     return bytes([kind]) + len(content).to_bytes(2, "little") + content
 
 
@@ -318,6 +330,7 @@ def _payload_seeds() -> list[bytes]:
     return [
         b'\x00{"at": 1790000000, "temp": 1.5, "flow": true}',
         b'\x01[{"data": {"value": "1e3", "at": "2026-05-04T12:00:00"}}]',
+        b'\x00{"at": "1790000000", "a": {"b": ["21.5", null, {"c": "ON"}]}, "password": "x"}',
         b'\x02{"t": {"c": 1}, "f": 2}',
         b"\x03at,temp\n1790000000,1.5\n",
         b"\x04m-1,1790000000,1.5\n",
@@ -327,8 +340,9 @@ def _payload_seeds() -> list[bytes]:
 
 def _payload(data: bytes) -> None:
     topic = _TOPICS[data[0] % len(_TOPICS)] if data else _TOPICS[0]
-    for value in payloads.read_values(payloads.TopicFormat.for_topic_name(topic, _LEVELS), data[1:]):
-        assert isinstance(value.value, float)
+    content = payloads.read_values(payloads.TopicFormat.for_topic_name(topic, _LEVELS), data[1:])
+    for value in content.values:
+        assert math.isfinite(value.value)
         assert value.at_us is None or abs(value.at_us) < 2**62
 
 

@@ -14,8 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from aurum.edge import metrics
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import FilesInput
@@ -113,31 +111,15 @@ class Files:
 
     def _apply_rules(self, block: list[Series]) -> list[Series]:
         """Applies the rules, except for deadbands: a file is stored without thinning."""
-        parts: dict[tuple[str, str], list[Series]] = {}
+        converted: list[Series] = []
         for series in block:
             tag = self._builder.tags.tag_for(series.machine_id, series.sensor)
             if tag.kind is TagKind.DROPPED:
                 continue
-            with np.errstate(over="ignore"):
-                values = series.values * tag.factor + tag.offset
-            stored = ~np.isinf(values)
-            if np.isnan(values[stored]).all():  # ingestion would refuse the whole batch
-                stored[:] = False
-            if not stored.all():
-                self._builder.count_bad_values(int(np.count_nonzero(~stored)))
-            if stored.any():
-                converted = Series(tag.machine_id, tag.sensor, series.timestamps[stored], values[stored])
-                parts.setdefault((tag.machine_id, tag.sensor), []).append(converted)
-        return [
-            series_parts[0]
-            if len(series_parts) == 1
-            else Series(
-                *key,
-                np.concatenate([part.timestamps for part in series_parts]),
-                np.concatenate([part.values for part in series_parts]),
-            )
-            for key, series_parts in parts.items()
-        ]
+            stored = self._builder.convert_series(self._options.name, tag, series)
+            if stored is not None:
+                converted.append(stored)
+        return converted
 
     def _move_to(self, path: Path, folder: str, problem: str | None) -> None:
         target = path.parent / folder

@@ -45,12 +45,14 @@ class Message(NamedTuple):
         payload: Its content.
         packet_id: Identifies it in the acknowledgement; 0 if it needs none (QoS 0).
         redelivered: Whether the broker has sent it before without an acknowledgement.
+        retained: Whether the broker kept it from before the subscription. False for what is published since then.
     """
 
     topic: str
     payload: bytes
     packet_id: int
     redelivered: bool = False
+    retained: bool = False
 
 
 class _Client(mqtt.Client):
@@ -289,7 +291,7 @@ class MqttConnection:
     def _on_message(self, client: Any, userdata: Any, message: mqtt.MQTTMessage) -> None:
         packet_id = message.mid if message.qos else 0
         self._bytes += len(message.payload)
-        self._messages.append(Message(message.topic, bytes(message.payload), packet_id, message.dup))
+        self._messages.append(Message(message.topic, bytes(message.payload), packet_id, message.dup, message.retain))
         self._changed.set()
 
     def _mark_lost(self, reason: str) -> None:

@@ -4,19 +4,34 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from aurum.edge.inputs.common.configuration import PLACEHOLDER, Topic
-from aurum.readings.tables import parse_timestamp, parse_value, timestamp_from_number
+from aurum.edge.inputs.common.number_text import DEFAULT_ABSENT_WORDS, parse_number
+from aurum.edge.inputs.common.refusals import Reason
+from aurum.edge.inputs.mqtt.excerpts import HIDDEN, excerpt, names_secret
+from aurum.edge.inputs.mqtt.flattening import Unflattened, leaves, value_at
+from aurum.readings.tables import parse_timestamp, timestamp_from_number
 
 _MAX_BYTES = 1_000_000  # of one message
 _MAX_VALUES = 10_000  # in one message
 
+ParseText = Callable[[str], float | None]
+
 
 class PayloadError(ValueError):
-    """A message cannot be read. The error names the field and, in a table, the row."""
+    """A message, or a row of it, cannot be read. The error names the field and, in a table, the row.
+
+    Attributes:
+        reason: Why.
+    """
+
+    def __init__(self, text: str, reason: Reason = Reason.UNREADABLE) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class PayloadValue(NamedTuple):
@@ -26,13 +41,71 @@ class PayloadValue(NamedTuple):
         machine: The machine.
         sensor: The sensor.
         at_us: The time in µs since the epoch; None if the message has none.
-        value: The value; NaN if it is absent.
+        value: The value.
     """
 
     machine: str
     sensor: str
     at_us: int | None
     value: float
+
+
+class RefusedValue(NamedTuple):
+    """Something in a message that is not stored.
+
+    Attributes:
+        reason: Why.
+        text: What it is, and where in the message, unless the sensor says that.
+        machine: The machine; empty if it is a whole row.
+        sensor: The sensor; empty if it is a whole row.
+        number: The number of values.
+    """
+
+    reason: Reason
+    text: str
+    machine: str = ""
+    sensor: str = ""
+    number: int = 1
+
+
+@dataclass(slots=True)
+class Content:
+    """What is in a message.
+
+    Attributes:
+        values: Its values.
+        refused: What cannot be stored.
+    """
+
+    values: list[PayloadValue] = field(default_factory=list)
+    refused: list[RefusedValue] = field(default_factory=list)
+
+    def add(self, names: tuple[str, str], at_us: int | None, path: str, value: Any, parse_text: ParseText) -> None:
+        """Adds a value that may not be a number.
+
+        Args:
+            names: The machine and the sensor.
+            at_us: The time in µs since the epoch; None if the message has none.
+            path: The path of the value in the message.
+            value: The value, as JSON or CSV has it.
+            parse_text: Reads text as a number.
+        """
+        machine, sensor = names
+        try:
+            number = _to_number(path, value, parse_text)
+        except PayloadError as error:
+            count = value.count if isinstance(value, Unflattened) else 1
+            problem = HIDDEN if names_secret(f"{sensor} {path}") else str(error)
+            text = problem if path == sensor else f"{path}: {problem}"
+            self.refused.append(RefusedValue(error.reason, text, machine, sensor, count))
+        else:
+            self.values.append(PayloadValue(machine, sensor, at_us, number))
+        self.check_size()
+
+    def check_size(self) -> None:
+        """Raises PayloadError if there is too much in the message."""
+        if len(self.values) + len(self.refused) > _MAX_VALUES:
+            raise PayloadError(f"has more than {_MAX_VALUES} values")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,91 +117,134 @@ class TopicFormat:
         levels: The named levels of the topic name.
         machine: The machine; None if each message names it.
         sensor: The sensor; None if each message names it.
+        no_values: Paths of a message that are times or names, and therefore no values.
+        parse_text: Reads text as a number; None if the text stands for an absent value. Raises ValueError.
     """
 
     topic: Topic
     levels: Mapping[str, str]
     machine: str | None
     sensor: str | None
+    no_values: frozenset[str]
+    parse_text: ParseText
 
     @classmethod
-    def for_topic_name(cls, topic: Topic, levels: Mapping[str, str]) -> "TopicFormat":
+    def for_topic_name(
+        cls, topic: Topic, levels: Mapping[str, str], absent_words: frozenset[str] = DEFAULT_ABSENT_WORDS
+    ) -> "TopicFormat":
         """Returns the format of one topic name.
 
         Args:
             topic: The description that matches the topic name.
             levels: The named levels of the topic name.
+            absent_words: Texts in place of an absent value, as `parse_number` takes them.
         """
 
         def resolved(template: str | None) -> str | None:
             is_resolvable = template is not None and set(PLACEHOLDER.findall(template)) <= set(levels)
             return _fill_template(template or "", levels) if is_resolvable else None
 
-        return cls(topic, levels, resolved(topic.machine), resolved(topic.sensor))
+        names = set(PLACEHOLDER.findall(topic.machine)) - set(levels)
+        if topic.timestamp is not None:
+            names.add(topic.timestamp)
+        parse_text = partial(parse_number, absent_words=absent_words, decimal_comma=topic.decimal_comma)
+        return cls(topic, levels, resolved(topic.machine), resolved(topic.sensor), frozenset(names), parse_text)
 
 
-def read_values(topic_format: TopicFormat, payload: bytes) -> list[PayloadValue]:
-    """Reads the values of a message. Raises PayloadError."""
+def read_values(topic_format: TopicFormat, payload: bytes) -> Content:
+    """Reads the values of a message. Raises PayloadError if the whole message cannot be read."""
     if len(payload) > _MAX_BYTES:
         raise PayloadError(f"has {len(payload)} bytes; at most {_MAX_BYTES} are allowed")
-    topic, levels = topic_format.topic, topic_format.levels
-    if topic.format == "number":
-        return [
-            PayloadValue(topic_format.machine or "", topic_format.sensor or "", None, _parse_number("value", payload))
-        ]
-    values = _read_json(topic_format, payload) if topic.format == "json" else list(_read_csv(topic, levels, payload))
-    if len(values) > _MAX_VALUES:
-        raise PayloadError(f"has {len(values)} values; at most {_MAX_VALUES} are allowed")
-    return values
+    content = Content()
+    if not payload.strip():
+        return content
+    match topic_format.topic.format:
+        case "number":
+            _read_number(topic_format, payload, content)
+        case "json":
+            _read_json(topic_format, payload, content)
+        case "csv":
+            _read_csv(topic_format, payload, content)
+    return content
 
 
-def _read_json(topic_format: TopicFormat, payload: bytes) -> list[PayloadValue]:
+def _read_number(topic_format: TopicFormat, payload: bytes, content: Content) -> None:
+    text = payload.decode("utf-8", "replace")
+    machine, sensor = topic_format.machine or "", topic_format.sensor or ""
+    content.add((machine, sensor), None, sensor, text, topic_format.parse_text)
+
+
+def _read_json(topic_format: TopicFormat, payload: bytes, content: Content) -> None:
     try:
-        content = json.loads(payload.decode("utf-8"))
+        message = json.loads(payload)
     except (ValueError, RecursionError) as error:
         raise PayloadError(f"is not JSON: {error}") from error
-    if not isinstance(content, list):
-        return _read_object(topic_format, content)
-    values = []
-    for number, row in enumerate(content, start=1):
+    if not isinstance(message, list):
+        _read_object(topic_format, message, content)
+        return
+    for number, row in enumerate(message, start=1):
         try:
-            values += _read_object(topic_format, row)
+            _read_object(topic_format, row, content)
         except PayloadError as error:
-            raise PayloadError(f"row {number}, {error}") from error
-    return values
+            content.refused.append(RefusedValue(error.reason, f"row {number}, {error}"))
+            content.check_size()
 
 
-def _read_object(topic_format: TopicFormat, row: Any) -> list[PayloadValue]:
-    topic = topic_format.topic
+def _read_object(topic_format: TopicFormat, row: Any, content: Content) -> None:
+    topic, parse_text = topic_format.topic, topic_format.parse_text
     if not isinstance(row, dict):
-        if topic.sensor is not None and topic.value is None:
-            machine, sensor = (
-                _fill_template(topic.machine, topic_format.levels),
-                _fill_template(topic.sensor, topic_format.levels),
-            )
-            return [PayloadValue(machine, sensor, None, _convert_number("value", row))]
-        raise PayloadError("is not an object")
+        if topic.sensor is None or topic.value is not None:
+            raise PayloadError("is not an object")
+        machine, sensor = (_fill_template(each, topic_format.levels) for each in (topic.machine, topic.sensor))
+        content.add((machine, sensor), None, sensor, row, parse_text)
+        return
     machine = _resolve_name(topic_format.machine, topic.machine, row, topic_format.levels)
-    at = None if topic.timestamp is None else _parse_time(topic.timestamp, _value_at(row, topic.timestamp))
+    at = None if topic.timestamp is None else _read_time(topic.timestamp, row)
     if topic.sensor is not None:
         path = topic.value or "value"
         sensor = _resolve_name(topic_format.sensor, topic.sensor, row, topic_format.levels)
-        return [PayloadValue(machine, sensor, at, _convert_number(path, _value_at(row, path)))]
-    if topic.values:
-        wanted = [(sensor, path, _value_at(row, path, missing=None)) for sensor, path in topic.values.items()]
-        return [
-            PayloadValue(machine, sensor, at, _convert_number(path, value))
-            for sensor, path, value in wanted
-            if value is not None
-        ]
-    return [
-        PayloadValue(machine, name, at, _convert_number(name, value))
-        for name, value in row.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and name != topic.timestamp
-    ]
+        if (value := value_at(row, path, _MISSING)) is _MISSING:
+            raise PayloadError(f"{path}: is missing", Reason.NOTHING_IN_IT)
+        content.add((machine, sensor), at, path, value, parse_text)
+    elif topic.values:
+        for sensor, path in topic.values.items():
+            if (value := value_at(row, path, _MISSING)) is not _MISSING:
+                content.add((machine, sensor), at, path, value, parse_text)
+    else:
+        _read_all(topic_format, machine, at, row, content)
 
 
-def _read_csv(topic: Topic, levels: Mapping[str, str], payload: bytes) -> Iterator[PayloadValue]:
+def _read_all(topic_format: TopicFormat, machine: str, at: int | None, row: dict[str, Any], content: Content) -> None:
+    """Reads all values of an object, which have their paths as names."""
+    no_values, parse_text = topic_format.no_values, topic_format.parse_text
+    nested: dict[str, Any] = {}
+    for name, value in row.items():
+        kind = type(value)
+        if name in no_values:
+            continue
+        if kind is float and math.isfinite(value):  # what most values are
+            content.values.append(PayloadValue(machine, name, at, value))
+        elif kind is dict or kind is list:
+            nested[name] = value
+        else:
+            content.add((machine, name), at, name, value, parse_text)
+    content.check_size()
+    if not nested:
+        return
+    paths = set(row) - set(nested)
+    for path, value in leaves(nested):
+        if path in no_values:
+            continue
+        if path in paths:
+            problem = "two values have this path; select one with values"
+            content.refused.append(RefusedValue(Reason.INVALID_NAME, problem, machine, path))
+            continue
+        paths.add(path)
+        content.add((machine, path), at, path, value, parse_text)
+
+
+def _read_csv(topic_format: TopicFormat, payload: bytes, content: Content) -> None:
+    topic = topic_format.topic
     rows = _parse_csv(payload)
     columns = list(topic.columns)
     first = 1
@@ -142,11 +258,15 @@ def _read_csv(topic: Topic, levels: Mapping[str, str], payload: bytes) -> Iterat
         if len(cells) != len(columns):
             raise PayloadError(f"row {number}: has {len(cells)} cells, and there are {len(columns)} columns")
         row = dict(zip(columns, (cell.strip() for cell in cells), strict=True))
-        machine = _fill_template(topic.machine, {**row, **levels})
         try:
-            yield from _read_row(topic, machine, row)
+            machine = _fill_template(topic.machine, {**row, **topic_format.levels})
+            at = None if topic.timestamp is None else _parse_time(topic.timestamp, row.get(topic.timestamp, ""))
         except PayloadError as error:
-            raise PayloadError(f"row {number}, {error}") from error
+            content.refused.append(RefusedValue(error.reason, f"row {number}, {error}"))
+            content.check_size()
+            continue
+        for name, cell in _value_cells(topic, row):
+            content.add((machine, name), at, f"row {number}", cell, topic_format.parse_text)
 
 
 def _parse_csv(payload: bytes) -> list[list[str]]:
@@ -158,61 +278,57 @@ def _parse_csv(payload: bytes) -> list[list[str]]:
         raise PayloadError(f"is not CSV: {error}") from error
 
 
-def _read_row(topic: Topic, machine: str, row: Mapping[str, str]) -> Iterator[PayloadValue]:
-    """Yields the values of a CSV row. Columns with the time or the machine are no values."""
-    at = None if topic.timestamp is None else _parse_time(topic.timestamp, row.get(topic.timestamp, ""))
+def _value_cells(topic: Topic, row: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """Yields the cells of a CSV row with values. Columns with the time or the machine are no values."""
     for name, cell in row.items():
-        if name == topic.timestamp or f"{{{name}}}" in topic.machine:
-            continue
-        value = _parse_number(name, cell)
-        if not math.isnan(value):
-            yield PayloadValue(machine, name, at, value)
+        if cell and name != topic.timestamp and f"{{{name}}}" not in topic.machine:
+            yield name, cell
 
 
 _MISSING: Any = object()
 
 
-def _value_at(row: Mapping[str, Any], path: str, missing: Any = _MISSING) -> Any:
-    if path in row:
-        return row[path]
-    value: Any = row
-    for part in path.split("."):
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-        elif missing is _MISSING:
-            raise PayloadError(f"{path}: is missing")
-        else:
-            return missing
-    return value
-
-
-def _convert_number(field: str, value: Any) -> float:
-    if isinstance(value, bool):
-        return float(value)
-    if isinstance(value, (int, float)):
+def _to_number(path: str, value: Any, parse_text: ParseText) -> float:
+    """Returns a value as a finite number. Raises PayloadError, which does not name the path."""
+    number: float | None = None
+    if isinstance(value, (bool, int, float)):
         try:
-            return float(value)
+            number = float(value)
         except OverflowError:
-            raise PayloadError(f"{field}: the number is too large") from None
-    if isinstance(value, str):
-        return _parse_number(field, value)
-    raise PayloadError(f"{field}: {str(value)[:40]!r} is not a number")
+            raise PayloadError("the number is too large", Reason.NOT_A_NUMBER) from None
+    elif isinstance(value, str):
+        try:
+            number = parse_text(value)
+        except ValueError as error:
+            raise PayloadError(str(error), Reason.NOT_A_NUMBER) from None
+    elif isinstance(value, Unflattened):
+        raise PayloadError(value.reason, Reason.UNSUPPORTED)
+    elif value is not None:
+        kind = "an object" if isinstance(value, dict) else "an array"
+        problem = f"is {kind}; select one value of it, such as {path}.{_first_name(value)}"
+        raise PayloadError(problem, Reason.NOT_A_NUMBER)
+    if number is None or not math.isfinite(number):
+        raise PayloadError(excerpt(str(value).encode()), Reason.ABSENT)
+    return number
 
 
-def _parse_number(field: str, text: str | bytes) -> float:
-    try:
-        return parse_value(text if isinstance(text, str) else text.decode("ascii"))
-    except ValueError as error:
-        raise PayloadError(f"{field}: {error}") from error
+def _first_name(value: Any) -> str:
+    return str(next(iter(value), "NAME"))[:40] if isinstance(value, dict) else "0"
 
 
-def _parse_time(field: str, value: Any) -> int:
+def _read_time(path: str, row: Mapping[str, Any]) -> int:
+    if (value := value_at(row, path, _MISSING)) is _MISSING:
+        raise PayloadError(f"{path}: is missing", Reason.WRONG_TIME)
+    return _parse_time(path, value)
+
+
+def _parse_time(path: str, value: Any) -> int:
     try:
         if isinstance(value, float | int) and not isinstance(value, bool):
             return timestamp_from_number(float(value))
         return parse_timestamp(str(value))
     except (ValueError, OverflowError) as error:
-        raise PayloadError(f"{field}: {error}") from error
+        raise PayloadError(f"{path}: {error}", Reason.WRONG_TIME) from error
 
 
 def _resolve_name(resolved: str | None, template: str, row: Mapping[str, Any], levels: Mapping[str, str]) -> str:
@@ -230,7 +346,7 @@ def _fill_template(template: str, names: Mapping[str, str]) -> str:
     def replacement(match: re.Match[str]) -> str:
         value = names.get(match.group(1))
         if value is None:
-            raise PayloadError(f"{match.group(1)}: is missing")
+            raise PayloadError(f"{match.group(1)}: is missing", Reason.NO_NAME)
         return value
 
     return PLACEHOLDER.sub(replacement, template)

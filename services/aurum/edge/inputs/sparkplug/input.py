@@ -6,7 +6,6 @@ a rebirth is requested; metrics are never guessed.
 
 import collections
 import json
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,32 +16,24 @@ from aurum.edge import metrics
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import SparkplugInput
 from aurum.edge.inputs.common.reconnect import Reconnector
+from aurum.edge.inputs.common.refusals import Reason
 from aurum.edge.inputs.common.throttled_log import ThrottledLog
 from aurum.edge.inputs.mqtt.connection import Message, MqttConnection, Will
 from aurum.edge.inputs.mqtt.consumer import consume
+from aurum.edge.inputs.sparkplug.births import BirthMetrics
+from aurum.edge.inputs.sparkplug.templates import FlatMetric, explicit_name, flatten
+from aurum.edge.inputs.sparkplug.values import BOOLEAN, ValueRefusedError, number_of
 from aurum.v1.sparkplug_pb2 import SparkplugMetric, SparkplugPayload
 
 NAMESPACE = "spBv1.0"
 _MAX_NODES = 10_000
 _MAX_DEVICES = 1000  # of a node
-_MAX_METRICS = 100_000  # of a device
 _REBIRTH_INTERVAL = 5.0  # seconds between two rebirth requests to one node
-_GOOD = 192  # value of the property Quality
-_CONTROL = ("Node Control/", "Device Control/", "bdSeq")
-_SIGNED = {1: "b", 2: "h", 3: "i", 4: "q"}  # data types Int8 to Int64
-_BOOLEAN = 11
-_NUMBERS = frozenset(range(1, 12))
+_MAX_REBIRTH_INTERVAL = 60.0  # likewise, if rebirths do not help
+_CONTROL = ("Node Control/", "Device Control/")
+_BIRTH_NUMBER = "bdSeq"
 
 Publish = Callable[[str, bytes], None]
-
-
-@dataclass(slots=True)
-class _BirthMetrics:
-    """The metrics of a birth message: alias → name and data type, and name → data type."""
-
-    aliases: dict[int, tuple[str, int]] = field(default_factory=dict)
-    types: dict[str, int] = field(default_factory=dict)
-    alive: bool = False
 
 
 @dataclass(slots=True)
@@ -50,9 +41,10 @@ class _Node:
     sequence: int = -1
     birth: int | None = None  # bdSeq
     complete: bool = False  # whether no message was missed since the birth
-    own_metrics: _BirthMetrics = field(default_factory=_BirthMetrics)
-    devices: dict[str, _BirthMetrics] = field(default_factory=dict)
+    own_metrics: BirthMetrics = field(default_factory=BirthMetrics)
+    devices: dict[str, BirthMetrics] = field(default_factory=dict)
     rebirth_requested_at: float = float("-inf")
+    rebirth_interval: float = _REBIRTH_INTERVAL
 
 
 class SparkplugNodes:
@@ -73,7 +65,7 @@ class SparkplugNodes:
         self._throttled_log = ThrottledLog(options.name)
         self._results = {
             result: metrics.edge_input_messages_total.labels(options.name, result)
-            for result in ("read", "invalid", "unwanted", "gap", "unborn")
+            for result in ("read", "invalid", "unwanted", "gap", "unborn", "old")
         }
         self._rebirths = metrics.edge_input_rebirths_total.labels(options.name)
 
@@ -88,17 +80,21 @@ class SparkplugNodes:
         if kind not in ("NBIRTH", "NDATA", "NDEATH", "DBIRTH", "DDATA", "DDEATH") or (kind[0] == "D") != bool(rest):
             self._results["unwanted"].inc()
             return
+        if message.retained:  # from a node that may have been born again since; its next message shows that
+            self._results["old"].inc()
+            self._builder.refusals.refuse(Reason.OLD, f"{message.topic}: a node must not retain messages")
+            return
         try:
             payload = SparkplugPayload.FromString(message.payload)
         except DecodeError:
             self._results["invalid"].inc()
-            self._throttled_log.warn(f"a message of {message.topic} is not a Sparkplug payload")
+            self._builder.refusals.refuse(Reason.UNREADABLE, f"{message.topic}: is not a Sparkplug payload")
             return
         node = self._node_for(group, name)
         if kind == "NDEATH":
             self._record_death(node, payload)
         elif kind == "NBIRTH":
-            self._record_birth(node, payload)
+            self._record_birth(group, name, node, payload)
             self._add_values(group, name, None, node, payload)
         elif self._check_sequence(group, name, node, payload):
             self._handle_device_message(kind, group, name, device, node, payload)
@@ -109,9 +105,10 @@ class SparkplugNodes:
         if kind == "DBIRTH" and device is not None:
             if len(node.devices) >= _MAX_DEVICES and device not in node.devices:
                 self._results["invalid"].inc()
-                self._throttled_log.warn(f"node {group}/{name} has more than {_MAX_DEVICES} devices")
+                problem = f"{group}/{name}/{device}: the node has more than {_MAX_DEVICES} devices"
+                self._builder.refusals.refuse(Reason.UNSUPPORTED, problem, len(payload.metrics))
                 return
-            node.devices[device] = self._read_birth(payload)
+            node.devices[device] = self._read_birth(group, name, node, payload)
         elif kind == "DDEATH" and device is not None:
             if device in node.devices:
                 node.devices[device].alive = False
@@ -130,15 +127,15 @@ class SparkplugNodes:
             self._nodes.move_to_end(key)
         return node
 
-    def _record_birth(self, node: _Node, payload: SparkplugPayload) -> None:
-        node.own_metrics = self._read_birth(payload)
+    def _record_birth(self, group: str, name: str, node: _Node, payload: SparkplugPayload) -> None:
+        node.own_metrics = self._read_birth(group, name, node, payload)
         node.devices.clear()  # each device sends a new birth
         node.sequence = payload.seq if payload.HasField("seq") else 0
         node.complete = True
-        node.birth = next((_integer_value(metric) for metric in payload.metrics if metric.name == "bdSeq"), None)
+        node.birth = next((_integer_value(metric) for metric in payload.metrics if metric.name == _BIRTH_NUMBER), None)
 
     def _record_death(self, node: _Node, payload: SparkplugPayload) -> None:
-        died = next((_integer_value(metric) for metric in payload.metrics if metric.name == "bdSeq"), None)
+        died = next((_integer_value(metric) for metric in payload.metrics if metric.name == _BIRTH_NUMBER), None)
         if died is not None and node.birth is not None and died != node.birth:
             self._results["unwanted"].inc()  # the will of an earlier connection
             return
@@ -147,74 +144,105 @@ class SparkplugNodes:
             device.alive = False
         self._results["read"].inc()
 
-    def _read_birth(self, payload: SparkplugPayload) -> _BirthMetrics:
-        born = _BirthMetrics(alive=True)
-        for metric in payload.metrics[:_MAX_METRICS]:
-            if metric.HasField("name"):
-                born.types[metric.name] = metric.datatype
-                if metric.HasField("alias"):
-                    born.aliases[metric.alias] = (metric.name, metric.datatype)
+    def _read_birth(self, group: str, name: str, node: _Node, payload: SparkplugPayload) -> BirthMetrics:
+        born = BirthMetrics.from_payload(payload)
+        if born.omitted:
+            self._throttled_log.warn(f"node {group}/{name} has {born.omitted} metrics more than can be known by alias")
+        for alias, names in born.ambiguous.items():
+            problem = f"gives the alias {alias} to both {names[0]!r} and {names[1]!r}"
+            self._request_rebirth(group, name, node, problem)
         return born
 
     def _check_sequence(self, group: str, name: str, node: _Node, payload: SparkplugPayload) -> bool:
         """Returns whether the node is alive, and checks the sequence for missed messages."""
         if not node.own_metrics.alive:
-            self._results["unborn"].inc()
-            self._request_rebirth(group, name, node)
+            self._refuse_unborn(group, name, None, node, payload)
             return False
         expected = (node.sequence + 1) % 256
         if payload.HasField("seq"):
             if payload.seq != expected:
                 self._results["gap"].inc()
                 node.complete = False
-                self._request_rebirth(group, name, node)
+                self._request_rebirth(group, name, node, "missed a message")
             node.sequence = payload.seq
         return True
 
-    def _request_rebirth(self, group: str, name: str, node: _Node) -> None:
-        """Requests a rebirth, which announces all metrics again."""
-        if self._clock() - node.rebirth_requested_at < _REBIRTH_INTERVAL:
+    def _request_rebirth(self, group: str, name: str, node: _Node, problem: str) -> None:
+        """Requests a rebirth, which announces all metrics again. Does so less and less often if that does not help."""
+        elapsed = self._clock() - node.rebirth_requested_at
+        if elapsed < node.rebirth_interval:
             return
+        if elapsed < 2 * node.rebirth_interval:
+            node.rebirth_interval = min(2 * node.rebirth_interval, _MAX_REBIRTH_INTERVAL)
+        else:
+            node.rebirth_interval = _REBIRTH_INTERVAL
         node.rebirth_requested_at = self._clock()
         self._rebirths.inc()
-        self._throttled_log.warn(f"node {group}/{name} missed a message; requesting a rebirth")
+        self._throttled_log.warn(f"node {group}/{name} {problem}; requesting a rebirth")
         command = SparkplugPayload(timestamp=int(time.time() * 1000))
-        command.metrics.add(name="Node Control/Rebirth", datatype=_BOOLEAN, boolean_value=True)
+        command.metrics.add(name="Node Control/Rebirth", datatype=BOOLEAN, boolean_value=True)
         self._publish(f"{NAMESPACE}/{group}/NCMD/{name}", command.SerializeToString())
+
+    def _refuse_unborn(self, group: str, name: str, device: str | None, node: _Node, payload: SparkplugPayload) -> None:
+        self._results["unborn"].inc()
+        if payload.metrics:
+            source = _device_name(group, name, device)
+            example = f"{source}: {len(payload.metrics)} metrics without a birth message"
+            self._builder.refusals.refuse(Reason.NO_NAME, example, len(payload.metrics), device=source)
+        self._request_rebirth(group, name, node, "sends data without a birth")
 
     def _add_values(self, group: str, name: str, device: str | None, node: _Node, payload: SparkplugPayload) -> None:
         born = node.own_metrics if device is None else node.devices.get(device)
         if born is None or not born.alive:
-            self._results["unborn"].inc()
-            self._request_rebirth(group, name, node)
+            self._refuse_unborn(group, name, device, node, payload)
             return
         self._results["read"].inc()
         names = {"group": group, "node": name, "device": device or ""}
         machine = (self._options.node_machine if device is None else self._options.machine).format_map(names)
-        device_name = f"{group}/{name}/{device}" if device is not None else f"{group}/{name}"
+        device_name = _device_name(group, name, device)
+
+        def resolve(metric: SparkplugMetric, around: str) -> str | None:
+            explicit = explicit_name(metric, around)
+            if explicit is not None or not metric.HasField("alias") or not node.complete:
+                return explicit  # after a gap, an alias may mean another metric
+            return born.name_of(metric.alias)
+
         for metric in payload.metrics:
-            definition = self._resolve_metric(metric, born, complete=node.complete)
-            if definition is None or definition[0].startswith(_CONTROL) or definition[1] not in _NUMBERS:
-                continue
-            sensor, datatype = definition
-            milliseconds = metric.timestamp if metric.HasField("timestamp") else payload.timestamp
-            good = not metric.is_null and metric.WhichOneof("value") is not None and _quality_of(metric) == _GOOD
-            value = _number_value(metric, datatype) if good else 0.0
-            self._builder.add_value(device_name, machine, sensor, milliseconds * 1000 or None, value, good=good)
+            for flat in flatten(metric, resolve):
+                if flat.name is None:
+                    self._refuse_nameless(device_name, flat.metric, born, node)
+                    if flat.metric.HasField("alias"):
+                        self._request_rebirth(group, name, node, "sends an alias that its birth does not define")
+                elif flat.name != _BIRTH_NUMBER and not flat.name.startswith(_CONTROL):
+                    datatype = born.types.get(flat.name) or flat.metric.datatype
+                    self._add_value(device_name, machine, flat, datatype, flat.at_ms or payload.timestamp)
 
-    def _resolve_metric(
-        self, metric: SparkplugMetric, born: _BirthMetrics, *, complete: bool
-    ) -> tuple[str, int] | None:
-        """Returns the name and data type of a metric.
+    def _add_value(self, device: str, machine: str, flat: FlatMetric, datatype: int, at_ms: int) -> None:
+        sensor = flat.name or ""
+        try:
+            _check_storable(flat, at_ms)
+            value = number_of(flat.metric, datatype)
+        except ValueRefusedError as error:
+            self._builder.refuse_value(device, machine, sensor, error.reason, str(error))
+            return
+        if flat.historical:
+            self._builder.add_past_value(device, machine, sensor, at_ms * 1000, value, good=flat.good)
+        else:
+            self._builder.add_value(device, machine, sensor, at_ms * 1000 or None, value, good=flat.good)
 
-        None if they are unknown: after a gap, an alias may mean another metric.
-        """
-        if metric.HasField("name"):
-            return metric.name, metric.datatype or born.types.get(metric.name, 0)
-        definition = born.aliases.get(metric.alias) if complete else None
-        if definition is None:
-            self._results["unborn"].inc()
-        return definition
+    def _refuse_nameless(self, device: str, metric: SparkplugMetric, born: BirthMetrics, node: _Node) -> None:
+        self._results["unborn"].inc()
+        if not metric.HasField("alias"):
+            problem = "a metric has neither a name nor an alias"
+        elif not node.complete:
+            problem = f"alias {metric.alias} may mean another metric after a missed message"
+        elif metric.alias in born.ambiguous:
+            first, second = born.ambiguous[metric.alias]
+            problem = f"alias {metric.alias} means both {first!r} and {second!r}"
+        else:
+            problem = f"alias {metric.alias} is not in the birth"
+        members = max(1, len(metric.template_value.metrics))
+        self._builder.refusals.refuse(Reason.NO_NAME, f"{device}: {problem}", members, device=device)
 
 
 class Sparkplug:
@@ -256,26 +284,15 @@ def _integer_value(metric: SparkplugMetric) -> int:
     return int(metric.long_value or metric.int_value)
 
 
-def _number_value(metric: SparkplugMetric, datatype: int) -> float:
-    match metric.WhichOneof("value"):
-        case "int_value" | "long_value":
-            value = _integer_value(metric)
-            if (code := _SIGNED.get(datatype)) is not None:
-                size = struct.calcsize(code)
-                (value,) = struct.unpack(f"<{code}", (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
-            return float(value)
-        case "float_value":
-            return metric.float_value
-        case "double_value":
-            return metric.double_value
-        case "boolean_value":
-            return float(metric.boolean_value)
-    return float("nan")
+def _device_name(group: str, name: str, device: str | None) -> str:
+    return f"{group}/{name}" if device is None else f"{group}/{name}/{device}"
 
 
-def _quality_of(metric: SparkplugMetric) -> int:
-    properties = metric.properties
-    for key, value in zip(properties.keys, properties.values, strict=False):
-        if key == "Quality":
-            return int(value.int_value or value.long_value)
-    return _GOOD
+def _check_storable(flat: FlatMetric, at_ms: int) -> None:
+    """Raises ValueRefusedError if a metric must not be stored, whatever its value."""
+    if flat.problem is not None:
+        raise ValueRefusedError(*flat.problem)
+    if flat.transient:
+        raise ValueRefusedError(Reason.UNSUPPORTED, "is transient, so its node asks not to store it")
+    if flat.historical and not at_ms:
+        raise ValueRefusedError(Reason.WRONG_TIME, "is historical and has no time")

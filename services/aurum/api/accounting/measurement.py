@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 
 from aurum.api.accounting.budget import AccountReservation
+from aurum.api.accounting.counter_readings import MAX_COUNTS, CounterReadings, read_counters
 from aurum.api.backends import IngestionBackend
 from aurum.readings.batch import Column
 from aurum.readings.transport.query_columns import decode_columns
@@ -23,7 +24,6 @@ _POINTS_PER_QUERY = 200_000
 _MAX_HOURS = 60 * 24
 _POINTS_PER_HOUR = 6  # to which rates are reduced; 10 minutes are well below the usual longest gap of 20 minutes
 _BYTES_PER_HOUR = 16  # of one quantity of a machine in memory: amount and covered seconds
-_MAX_COUNTS = 10_000  # readings of a counter up to which it is not reduced, since means hide its resets
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +88,16 @@ async def measure_use(  # noqa: PLR0917 - what to measure, and its limits
         step = _machines_per_query(measured, over)
         for start in range(0, len(members), step):
             part = members[start : start + step]
-            readings = await _query_meters(ingestion, [machine.machine_id for machine in part], measured, plan, over)
-            for use in await asyncio.to_thread(_compute_use, part, measured, plan, readings, over):
+            ids = [machine.machine_id for machine in part]
+            rates = await _query_rates(ingestion, ids, measured, plan, over)
+            counters = await read_counters(ingestion, ids, measured, over, plan.longest_gap_seconds)
+            for use in await asyncio.to_thread(_compute_use, part, measured, plan, rates, counters, over):
                 used[use.machine_id] = use
     return [used[machine.machine_id] for machine in machines]
 
 
 def _machines_per_query(meters: Meters, over: TimeRange) -> int:
-    points = len(meters.rates) * over.hours * _POINTS_PER_HOUR + len(meters.counters) * _MAX_COUNTS
+    points = len(meters.rates) * over.hours * _POINTS_PER_HOUR + len(meters.counters) * MAX_COUNTS
     return max(1, min(_MACHINES_PER_QUERY, _POINTS_PER_QUERY // max(1, points)))
 
 
@@ -128,43 +130,50 @@ async def _selected_machines(
             return
 
 
-async def _query_meters(
+async def _query_rates(
     ingestion: IngestionBackend, machine_ids: Sequence[str], meters: Meters, plan: AccountingPlan, over: TimeRange
 ) -> list[columns_pb2.QueriedColumns]:
+    if not meters.rates:
+        return []
     margin = int(plan.longest_gap_seconds * 1e6)  # finds the readings just outside, to integrate up to both ends
     hours = (over.end - over.start + 2 * margin) / HOUR_US
-    answers: list[columns_pb2.QueriedColumns] = []
-    for sensors, points in (
-        (meters.rates, max(2, math.ceil(hours * _POINTS_PER_HOUR))),
-        (meters.counters, _MAX_COUNTS),
-    ):
-        if sensors:
-            answers += await ingestion.query_readings(
-                ingestion_pb2.QueryRequest(
-                    machine_ids=machine_ids,
-                    sensors=sensors,
-                    start_us=max(1, over.start - margin),
-                    end_us=over.end + margin,
-                    points=points,
-                )
-            )
-    return answers
+    return await ingestion.query_readings(
+        ingestion_pb2.QueryRequest(
+            machine_ids=machine_ids,
+            sensors=meters.rates,
+            start_us=max(1, over.start - margin),
+            end_us=over.end + margin,
+            points=max(2, math.ceil(hours * _POINTS_PER_HOUR)),
+        )
+    )
 
 
-def _compute_use(
+def _compute_use(  # noqa: PLR0917 - machines, their meters and readings
     machines: Sequence[ingestion_pb2.Machine],
     measured: Meters,
     plan: AccountingPlan,
-    answers: Sequence[columns_pb2.QueriedColumns],
+    rates: Sequence[columns_pb2.QueriedColumns],
+    counters: CounterReadings,
     over: TimeRange,
 ) -> list[MachineUse]:
     readings: dict[str, dict[str, Column]] = {machine.machine_id: {} for machine in machines}
-    for series, times, values in decode_columns(answers):
-        reduced = bool(series.counts) and series.sensor in measured.rates
-        readings[series.machine_id][series.sensor] = hold_means(times, values) if reduced else (times, values)
+    for series, times, values in decode_columns(rates):
+        readings[series.machine_id][series.sensor] = hold_means(times, values) if series.counts else (times, values)
+    for (machine_id, sensor), column in counters.columns.items():
+        readings[machine_id][sensor] = column
+    reduced: dict[str, list[str]] = {}
+    for machine_id, sensor in counters.reduced:
+        reduced.setdefault(machine_id, []).append(sensor)
     return [
         use_from_readings(
-            machine.machine_id, machine.machine_type, machine.site, plan, measured, readings[machine.machine_id], over
+            machine.machine_id,
+            machine.machine_type,
+            machine.site,
+            plan,
+            measured,
+            readings[machine.machine_id],
+            over,
+            reduced.get(machine.machine_id, ()),
         )
         for machine in machines
     ]

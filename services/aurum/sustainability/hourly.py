@@ -134,7 +134,8 @@ def spread_increases(times: Times, increases: Floats, start_us: int, end_us: int
 
     def sum_by_hour(steps: Floats) -> Floats:
         running = np.concatenate([[0.0], np.cumsum(steps)])
-        return np.maximum(np.diff(np.interp(edges - times[0], times - times[0], running)), 0.0)
+        at_edges = np.interp(edges - times[0], times - times[0], running)
+        return np.maximum(np.diff(at_edges), 0.0).astype(np.float64)
 
     amount = sum_by_hour(np.where((covered | bridged) & ~at_once, increases, 0.0))
     hour = np.searchsorted(edges, times[1:][at_once], side="right") - 1

@@ -176,15 +176,14 @@ def _parse_entries(entries: Iterable[Any], time_key: str, value_key: str, servic
         try:
             hour, grams = _parse_entry(entry, time_key, value_key, service)
             if grams is not None:
-                by_hour[hour].append(check_factor(grams / _GRAMS, service))
+                factor = check_factor(grams / _GRAMS, service)
+                by_hour[hour].append(factor)
         except (AurumError, FactorError) as error:
             problems.append(error)
     if problems and not by_hour:
         raise problems[0]
     if problems:
-        logger.warning(
-            "%d hours lack an emission factor, since the answer cannot be used: %s", len(problems), problems[0]
-        )
+        logger.warning("%d entries of emission factors cannot be used: %s", len(problems), problems[0])
     return by_hour
 
 

@@ -134,8 +134,8 @@ def spread_increases(times: Times, increases: Floats, start_us: int, end_us: int
 
     def sum_by_hour(steps: Floats) -> Floats:
         running = np.concatenate([[0.0], np.cumsum(steps)])
-        at_edges = np.interp(edges - times[0], times - times[0], running)
-        return np.maximum(np.diff(at_edges), 0.0).astype(np.float64)
+        by_hour: Floats = np.diff(np.interp(edges - times[0], times - times[0], running))
+        return np.maximum(by_hour, 0.0)
 
     amount = sum_by_hour(np.where((covered | bridged) & ~at_once, increases, 0.0))
     hour = np.searchsorted(edges, times[1:][at_once], side="right") - 1

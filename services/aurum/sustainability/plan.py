@@ -146,6 +146,11 @@ class Meters(_PlanModel):
         return self
 
     @property
+    def measures_feed_in(self) -> bool:
+        """Whether a meter measures energy that is fed in."""
+        return self.feed_in is not None or (self.power is not None and self.power.bidirectional)
+
+    @property
     def counting(self) -> "list[PowerMeter | FlowMeter]":
         """The meters whose sensors are counters."""
         return [

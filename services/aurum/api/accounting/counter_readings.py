@@ -14,7 +14,7 @@ from aurum.sustainability.plan import Meters
 from aurum.v1 import columns_pb2, ingestion_pb2
 
 MAX_COUNTS = 10_000  # readings of a counter in a query for several machines
-_MOST_COUNTS = 400_000  # readings of a counter up to which it is not reduced, since means hide falls
+MOST_COUNTS = 400_000  # readings of a counter of a single machine; more are reduced, although means hide falls
 _PROBE_POINTS = 500  # to which the time after the range is reduced, to find the first reading in it
 
 _Series = tuple[str, str]  # machine and sensor
@@ -40,8 +40,13 @@ class CounterReadings:
         self.columns[series] = times, counts
 
 
-async def read_counters(
-    ingestion: IngestionBackend, machine_ids: Sequence[str], meters: Meters, over: TimeRange, longest_gap: float
+async def read_counters(  # noqa: PLR0917 - what to read, and how much of it
+    ingestion: IngestionBackend,
+    machine_ids: Sequence[str],
+    meters: Meters,
+    over: TimeRange,
+    longest_gap: float,
+    points: int = MAX_COUNTS,
 ) -> CounterReadings:
     """Reads the counters of machines for a range.
 
@@ -53,6 +58,7 @@ async def read_counters(
         meters: Their meters.
         over: The range.
         longest_gap: Seconds. A longer time without a reading is a gap.
+        points: Number of readings to which a series that has more is reduced.
 
     Raises:
         AurumError: Ingestion did not answer.
@@ -64,21 +70,20 @@ async def read_counters(
     start = max(1, over.start - round(max(2 * recovery, longest_gap) * 1e6))
     end = over.end + round(max(recovery, longest_gap) * 1e6)
     query = _CounterQuery(ingestion, meters.counters)
-    for series, times, counts in decode_columns(await query.read(machine_ids, start, end, MAX_COUNTS)):
+    for series, times, counts in decode_columns(await query.read(machine_ids, start, end, points)):
         key = series.machine_id, series.sensor
-        if not series.counts:
-            read.add(key, times, counts)
-            continue
-        for whole, all_times, all_counts in decode_columns(await query.read_one(key, start, end)):
-            shift = 0
-            if whole.counts:
-                read.reduced.add(key)
-                shift = int(np.diff(all_times).min()) // 2  # from the start of each interval to its middle
-            read.add(key, all_times + shift, all_counts)
+        if series.counts:
+            read.reduced.add(key)
+        read.add(key, _middles(times) if series.counts else times, counts)
     expected = [(machine_id, sensor) for machine_id in machine_ids for sensor in meters.counters]
     await _read_before(read, query, expected, over.start, start)
     await _read_after(read, query, expected, over.end, end)
     return read
+
+
+def _middles(starts: Times) -> Times:
+    """Returns the middle of each interval of equal length, some of which are missing, by their starts."""
+    return starts + (int(np.diff(starts).min()) // 2 if len(starts) > 1 else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +102,6 @@ class _CounterQuery:
             machine_ids=machine_ids, sensors=self.sensors, start_us=start, end_us=end, points=points, last=last
         )
         return await self.ingestion.query_readings(request)
-
-    async def read_one(self, series: _Series, start: int, end: int) -> list[columns_pb2.QueriedColumns]:
-        return await _CounterQuery(self.ingestion, [series[1]]).read([series[0]], start, end, _MOST_COUNTS)
 
 
 async def _read_before(
@@ -128,7 +130,8 @@ async def _read_after(
             continue
         if series.counts:  # times are the starts of intervals, and counts their means
             width = -(-(until - end) // _PROBE_POINTS)
-            exact = await query.read_one(key, int(times[0]), int(times[0]) + width)
+            first = _CounterQuery(query.ingestion, [series.sensor])
+            exact = await first.read([series.machine_id], int(times[0]), int(times[0]) + width, MAX_COUNTS)
             for _, exact_times, exact_counts in decode_columns(exact):
                 read.add(key, exact_times[:1], exact_counts[:1])
         else:

@@ -22,13 +22,14 @@ Each decision depends only on readings from twice `recovery_seconds` before to `
 last reading before them. So sums over adjacent ranges add up to the sum over the whole range.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from aurum.sustainability.dips import Dip, find_dips, usual_rate
+from aurum.sustainability.dips import Dip, find_dips, usual_rates
 
 Times = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -113,9 +114,13 @@ def consumption(times: Times, counts: Floats, rules: CounterRules) -> Consumptio
     kept = np.flatnonzero(used)
     steps = np.diff(counts[kept])
     increases, decreases = np.maximum(steps, 0.0), np.zeros(len(steps))
-    for position in np.flatnonzero(_unusual(steps, rules)).tolist():
+    positions = np.flatnonzero(_unusual(steps, rules))
+    rates = usual_rates(times, counts, kept[positions], rules.recovery_seconds, both_ways=rules.both_ways)
+    for position, rate in zip(positions.tolist(), rates.tolist(), strict=True):
         before, after = int(kept[position]), int(kept[position + 1])
-        step, kind, amount = _corrected_step(times, counts, before, after, rules)
+        seconds = float(times[after] - times[before]) / 1e6
+        usual = rate * seconds if seconds <= rules.recovery_seconds else math.nan
+        step, kind, amount = _corrected_step(float(counts[before]), float(counts[after]), usual, rules)
         increases[position], decreases[position] = max(step, 0.0), max(-step, 0.0)
         if kind is not None:
             corrections.append(Correction(kind, int(times[after]), int(times[after]), amount))
@@ -148,19 +153,25 @@ def _ignored(dip: Dip, times: Times) -> Correction:
 
 
 def _corrected_step(
-    times: Times, counts: Floats, before: int, after: int, rules: CounterRules
+    level: float, count: float, usual: float, rules: CounterRules
 ) -> tuple[float, CorrectionKind | None, float]:
-    """Returns the consumption of a step, what was corrected, and the amount of the correction."""
-    level, count = float(counts[before]), float(counts[after])
+    """Returns the consumption of a step, what was corrected, and the amount of the correction.
+
+    Args:
+        level: The counter before it.
+        count: The counter after it.
+        usual: The usual increase in its time; NaN if it is not known, which makes any increase plausible.
+        rules: What is declared of the counter.
+    """
     passed = _passed(level, count, rules)
     if passed is not None:
         return passed, "wrap", passed
     if rules.both_ways:
-        restarted = count < _SMALL * level and _exceeds_usual(level - count, times, counts, before, after, rules)
+        restarted = count < _SMALL * level and level - count > _IMPLAUSIBLE * usual
         return (count, "restart", count) if restarted else (count - level, None, 0.0)
     if level - count <= _SMALL * abs(level):
         return 0.0, "jitter", level - count
-    if count > _SMALL * level and _exceeds_usual(count, times, counts, before, after, rules):
+    if count > _SMALL * level and count > _IMPLAUSIBLE * usual:
         return 0.0, "replacement", count
     return max(count, 0.0), "restart", max(count, 0.0)
 
@@ -180,14 +191,3 @@ def _passed(level: float, count: float, rules: CounterRules) -> float | None:
         if register - edge <= level < register and 0 <= count < edge:
             return register - level + count
     return None
-
-
-def _exceeds_usual(  # noqa: PLR0917 - a step and its surroundings
-    amount: float, times: Times, counts: Floats, before: int, after: int, rules: CounterRules
-) -> bool:
-    """Returns whether the usual rate before a step does not explain an amount. Without a usual rate, anything is."""
-    seconds = float(times[after] - times[before]) / 1e6
-    if seconds > rules.recovery_seconds:
-        return False
-    usual = usual_rate(times, counts, before, rules.recovery_seconds, both_ways=rules.both_ways)
-    return usual is not None and amount > _IMPLAUSIBLE * usual * seconds

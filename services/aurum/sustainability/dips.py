@@ -1,7 +1,7 @@
 """Finds readings of a counter that are too low: drops from which it returns to its former level."""
 
 from dataclasses import dataclass
-from statistics import median_low
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ _FASTER_BOTH_WAYS = 10.0  # times the usual rate
 _REGAINED = 0.9  # share of the level that a jump must regain
 _RISES = 8  # of which the usual rate is the median
 _LOOK_BACK = 24  # readings among which they are searched
+_ROWS = 4096  # falls whose usual rates are computed at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +50,24 @@ def find_dips(times: Times, counts: Floats, recovery_seconds: float, *, both_way
         return []
     regained = _recoveries(counts, _REGAINED)
     jumps = {before: after for before, after, _ in regained}
+    limit = recovery_seconds * 1e6
+    falls = [
+        _Fall(before, after, jumps.get(before, after), float(counts[before]), lowest)
+        for before, after, lowest in (regained if both_ways else _recoveries(counts, 1.0))
+        if times[after] - times[before] <= limit
+    ]
+    indices = np.array([fall.before for fall in falls], dtype=np.int64)
+    usual = usual_rates(times, counts, indices, recovery_seconds, both_ways=both_ways).tolist()
     dips: list[Dip] = []
     end = -1
-    for before, after, lowest in regained if both_ways else _recoveries(counts, 1.0):
-        if before < end or times[after] - times[before] > recovery_seconds * 1e6:
+    for fall, rate in zip(falls, usual, strict=True):
+        if fall.before < end:
             continue
-        fall = _Fall(times, counts, before, jumps.get(before, after), lowest, recovery_seconds)
-        if fall.is_false_both_ways() if both_ways else fall.is_false_one_way():
-            dips.append(Dip(before + 1, after - 1, fall.level, fall.depth))
-            end = after
+        step, seconds = fall.regained_in_one_step(times, counts)
+        is_false = _is_false_both_ways if both_ways else _is_false_one_way
+        if is_false(fall, step, rate * seconds):
+            dips.append(Dip(fall.before + 1, fall.after - 1, fall.level, fall.level - fall.lowest))
+            end = fall.after
     return dips
 
 
@@ -66,75 +76,79 @@ class _Fall:
     """A drop with its recovery.
 
     Attributes:
-        times: µs since 1970, ascending.
-        counts: The counter at each time.
         before: Index of the reading before the drop.
-        jump: Index of the reading with which most of the level is regained.
-        lowest: The lowest count in between.
-        recovery_seconds: Time before the drop from which the usual rate is taken.
+        after: Index of the first one at its level or above.
+        jump: Index of the first one at most of its level.
+        level: The count before the drop.
+        lowest: The lowest count after it.
     """
 
-    times: Times
-    counts: Floats
     before: int
+    after: int
     jump: int
+    level: float
     lowest: float
-    recovery_seconds: float
 
-    @property
-    def level(self) -> float:
-        return float(self.counts[self.before])
-
-    @property
-    def depth(self) -> float:
-        return self.level - self.lowest
-
-    def is_false_one_way(self) -> bool:
-        if self.depth <= _SMALL * abs(self.level):
-            return True
-        return self._jumps_back() and (self.lowest > _DEEP * self.level or self._is_faster_than_usual(_FASTER))
-
-    def is_false_both_ways(self) -> bool:
-        falls_to_zero = self.level > 0 and self.lowest < _ZERO * self.level
-        return falls_to_zero and self._jumps_back() and self._is_faster_than_usual(_FASTER_BOTH_WAYS, both_ways=True)
-
-    def _step(self) -> float:
-        return float(self.counts[self.jump] - self.counts[self.jump - 1])
-
-    def _jumps_back(self) -> bool:
-        return self._step() > self.depth / 2
-
-    def _is_faster_than_usual(self, factor: float, *, both_ways: bool = False) -> bool:
-        usual = usual_rate(self.times, self.counts, self.before, self.recovery_seconds, both_ways=both_ways)
-        seconds = float(self.times[self.jump] - self.times[self.jump - 1]) / 1e6
-        return usual is None or self._step() > factor * usual * seconds
+    def regained_in_one_step(self, times: Times, counts: Floats) -> tuple[float, float]:
+        """Returns the increase of the step that leads to most of the level, and its seconds."""
+        last = self.jump - 1
+        return float(counts[self.jump] - counts[last]), float(times[self.jump] - times[last]) / 1e6
 
 
-def usual_rate(times: Times, counts: Floats, until: int, seconds: float, *, both_ways: bool = False) -> float | None:
-    """Returns the usual rate at which a counter rises, per second; None if there is no rise to tell it from.
+def _is_false_one_way(fall: _Fall, step: float, usual: float) -> bool:
+    """usual: The usual increase in the time of the step; NaN if it is not known."""
+    depth = fall.level - fall.lowest
+    if depth <= _SMALL * abs(fall.level):
+        return True
+    return step > depth / 2 and (fall.lowest > _DEEP * fall.level or not step <= _FASTER * usual)
 
-    It is the median of up to eight rises. A rise that leads from less than half of an earlier level back to it does
-    not count, since it is a recovery. Of a counter that runs both ways, it is the median of rises and falls.
+
+def _is_false_both_ways(fall: _Fall, step: float, usual: float) -> bool:
+    falls_to_zero = fall.level > 0 and fall.lowest < _ZERO * fall.level
+    return falls_to_zero and step > (fall.level - fall.lowest) / 2 and not step <= _FASTER_BOTH_WAYS * usual
+
+
+def usual_rates(times: Times, counts: Floats, until: Times, seconds: float, *, both_ways: bool = False) -> Floats:
+    """Returns the usual rates at which a counter rises before some readings, per second.
+
+    Each is the median of up to eight rises, and NaN if there is none. A rise that leads from less than half of an
+    earlier level back to it does not count, since it is a recovery. Of a counter that runs both ways, it is the median
+    of rises and falls.
 
     Args:
         times: µs since 1970, ascending.
         counts: The counter at each time.
-        until: Index of the last reading to consider.
-        seconds: Time before that reading to consider.
+        until: Indices of the readings before which the rises are.
+        seconds: Time before each of these readings to consider.
         both_ways: Whether the counter also runs backwards.
     """
-    earliest = int(times[until]) - round(seconds * 1e6)
-    begin = max(until - _LOOK_BACK, int(np.searchsorted(times, earliest)))
-    window, lasted = counts[begin : until + 1], np.diff(times[begin : until + 1]) / 1e6
-    steps, before, after = np.diff(window), window[:-1], window[1:]
-    if both_ways:
-        usable = (steps != 0) & (lasted > 0)
-    else:
-        highest = np.maximum.accumulate(before)
-        recovers = (before < _DEEP * highest) & (after >= _REGAINED * highest)
-        usable = (steps > 0) & (lasted > 0) & ~recovers
-    rates = np.abs(steps[usable] / lasted[usable])[-_RISES:].tolist()
-    return median_low(rates) if rates else None
+    rates = np.full(len(until), np.nan)
+    for begin in range(0, len(until), _ROWS):
+        part = until[begin : begin + _ROWS, np.newaxis]
+        index = part + np.arange(-_LOOK_BACK, 1)
+        inside = (index >= 0) & (times[index.clip(0)] >= times[part] - seconds * 1e6)
+        window = np.where(inside, counts[index.clip(0)], -np.inf)
+        before, after = window[:, :-1], window[:, 1:]
+        steps, lasted = _differences(window), _differences(times[index.clip(0)]) / 1e6
+        usable = inside[:, :-1] & (lasted > 0) & (steps != 0)
+        if not both_ways:
+            highest = np.maximum.accumulate(before, axis=1)
+            usable &= (steps > 0) & ~((before < _DEEP * highest) & (after >= _REGAINED * highest))
+        usable &= usable[:, ::-1].cumsum(axis=1)[:, ::-1] <= _RISES
+        found = np.full(steps.shape, np.inf)
+        np.divide(np.abs(steps), lasted, out=found, where=usable)
+        found.sort(axis=1)
+        number = usable.sum(axis=1)
+        middle = found[np.arange(len(part)), (number - 1).clip(0) // 2]
+        rates[begin : begin + _ROWS] = np.where(number > 0, middle, np.nan)
+    return rates
+
+
+def _differences(rows: npt.NDArray[Any]) -> Floats:
+    """Returns the differences within each row; 0 between two values of minus infinity."""
+    return np.subtract(
+        rows[:, 1:], rows[:, :-1], out=np.zeros((len(rows), rows.shape[1] - 1)), where=rows[:, 1:] > -np.inf
+    )
 
 
 def _recoveries(counts: Floats, share: float) -> list[tuple[int, int, float]]:

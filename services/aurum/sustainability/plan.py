@@ -7,9 +7,9 @@ import fnmatch
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from aurum.runtime.yaml_file import OTHER, read_yaml
 from aurum.sustainability.contracts import Contract
@@ -24,6 +24,7 @@ _UNITS: dict[str, dict[str, float]] = {  # in kW, kWh and A
     "counter": {"Wh": 1e-3, "kWh": 1.0, "MWh": 1e3, "J": 1 / 3.6e6, "kJ": 1 / 3.6e3, "MJ": 1 / 3.6, "GJ": 1e3 / 3.6},
     "current": {"mA": 1e-3, "A": 1.0},
 }
+_MODULI = {"16bit": 2.0**16, "32bit": 2.0**32, "auto": None, "never": None}
 _LONGEST_RECOVERY = 3 * 86_400.0  # seconds; an account reads twice as much before its range
 
 
@@ -38,9 +39,10 @@ class _PlanModel(BaseModel):
 class CounterSpec(_PlanModel):
     """What a meter states of its counter, if its kind is counter."""
 
-    wraps_at: Annotated[float, Field(gt=0)] | Literal["16bit", "32bit", "auto", "never"] = Field(
+    wraps_at: float | str = Field(
         "auto",
-        description="Where the counter starts from zero again, in the sensor's unit; auto recognises 16 and 32 bits.",
+        description="Where the counter starts from zero again, in the sensor's unit, or 16bit, 32bit, never, or auto "
+        "to recognise 16 and 32 bits.",
     )
     recovery_seconds: float = Field(
         RECOVERY_SECONDS,
@@ -49,11 +51,17 @@ class CounterSpec(_PlanModel):
         description="Time within which a drop that recovers is a false reading; 0 if each drop is a restart.",
     )
 
+    @field_validator("wraps_at")
+    @classmethod
+    def _check_modulus(cls, value: float | str) -> float | str:
+        if value not in _MODULI and (isinstance(value, str) or value <= 0):
+            raise ValueError(f"must be a number above 0, or one of {', '.join(_MODULI)}")
+        return value
+
     @property
     def rules(self) -> CounterRules:
         """The rules by which the counter's readings become consumption."""
-        registers = {"16bit": 2.0**16, "32bit": 2.0**32}
-        modulus = registers.get(self.wraps_at) if isinstance(self.wraps_at, str) else self.wraps_at
+        modulus = _MODULI[self.wraps_at] if isinstance(self.wraps_at, str) else self.wraps_at
         return CounterRules(modulus, self.wraps_at == "auto", self.recovery_seconds)
 
     def _refuse_counter_fields(self) -> None:

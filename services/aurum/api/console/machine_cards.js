@@ -92,11 +92,16 @@ export function useList(energy, carbon) {
   /** @type {[string, string, string][]} */
   const rows = [];
   if (energy) {
-    const { energy_kwh: amount, coverage } = energy.total;
-    rows.push([t("use.energy"), `${number(amount)} kWh`, t("use.coverage", { share: percent(coverage) })]);
+    const { energy_kwh: amount, fed_in_kwh: fedIn, coverage } = energy.total;
+    const { corrections_count: count } = energy;
+    const corrected = count ? `; ${t("use.corrected", { count: String(count) })}` : "";
+    rows.push([t("use.energy"), `${number(amount)} kWh`, t("use.coverage", { share: percent(coverage) }) + corrected]);
+    if (fedIn !== null) rows.push([t("use.fedIn"), `${number(fedIn)} kWh`, ""]);
   }
   if (carbon) {
-    rows.push([t("use.location"), `${number(carbon.total.location_kgco2e)} kg CO₂e`, ""]);
+    const share = carbon.missing_factor_share;
+    const missing = share ? t("use.missing", { share: percent(share) }) : "";
+    rows.push([t("use.location"), `${number(carbon.total.location_kgco2e)} kg CO₂e`, missing]);
     rows.push([t("use.market"), `${number(carbon.total.market_kgco2e)} kg CO₂e`, ""]);
   }
   return h(

@@ -146,9 +146,9 @@ def usual_rates(times: Times, counts: Floats, until: Times, seconds: float, *, b
 
 def _differences(rows: npt.NDArray[Any]) -> Floats:
     """Returns the differences within each row; 0 between two values of minus infinity."""
-    return np.subtract(
-        rows[:, 1:], rows[:, :-1], out=np.zeros((len(rows), rows.shape[1] - 1)), where=rows[:, 1:] > -np.inf
-    )
+    differences = np.zeros((len(rows), rows.shape[1] - 1))
+    np.subtract(rows[:, 1:], rows[:, :-1], out=differences, where=rows[:, 1:] > -np.inf)
+    return differences
 
 
 def _recoveries(counts: Floats, share: float) -> list[tuple[int, int, float]]:

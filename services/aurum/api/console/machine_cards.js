@@ -84,11 +84,11 @@ export function adviceContent(advice) {
 }
 
 /**
- * Lists the energy and the carbon of a machine.
+ * Returns name, value and note of what a machine used.
  * @param {Energy | null} energy Null if the feature is off.
  * @param {Carbon | null} carbon
  */
-export function useList(energy, carbon) {
+export function useRows(energy, carbon) {
   /** @type {[string, string, string][]} */
   const rows = [];
   if (energy) {
@@ -104,10 +104,22 @@ export function useList(energy, carbon) {
     rows.push([t("use.location"), `${number(carbon.total.location_kgco2e)} kg CO₂e`, missing]);
     rows.push([t("use.market"), `${number(carbon.total.market_kgco2e)} kg CO₂e`, ""]);
   }
+  return rows;
+}
+
+/**
+ * Lists the energy and the carbon of a machine.
+ * @param {Energy | null} energy Null if the feature is off.
+ * @param {Carbon | null} carbon
+ */
+export function useList(energy, carbon) {
   return h(
     "dl",
     {},
-    rows.map(([name, value, note]) => [h("dt", {}, name), h("dd", {}, value, " ", h("small", {}, note))]),
+    useRows(energy, carbon).map(([name, value, note]) => [
+      h("dt", {}, name),
+      h("dd", {}, value, " ", h("small", {}, note)),
+    ]),
   );
 }
 

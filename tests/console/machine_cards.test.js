@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 
-import { factorText } from "../../services/aurum/api/console/machine_cards.js";
+import { factorText, useRows } from "../../services/aurum/api/console/machine_cards.js";
 import { speak } from "./browser.js";
 
 /**
@@ -27,4 +27,24 @@ test("factor names sensor, statistic and unit", () => {
 
 test("factor without a statistic is its value", () => {
   assert.equal(factorText({ ...factor("age", 120), sensor: "" }), "Time since the last overhaul is at 120");
+});
+
+test("use names corrections of the meter and energy fed in", () => {
+  const total = { energy_kwh: 36, fed_in_kwh: null, coverage: 0.75 };
+  assert.deepEqual(useRows({ total, corrections_count: 0 }, null), [
+    ["Energy", "36 kWh", "data for 75% of the period"],
+  ]);
+  assert.deepEqual(useRows({ total: { ...total, fed_in_kwh: 5 }, corrections_count: 2 }, null), [
+    ["Energy", "36 kWh", "data for 75% of the period; corrections of the meter: 2"],
+    ["Energy fed in", "5 kWh", ""],
+  ]);
+});
+
+test("use names the share of energy without an hourly factor", () => {
+  const carbon = { total: { location_kgco2e: 12, market_kgco2e: 9 }, missing_factor_share: 0.2 };
+  assert.deepEqual(useRows(null, carbon), [
+    ["Carbon, location-based (Scope 2)", "12 kg CO₂e", "no hourly factor for 20% of the energy"],
+    ["Carbon, market-based (Scope 2)", "9 kg CO₂e", ""],
+  ]);
+  assert.equal(useRows(null, { ...carbon, missing_factor_share: 0 })[0][2], "");
 });

@@ -163,15 +163,21 @@ def test_water_total_handles_counter_rollover(plant: Platform) -> None:
 
 def test_carbon_uses_provider_factors_and_contracts(plant: Platform, provider: Provider) -> None:
     found = get(plant, "/api/carbon", machine_id="press-1").json
-    # Of the first hour the provider has a factor, for the others its last good one stands in.
-    assert found["total"]["location_kgco2e"] == pytest.approx(360 * 0.1)
+    # Of the first hour the provider has a factor, for the others that of the year stands in.
+    assert found["total"]["location_kgco2e"] == pytest.approx(60 * 0.1 + 300 * 0.4)
     assert found["total"]["market_kgco2e"] == pytest.approx(6 * 30 * 0.6)
     assert found["matched_share"] == pytest.approx(0.5)
     assert found["contracts"] == [
         {"site": "north", "name": "solar", "kg_per_kwh": 0.0, "matched_kwh": pytest.approx(180)}
     ]
     grid = next(each for each in found["factors"] if each["method"] == "location")
-    assert (grid["hours"], grid["stale_hours"], grid["source"]) == (6, 5, "Electricity Maps")
+    assert (grid["hours"], grid["stale_hours"], grid["source"]) == (6, 0, "Electricity Maps; test table")
+    assert (grid["missing_hours"], grid["missing"]) == (5, [iso(START + hour * HOUR) for hour in range(1, 6)])
+    assert found["missing_factor_share"] == pytest.approx(5 / 6)
+    assert found["total"]["unaccounted_kwh"] == 0
+    assert found["notes"] == [
+        "the provider has no factor of zone NOWHERE for 5 of 6 hours; that of the year is used instead"
+    ]
     assert set(provider.asked) == {"a-key-that-no-log-shows"}
     by_machine = get(plant, "/api/carbon").json
     total = sum(group["market_kgco2e"] for group in by_machine["groups"])
@@ -180,21 +186,23 @@ def test_carbon_uses_provider_factors_and_contracts(plant: Platform, provider: P
 
 
 def test_provider_outage_uses_last_good_factor(plant: Platform, provider: Provider) -> None:
+    get(plant, "/api/carbon", machine_id="mill-1", end=iso(START + HOUR))
+    earlier = {"machine_id": "mill-1", "start": iso(START - 15 * HOUR), "end": iso(START - 10 * HOUR)}
     provider.failing = True
     try:
-        later = get(plant, "/api/carbon", machine_id="press-1", start=iso(START + HOUR)).json
+        found = get(plant, "/api/carbon", **earlier).json
     finally:
         provider.failing = False
-    assert later["factors"][0]["stale_hours"] == 5
-    assert later["total"]["location_kgco2e"] == pytest.approx(300 * 0.1)
+    assert (found["factors"][0]["stale_hours"], found["factors"][0]["missing_hours"]) == (5, 0)
+    assert found["total"]["location_kgco2e"] == pytest.approx(found["total"]["energy_kwh"] * 0.1)
 
 
-def test_carbon_hint_notes_stale_factor(plant: Platform) -> None:
+def test_carbon_hint_notes_missing_factor(plant: Platform) -> None:
     hint = ask("GET", f"{plant.api}/api/carbon/hint?kw=50&duration_hours=2&site=north").json
     assert hint["zone"] == "NOWHERE"
-    assert hint["now_kgco2e"] == pytest.approx(10)
+    assert hint["now_kgco2e"] == pytest.approx(40)
     assert hint["best_start"] is None
-    assert "earlier factor is used" in hint["note"]
+    assert "the provider has no factor for some hours" in hint["note"]
     wrong = ask("GET", f"{plant.api}/api/carbon/hint?kw=50&duration_hours=5&within_hours=2")
     assert wrong.status == 422
     assert "duration_hours" in json.dumps(wrong.json)

@@ -1,7 +1,9 @@
 """Emission factors by hour: from a provider if it has them, else from the table by year."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from aurum.sustainability.factors import (
     FactorTable,
     Method,
     built_in_table,
+    mark_missing,
     read_table,
 )
 from aurum.sustainability.hourly import Floats
@@ -41,6 +44,9 @@ class EmissionFactors:
     ) -> tuple[list[EmissionFactor], str | None]:
         """Returns a factor for each hour, and a note if a provider failed and the others lack an hour.
 
+        An hour that the providers lack has the factor of its year, marked as missing. If the table does not have the
+        zone, its factor is NaN.
+
         Args:
             zone: The grid zone.
             method: location, or residual for the residual mix. Only location uses the providers.
@@ -48,29 +54,45 @@ class EmissionFactors:
             count: The number of hours.
 
         Raises:
-            InvalidArgumentError: There is no factor for an hour.
+            InvalidArgumentError: There is no factor for any hour.
         """
         by_hour: dict[int, EmissionFactor] = {}
         problem = None
-        if method == "location":
-            for provider in self.providers:
-                try:
-                    provided = await provider.hourly(zone, first, first + count)
-                except (AurumError, FactorError) as error:
-                    problem = f"hourly factors of zone {zone} are unavailable: {error}"
-                    continue
-                by_hour = {**provided, **by_hour}
+        providers = self._providers_for(zone) if method == "location" else []
+        for provider in providers:
+            try:
+                provided = await provider.hourly(zone, first, first + count)
+            except (AurumError, FactorError) as error:
+                problem = f"hourly factors of zone {zone} are unavailable: {error}"
+                continue
+            by_hour = {**provided, **by_hour}
         hours = range(first, first + count)
         if by_hour.keys() >= set(hours):
             problem = None
         try:
-            return [by_hour.get(hour) or self.table.factor_for(zone, method, hour) for hour in hours], problem
+            return [
+                by_hour.get(hour) or self._yearly(zone, method, hour, missing=bool(providers), required=not by_hour)
+                for hour in hours
+            ], problem
         except FactorError as error:
             raise InvalidArgumentError.for_field("site", str(error)) from error
 
+    def _providers_for(self, zone: str) -> list[FactorProvider]:
+        """Returns the providers of a zone's factors; a file of other zones is none of them."""
+        return [each for each in self.providers if not isinstance(each, FileFactors) or each.has_zone(zone)]
+
+    def _yearly(self, zone: str, method: Method, hour: int, *, missing: bool, required: bool) -> EmissionFactor:
+        try:
+            factor = self.table.factor_for(zone, method, hour)
+        except FactorError:
+            if required:
+                raise
+            return EmissionFactor(math.nan, "unknown", datetime.fromtimestamp(hour * 3600, UTC).year, missing=True)
+        return mark_missing(factor) if missing else factor
+
 
 def factor_values(factors: Sequence[EmissionFactor]) -> Floats:
-    """Returns the factors as numbers in kgCO2e/kWh."""
+    """Returns the factors as numbers in kgCO2e/kWh; NaN if one is not known."""
     return np.array([factor.kg_per_kwh for factor in factors])
 
 

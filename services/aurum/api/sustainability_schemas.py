@@ -5,6 +5,24 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 
+class CorrectionOut(BaseModel):
+    """A place where the consumption is not the plain difference of two readings of a counter."""
+
+    kind: str = Field(
+        description="false_reading, jitter, wrap, restart, replacement, gap, long_gap or reduced; see the "
+        "documentation of counters."
+    )
+    machine_id: str
+    sensor: str
+    start: datetime = Field(description="Time of the first reading concerned.")
+    end: datetime = Field(description="Time of the last one.")
+    amount: float = Field(
+        description="For false_reading and jitter, the depth of the ignored fall; for wrap, restart and gap, the "
+        "counted increase; for replacement and long_gap, what is not counted."
+    )
+    unit: str
+
+
 class Account(BaseModel):
     """The fields that all accounts begin with."""
 
@@ -15,6 +33,13 @@ class Account(BaseModel):
         description="Machines without a meter for this quantity in the accounting plan, at most 100."
     )
     not_metered_count: int = Field(description="Number of machines without such a meter.")
+    corrections: list[CorrectionOut] = Field(
+        default_factory=list, description="What was corrected in the readings of counters, at most 50."
+    )
+    corrections_count: int = Field(0, description="Number of all corrections.")
+    corrections_by_kind: dict[str, int] = Field(
+        default_factory=dict, description="Number of all corrections of each kind."
+    )
 
 
 class EnergyAmount(BaseModel):
@@ -29,6 +54,9 @@ class EnergyAmount(BaseModel):
     produced: float | None = None
     production_unit: str | None = None
     specific_kwh: float | None = Field(None, description="Energy in kWh per unit of production.")
+    fed_in_kwh: float | None = Field(
+        None, description="Energy that was fed in, not contained in energy_kwh; null if that is not metered."
+    )
 
 
 class EnergyHour(BaseModel):
@@ -37,6 +65,7 @@ class EnergyHour(BaseModel):
     start: datetime
     energy_kwh: float
     coverage: float
+    fed_in_kwh: float | None = None
 
 
 class BaselineOut(BaseModel):
@@ -78,6 +107,9 @@ class CarbonAmount(BaseModel):
     coverage: float
     location_kgco2e: float
     market_kgco2e: float
+    unaccounted_kwh: float = Field(
+        0.0, description="Energy in hours without any factor, whose emissions are not known and not contained."
+    )
 
 
 class CarbonHour(BaseModel):
@@ -85,8 +117,8 @@ class CarbonHour(BaseModel):
 
     start: datetime
     energy_kwh: float
-    location_kgco2e: float
-    market_kgco2e: float
+    location_kgco2e: float | None = Field(description="Null if there is no factor for the hour.")
+    market_kgco2e: float | None = Field(description="Null if there is no factor for the hour.")
     matched_kwh: float = Field(description="Energy that contracts covered in this hour.")
 
 
@@ -101,8 +133,13 @@ class FactorOut(BaseModel):
     kg_per_kwh_most: float
     hours: int
     stale_hours: int = Field(
-        description="Number of hours for which an earlier factor is used, because the provider gave none."
+        description="Number of hours for which an earlier factor is used, because the provider did not answer."
     )
+    missing_hours: int = Field(
+        0,
+        description="Number of hours for which the provider has no factor. That of the year is used, if there is one.",
+    )
+    missing: list[datetime] = Field(default_factory=list, description="The first 100 of these hours.")
 
 
 class ContractOut(BaseModel):
@@ -124,6 +161,9 @@ class CarbonOut(Account):
     factors: list[FactorOut]
     contracts: list[ContractOut]
     notes: list[str]
+    missing_factor_share: float = Field(
+        0.0, description="Share of the energy in hours for which the provider has no factor."
+    )
 
 
 class CarbonHintOut(BaseModel):

@@ -67,7 +67,7 @@ def encode_csv(table: HourlyTable) -> Iterator[bytes]:
     starts = [_format_cell(start) for start in table.starts]
     yield _encode_rows([("start", table.group_by, *table.columns)])
     for name, columns in table.groups:
-        values = (np.asarray(columns[column]).tolist() for column in table.columns)
+        values = (_format_column(columns[column]) for column in table.columns)
         yield _encode_rows(zip(starts, [_format_cell(name)] * len(starts), *values, strict=True))
 
 
@@ -75,6 +75,11 @@ def _encode_rows(rows: Iterable[Sequence[Any]]) -> bytes:
     output = io.StringIO()
     csv.writer(output, lineterminator="\n").writerows(rows)
     return output.getvalue().encode()
+
+
+def _format_column(values: Floats) -> list[Any]:
+    """Returns the cells of a column; an unknown value is an empty one."""
+    return ["" if value != value else value for value in np.asarray(values).tolist()]  # noqa: PLR0124 - NaN
 
 
 def _format_cell(value: datetime | str) -> str:

@@ -23,8 +23,8 @@ class CarbonAccount:
 
     Attributes:
         kwh: Energy of each hour in kWh.
-        location: Location-based emissions of each hour in kgCO2e.
-        market: Market-based emissions of each hour in kgCO2e.
+        location: Location-based emissions of each hour in kgCO2e; NaN without a factor.
+        market: Market-based emissions of each hour in kgCO2e; NaN without a factor.
         matched: Energy that contracts covered, of each hour in kWh.
         by_contract: Energy in kWh that each contract covered in total.
     """
@@ -44,15 +44,15 @@ def account_emissions(
     Args:
         first: The first hour, in hours since 1970.
         kwh: Energy of each hour in kWh.
-        grid: Emission factor of the grid in each hour, in kgCO2e/kWh.
-        residual: Emission factor of the residual mix in each hour, in kgCO2e/kWh.
+        grid: Emission factor of the grid in each hour, in kgCO2e/kWh; NaN if it is not known.
+        residual: Emission factor of the residual mix in each hour, in kgCO2e/kWh; NaN if it is not known.
         contracts: The contracts, in the order in which they are applied.
     """
     allocation = allocate(first, kwh, contracts)
-    market: Floats = allocation.rest * residual
+    market: Floats = _emissions(allocation.rest, residual)
     for index, contract in enumerate(contracts):
         market = market + allocation.matched[index] * contract.factor
-    location: Floats = kwh * grid
+    location = _emissions(kwh, grid)
     return CarbonAccount(
         kwh,
         location,
@@ -60,6 +60,11 @@ def account_emissions(
         allocation.matched.sum(axis=0),
         tuple(math.fsum(row) for row in allocation.matched),
     )
+
+
+def _emissions(kwh: Floats, factors: Floats) -> Floats:
+    """Returns the emissions of each hour; those of no energy are 0, even if the factor is not known."""
+    return np.where(kwh == 0, 0.0, kwh * factors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,8 @@ class EmissionFactor:
         source: The publication that it is from.
         year: The year for which it was published.
         method: Whether it is that of the local grid or of the residual mix.
-        stale: Whether it belongs to another hour, because the provider had none for this hour.
+        stale: Whether it belongs to another hour, because the provider did not answer.
+        missing: Whether it is that of the year, because the provider has none for this hour.
     """
 
     kg_per_kwh: float
@@ -38,6 +39,7 @@ class EmissionFactor:
     year: int
     method: Method = "location"
     stale: bool = False
+    missing: bool = False
 
 
 class FactorProvider(Protocol):
@@ -148,6 +150,11 @@ def read_hourly_table(lines: Iterable[str], name: str) -> dict[str, dict[int, Em
 def mark_stale(factor: EmissionFactor) -> EmissionFactor:
     """Returns a factor that is marked as stale."""
     return replace(factor, stale=True)
+
+
+def mark_missing(factor: EmissionFactor) -> EmissionFactor:
+    """Returns a yearly factor that is marked as standing in for one that the provider does not have."""
+    return replace(factor, missing=True)
 
 
 def check_factor(kg_per_kwh: float, where: str) -> float:

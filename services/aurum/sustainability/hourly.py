@@ -1,4 +1,4 @@
-"""Integrates rates and counters by hour, with the coverage of each hour."""
+"""Integrates rates, and spreads the increases of counters, by hour, with the coverage of each hour."""
 
 import functools
 from collections.abc import Iterable
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from aurum.runtime.time_units import HOUR_US
+from aurum.runtime.time_units import DAY_US, HOUR_US
 
 Times = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+
+LONGEST_BRIDGE_US = 7 * DAY_US  # gap of a counter whose increase is spread over it
 
 _MIN_COVERAGE = 0.5  # for an extrapolation to the whole range
 
@@ -42,12 +44,14 @@ class HourlyAmounts:
         amount: Amount in the covered part of each hour.
         covered: Seconds of each hour for which readings exist.
         in_range: Seconds of each hour that are within the range.
+        bridged: Seconds of all hours in gaps of a counter, over which its increase is known, but not by hour.
     """
 
     first: int
     amount: Floats
     covered: Floats
     in_range: Floats
+    bridged: float = 0.0
 
     @property
     def coverage(self) -> float:
@@ -62,13 +66,16 @@ class HourlyAmounts:
 
     @property
     def total(self) -> float:
-        """The amount in the covered time."""
+        """The amount in the covered and bridged time."""
         return float(self.amount.sum())
 
     @property
     def estimate(self) -> float | None:
-        """The amount extrapolated to the whole range; None if the coverage is below a half."""
-        return self.total / self.coverage if self.coverage >= _MIN_COVERAGE else None
+        """The amount extrapolated to the whole range; None if less than half of it is covered or bridged."""
+        if not self.in_range.sum():
+            return None
+        known = float((self.covered.sum() + self.bridged) / self.in_range.sum())
+        return self.total / known if known >= _MIN_COVERAGE else None
 
 
 def integrate(times: Times, rates: Floats, start_us: int, end_us: int, longest_gap: float) -> HourlyAmounts:
@@ -105,23 +112,56 @@ def integrate(times: Times, rates: Floats, start_us: int, end_us: int, longest_g
     )
 
 
-def hourly_increases(times: Times, counts: Floats, start_us: int, end_us: int, longest_gap: float) -> HourlyAmounts:
-    """Returns the increase of a counter, such as a water meter, in each hour of [start, end).
+def spread_increases(times: Times, increases: Floats, start_us: int, end_us: int, longest_gap: float) -> HourlyAmounts:
+    """Spreads the increases of a counter evenly over the time between its readings, and sums them by hour.
 
-    A counter that falls has been reset to 0. The arguments are those of `integrate`.
+    An increase at once counts at its time. The increase over a gap is known, but not when in the gap it came about:
+    it is spread as well, and its time is bridged instead of covered. Gaps of more than LONGEST_BRIDGE_US are not.
+
+    Args:
+        times: µs since 1970, ascending.
+        increases: The increase from each time to the next.
+        start_us: Start in µs since 1970.
+        end_us: End in µs since 1970, exclusive.
+        longest_gap: Seconds. Time between two readings that are further apart counts as bridged.
     """
-    valid = ~np.isnan(counts)
-    times, counts = times[valid], counts[valid]
+    first, edges, in_range = _edges(start_us, end_us)
     if len(times) < 2:
-        return integrate(times, counts, start_us, end_us, longest_gap)
-    steps = np.diff(counts)
-    steps = np.where(steps < 0, counts[1:], steps)
-    hours = np.diff(times) / HOUR_US
-    # Each increase is spread evenly over the time between its readings, as a constant rate
-    rates = np.repeat(np.where(hours > 0, steps / np.where(hours > 0, hours, 1.0), 0.0), 2)
-    bounds = np.repeat(times, 2)[1:-1].copy()
-    bounds[1:-1:2] -= 1  # by 1 µs, since the rate changes abruptly at each reading
-    return integrate(bounds, rates, start_us, end_us, longest_gap)
+        return HourlyAmounts(first, np.zeros(len(in_range)), np.zeros(len(in_range)), in_range)
+    lasted = np.diff(times)
+    at_once, covered = lasted == 0, lasted <= longest_gap * 1e6
+    bridged = ~covered & (lasted <= LONGEST_BRIDGE_US)
+
+    def sum_by_hour(steps: Floats) -> Floats:
+        running = np.concatenate([[0.0], np.cumsum(steps)])
+        by_hour: Floats = np.diff(np.interp(edges - times[0], times - times[0], running))
+        return np.maximum(by_hour, 0.0)
+
+    amount = sum_by_hour(np.where((covered | bridged) & ~at_once, increases, 0.0))
+    hour = np.searchsorted(edges, times[1:][at_once], side="right") - 1
+    inside = (hour >= 0) & (hour < len(in_range))
+    np.add.at(amount, hour[inside], increases[at_once][inside])
+    return HourlyAmounts(
+        first,
+        amount,
+        np.minimum(sum_by_hour(np.where(covered, lasted / 1e6, 0.0)), in_range),
+        in_range,
+        float(sum_by_hour(np.where(bridged, lasted / 1e6, 0.0)).sum()),
+    )
+
+
+def add_zero_crossings(times: Times, rates: Floats, longest_gap: float) -> tuple[Times, Floats]:
+    """Returns a rate with a zero at each time at which it changes its sign, so that its two signs can be integrated.
+
+    The arguments are those of `integrate`. No zero is added within a gap, which stays one.
+    """
+    valid = ~np.isnan(rates)
+    times, rates = times[valid], rates[valid]
+    before, after, lasted = rates[:-1], rates[1:], np.diff(times)
+    crossing = np.flatnonzero((before * after < 0) & (lasted <= longest_gap * 1e6))
+    share = before[crossing] / (before[crossing] - after[crossing])
+    zeros = times[crossing] + np.round(share * lasted[crossing]).astype(np.int64)
+    return np.insert(times, crossing + 1, zeros), np.insert(rates, crossing + 1, 0.0)
 
 
 def empty_hours(start_us: int, end_us: int) -> HourlyAmounts:
@@ -136,7 +176,11 @@ def sum_hours(parts: Iterable[HourlyAmounts], start_us: int, end_us: int) -> Hou
     total = empty_hours(start_us, end_us)
     for part in parts:
         total = HourlyAmounts(
-            total.first, total.amount + part.amount, total.covered + part.covered, total.in_range + part.in_range
+            total.first,
+            total.amount + part.amount,
+            total.covered + part.covered,
+            total.in_range + part.in_range,
+            total.bridged + part.bridged,
         )
     return total
 

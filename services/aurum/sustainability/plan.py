@@ -4,19 +4,28 @@ The built-in plan fits the simulated plant, and covers any machine with a sensor
 """
 
 import fnmatch
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from aurum.runtime.yaml_file import OTHER, read_yaml
 from aurum.sustainability.contracts import Contract
+from aurum.sustainability.counters import RECOVERY_SECONDS, CounterRules
 from aurum.sustainability.factors import check_factor
 
 DEFAULT_PLAN = Path(__file__).with_name("plan.yaml")
 
 _PER_HOUR = {"second": 3600.0, "minute": 60.0, "hour": 1.0}
+_UNITS: dict[str, dict[str, float]] = {  # in kW, kWh and A
+    "power": {"W": 1e-3, "kW": 1.0, "MW": 1e3},
+    "counter": {"Wh": 1e-3, "kWh": 1.0, "MWh": 1e3, "J": 1 / 3.6e6, "kJ": 1 / 3.6e3, "MJ": 1 / 3.6, "GJ": 1e3 / 3.6},
+    "current": {"mA": 1e-3, "A": 1.0},
+}
+_MODULI = {"16bit": 2.0**16, "32bit": 2.0**32, "auto": None, "never": None}
+_LONGEST_RECOVERY = 3 * 86_400.0  # seconds; an account reads twice as much before its range
 
 
 class AccountingPlanError(ValueError):
@@ -27,20 +36,81 @@ class _PlanModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class PowerMeter(_PlanModel):
-    """An electric meter: a sensor of power in kW, or of current in A.
+class CounterSpec(_PlanModel):
+    """What a meter states of its counter, if its kind is counter."""
+
+    wraps_at: float | str = Field(
+        "auto",
+        description="Where the counter starts from zero again, in the sensor's unit, or 16bit, 32bit, never, or auto "
+        "to recognise 16 and 32 bits.",
+    )
+    recovery_seconds: float = Field(
+        RECOVERY_SECONDS,
+        ge=0,
+        le=_LONGEST_RECOVERY,
+        description="Time within which a drop that recovers is a false reading; 0 if each drop is a restart.",
+    )
+
+    @field_validator("wraps_at")
+    @classmethod
+    def _check_modulus(cls, value: float | str) -> float | str:
+        if value not in _MODULI and (isinstance(value, str) or value <= 0):
+            raise ValueError(f"must be a number above 0, or one of {', '.join(_MODULI)}")
+        return value
+
+    @property
+    def rules(self) -> CounterRules:
+        """The rules by which the counter's readings become consumption."""
+        modulus = _MODULI[self.wraps_at] if isinstance(self.wraps_at, str) else self.wraps_at
+        return CounterRules(modulus, self.wraps_at == "auto", self.recovery_seconds)
+
+    def _refuse_counter_fields(self) -> None:
+        given = sorted(self.model_fields_set & CounterSpec.model_fields.keys())
+        if given:
+            raise ValueError(f"{given[0]} is only for kind: counter")
+
+
+class PowerMeter(CounterSpec):
+    """An electric meter: a sensor of power or current, or a counter of energy.
 
     For a current, the power is √3·U·I·cos φ with three phases and U·I·cos φ with one.
     """
 
     sensor: str
-    kind: Literal["power", "current"] = "power"
+    kind: Literal["power", "counter", "current"] = "power"
+    unit: str = Field("", description="Unit of the sensor; by default kW, kWh or A.")
+    to: float = Field(1.0, gt=0, description="Units per unit of the sensor, such as a transformer's ratio.")
+    bidirectional: bool = Field(
+        False, description="Whether negative power, or a decrease of the counter, is energy that is fed in."
+    )
     volts: float = Field(400.0, gt=0, description="Voltage in V; for three phases, between conductors.")
     power_factor: float = Field(0.85, gt=0, le=1, description="Power factor, cos φ.")
     phases: Literal[1, 3] = 3
 
+    @model_validator(mode="after")
+    def _check_kind(self) -> "PowerMeter":
+        units = _UNITS[self.kind]
+        if self.unit and self.unit not in units:
+            raise ValueError(f"unit {self.unit!r} does not fit kind: {self.kind}, whose units are {', '.join(units)}")
+        if self.kind == "current" and self.bidirectional:
+            raise ValueError("bidirectional needs kind: power or counter, since a current has no direction")
+        if self.kind != "counter":
+            self._refuse_counter_fields()
+        return self
 
-class FlowMeter(_PlanModel):
+    @property
+    def factor(self) -> float:
+        """The factor that converts the sensor's unit to kW, kWh or A."""
+        units = _UNITS[self.kind]
+        return self.to * (units[self.unit] if self.unit else 1.0)
+
+    @property
+    def rules(self) -> CounterRules:
+        """The rules by which the counter's readings become consumption."""
+        return replace(super().rules, both_ways=self.bidirectional)
+
+
+class FlowMeter(CounterSpec):
     """A flow meter: a sensor of a rate per second, minute or hour, or a counter that only increases.
 
     `to` converts the sensor's unit to litres or to units of production.
@@ -50,6 +120,12 @@ class FlowMeter(_PlanModel):
     kind: Literal["rate", "counter"] = "rate"
     per: Literal["second", "minute", "hour"] = "hour"
     to: float = Field(1.0, gt=0, description="Litres or units of production per unit of the sensor.")
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> "FlowMeter":
+        if self.kind != "counter":
+            self._refuse_counter_fields()
+        return self
 
     @property
     def per_hour(self) -> float:
@@ -65,21 +141,41 @@ class Meters(_PlanModel):
     """
 
     power: PowerMeter | None = None
+    feed_in: PowerMeter | None = Field(None, description="Meter of the energy that the machine feeds in.")
     water: FlowMeter | None = None
     production: FlowMeter | None = None
     production_unit: str = "units"
     temperature: str | None = None
 
+    @model_validator(mode="after")
+    def _check_feed_in(self) -> "Meters":
+        if self.feed_in is not None and (self.feed_in.bidirectional or (self.power and self.power.bidirectional)):
+            raise ValueError("feed_in must not be given together with a bidirectional meter, which measures it too")
+        return self
+
+    @property
+    def measures_feed_in(self) -> bool:
+        """Whether a meter measures energy that is fed in."""
+        return self.feed_in is not None or (self.power is not None and self.power.bidirectional)
+
+    @property
+    def counting(self) -> "list[PowerMeter | FlowMeter]":
+        """The meters whose sensors are counters."""
+        return [
+            meter
+            for meter in (self.power, self.feed_in, self.water, self.production)
+            if meter is not None and meter.kind == "counter"
+        ]
+
     @property
     def counters(self) -> list[str]:
         """The sensors that are counters."""
-        flows = [meter for meter in (self.water, self.production) if meter and meter.kind == "counter"]
-        return [*dict.fromkeys(meter.sensor for meter in flows)]
+        return [*dict.fromkeys(meter.sensor for meter in self.counting)]
 
     @property
     def rates(self) -> list[str]:
         """The sensors that are not counters."""
-        named = [meter.sensor for meter in (self.power, self.water, self.production) if meter]
+        named = [meter.sensor for meter in (self.power, self.feed_in, self.water, self.production) if meter]
         if self.temperature:
             named.append(self.temperature)
         return [name for name in dict.fromkeys(named) if name not in self.counters]

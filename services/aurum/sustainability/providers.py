@@ -2,7 +2,9 @@
 
 import collections
 import logging
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +22,7 @@ from aurum.sustainability.factors import (
 logger = logging.getLogger(__name__)
 
 _MAX_CACHED = 20_000  # hours of all zones
+_LACKING_SECONDS = 900.0  # until an hour without a factor is asked for again
 _HOURS_PER_REQUEST = 240
 _GRAMS = 1000.0
 
@@ -40,6 +43,10 @@ class FileFactors:
         with path.open(encoding="utf-8", newline="") as lines:
             self._hours = read_hourly_table(lines, path.name)
 
+    def has_zone(self, zone: str) -> bool:
+        """Returns whether the file has factors for a zone."""
+        return zone in self._hours
+
     async def hourly(self, zone: str, first: int, last: int) -> dict[int, EmissionFactor]:
         """Returns the factors that the file has for the hours."""
         by_hour = self._hours.get(zone, {})
@@ -53,17 +60,14 @@ class ElectricityMapsFactors:
         self._source = source
 
     async def hourly(self, zone: str, first: int, last: int) -> dict[int, EmissionFactor]:
-        """Requests the factors of the hours. Raises AurumError, or FactorError for an implausible factor."""
+        """Requests the factors of the hours. Raises AurumError, or FactorError if there are only implausible ones."""
         answer = await self._source.get_json(
             "/v3/carbon-intensity/past-range", {"zone": zone, "start": _iso(first), "end": _iso(last)}
         )
-        factors = {}
-        for entry in _entries(answer, "data", "Electricity Maps"):
-            hour, grams = _parse_entry(entry, "datetime", "carbonIntensity", "Electricity Maps")
-            factors[hour] = EmissionFactor(
-                check_factor(grams / _GRAMS, "Electricity Maps"), "Electricity Maps", _year(hour)
-            )
-        return factors
+        ratings = _parse_entries(
+            _entries(answer, "data", "Electricity Maps"), "datetime", "carbonIntensity", "Electricity Maps"
+        )
+        return {hour: EmissionFactor(values[-1], "Electricity Maps", _year(hour)) for hour, values in ratings.items()}
 
 
 class CarbonAwareFactors:
@@ -73,74 +77,84 @@ class CarbonAwareFactors:
         self._source = source
 
     async def hourly(self, zone: str, first: int, last: int) -> dict[int, EmissionFactor]:
-        """Requests the factors of the hours. Raises AurumError, or FactorError for an implausible factor."""
+        """Requests the factors of the hours. Raises AurumError, or FactorError if there are only implausible ones."""
         answer = await self._source.get_json(
             "/emissions/bylocation", {"location": zone, "time": _iso(first), "toTime": _iso(last)}
         )
-        ratings: dict[int, list[float]] = collections.defaultdict(list)
-        for entry in _entries(answer, None, "Carbon Aware SDK"):
-            hour, grams = _parse_entry(entry, "time", "rating", "Carbon Aware SDK")
-            ratings[hour].append(grams / _GRAMS)  # there may be several in an hour
+        ratings = _parse_entries(_entries(answer, None, "Carbon Aware SDK"), "time", "rating", "Carbon Aware SDK")
         return {
-            hour: EmissionFactor(
-                check_factor(sum(values) / len(values), "Carbon Aware SDK"), "Carbon Aware SDK", _year(hour)
-            )
+            hour: EmissionFactor(sum(values) / len(values), "Carbon Aware SDK", _year(hour))  # several in an hour
             for hour, values in ratings.items()
         }
 
 
 class LastGoodFactors:
-    """Caches the factors of a provider.
+    """Caches the factors of a provider by hour, so that an answer does not depend on what was asked before.
 
-    For hours without a factor it returns the latest factor of the zone, marked as stale.
+    An hour for which the provider has no factor lacks one, and is asked for again after a quarter of an hour. Only if
+    the provider fails is the latest known factor of the zone used, marked as stale.
+
+    Args:
+        provider: The provider.
+        clock: Returns the time in seconds.
     """
 
-    def __init__(self, provider: FactorProvider) -> None:
+    def __init__(self, provider: FactorProvider, clock: Callable[[], float] = time.monotonic) -> None:
         self._provider = provider
+        self._clock = clock
         self._cached: collections.OrderedDict[tuple[str, int], EmissionFactor] = collections.OrderedDict()
+        self._lacking: collections.OrderedDict[tuple[str, int], float] = collections.OrderedDict()  # until when
         self._latest: dict[str, tuple[int, EmissionFactor]] = {}
 
     async def hourly(self, zone: str, first: int, last: int) -> dict[int, EmissionFactor]:
-        """Returns the factors of the hours, calling the provider only if some are not cached.
+        """Returns the factors of the hours, asking the provider for those that are not known.
 
         Raises:
             AurumError: The provider does not answer, and no factor of the zone is cached.
             FactorError: The provider's answer is invalid, and no factor of the zone is cached.
         """
-        failure: AurumError | FactorError | None = None
+        factors: dict[int, EmissionFactor] = {}
+        failed: AurumError | FactorError | None = None
         for start in range(first, last, _HOURS_PER_REQUEST):
-            end = min(start + _HOURS_PER_REQUEST, last)
-            if all((zone, hour) in self._cached for hour in range(start, end)):
-                continue
+            hours = range(start, min(start + _HOURS_PER_REQUEST, last))
             try:
-                self._remember(zone, await self._provider.hourly(zone, start, end))
+                if failed is None and not all(self._is_known(zone, hour) for hour in hours):
+                    self._remember(zone, hours, await self._provider.hourly(zone, hours.start, hours.stop))
             except (AurumError, FactorError) as error:
                 logger.warning(
                     "the provider gave no emission factors for zone %s; using cached ones if there are any: %s",
                     zone,
                     error,
                 )
-                failure = error
-                break
-        if failure is not None and zone not in self._latest:
-            raise failure
-        factors = {}
-        for hour in range(first, last):
-            cached = self._cached.get((zone, hour))
-            if cached is not None:
-                factors[hour] = cached
-            elif zone in self._latest:
-                factors[hour] = mark_stale(self._latest[zone][1])
-        return factors
+                failed = error
+            # Taken at once, before the answers for later hours displace them from the cache
+            factors |= {hour: self._cached[zone, hour] for hour in hours if (zone, hour) in self._cached}
+        if failed is None:
+            return factors
+        if zone not in self._latest:
+            raise failed
+        stale = mark_stale(self._latest[zone][1])
+        return {hour: stale for hour in range(first, last) if (zone, hour) not in self._lacking} | factors
 
-    def _remember(self, zone: str, factors: Mapping[int, EmissionFactor]) -> None:
+    def _is_known(self, zone: str, hour: int) -> bool:
+        return (zone, hour) in self._cached or self._lacking.get((zone, hour), -math.inf) > self._clock()
+
+    def _remember(self, zone: str, hours: range, factors: Mapping[int, EmissionFactor]) -> None:
+        until = self._clock() + _LACKING_SECONDS
+        for hour in hours:
+            if hour in factors:
+                self._lacking.pop((zone, hour), None)
+            elif (zone, hour) not in self._cached:
+                self._lacking[zone, hour] = until
+                self._lacking.move_to_end((zone, hour))
         for hour, factor in factors.items():
             self._cached[zone, hour] = factor
             self._cached.move_to_end((zone, hour))
             if zone not in self._latest or hour >= self._latest[zone][0]:
                 self._latest[zone] = hour, factor
-        while len(self._cached) > _MAX_CACHED:
-            self._cached.popitem(last=False)
+        for remembered in (self._cached, self._lacking):
+            while len(remembered) > _MAX_CACHED:
+                remembered.popitem(last=False)
 
 
 def _entries(answer: Any, key: str | None, service: str) -> list[Any]:
@@ -150,10 +164,33 @@ def _entries(answer: Any, key: str | None, service: str) -> list[Any]:
     return entries
 
 
-def _parse_entry(entry: Any, time_key: str, value_key: str, service: str) -> tuple[int, float]:
+def _parse_entries(entries: Iterable[Any], time_key: str, value_key: str, service: str) -> dict[int, list[float]]:
+    """Returns the factors in kgCO2e/kWh by hour.
+
+    An entry with null lacks a factor. Entries that cannot be used are left out with a warning, so that only their
+    hours lack a factor, unless there are no others.
+    """
+    by_hour: dict[int, list[float]] = collections.defaultdict(list)
+    problems: list[AurumError | FactorError] = []
+    for entry in entries:
+        try:
+            hour, grams = _parse_entry(entry, time_key, value_key, service)
+            if grams is not None:
+                factor = check_factor(grams / _GRAMS, service)
+                by_hour[hour].append(factor)
+        except (AurumError, FactorError) as error:
+            problems.append(error)
+    if problems and not by_hour:
+        raise problems[0]
+    if problems:
+        logger.warning("%d entries of emission factors cannot be used: %s", len(problems), problems[0])
+    return by_hour
+
+
+def _parse_entry(entry: Any, time_key: str, value_key: str, service: str) -> tuple[int, float | None]:
     try:
-        moment = datetime.fromisoformat(str(entry[time_key]).replace("Z", "+00:00"))
-        return int(moment.timestamp()) // 3600, float(entry[value_key])
+        moment, value = datetime.fromisoformat(str(entry[time_key]).replace("Z", "+00:00")), entry[value_key]
+        return int(moment.timestamp()) // 3600, None if value is None else float(value)
     except (KeyError, TypeError, ValueError) as error:
         raise InternalError(
             f"{service} answered with an entry without {time_key} and {value_key}: {entry!r:.100}"

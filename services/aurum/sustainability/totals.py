@@ -9,7 +9,7 @@ import numpy as np
 from aurum.sustainability.carbon import CarbonAccount
 from aurum.sustainability.energy import specific_consumption
 from aurum.sustainability.hourly import Floats, TimeRange
-from aurum.sustainability.machine_use import MachineUse, group_use, sum_energy, sum_production, sum_water
+from aurum.sustainability.machine_use import MachineUse, group_use, sum_energy, sum_fed_in, sum_production, sum_water
 from aurum.sustainability.water import water_usage_effectiveness
 
 
@@ -25,6 +25,7 @@ class EnergyTotal:
         produced: Production; None if the machines' units differ or one has no meter.
         production_unit: Its unit.
         specific_kwh: Energy per unit of production.
+        fed_in_kwh: Energy that was fed in, which energy_kwh does not contain; None if that is not metered.
     """
 
     name: str
@@ -34,6 +35,7 @@ class EnergyTotal:
     produced: float | None
     production_unit: str | None
     specific_kwh: float | None
+    fed_in_kwh: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,9 @@ class CarbonTotal:
         name: The group.
         energy_kwh: Energy in the covered time.
         coverage: Share of the machines' time for which readings exist.
-        location_kgco2e: Location-based emissions.
-        market_kgco2e: Market-based emissions.
+        location_kgco2e: Location-based emissions of the energy with a known factor.
+        market_kgco2e: Market-based emissions of the energy with a known factor.
+        unaccounted_kwh: Energy in hours without any factor, whose emissions are not known.
     """
 
     name: str
@@ -74,11 +77,12 @@ class CarbonTotal:
     coverage: float
     location_kgco2e: float
     market_kgco2e: float
+    unaccounted_kwh: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class HourlyEmissions:
-    """Energy in kWh and emissions in kgCO2e of a group, by hour."""
+    """Energy in kWh and emissions in kgCO2e of a group, by hour; NaN for emissions of an hour without a factor."""
 
     energy_kwh: Floats
     location_kgco2e: Floats
@@ -89,6 +93,7 @@ def energy_total(name: str, used: Sequence[MachineUse], over: TimeRange) -> Ener
     """Returns the energy of a group and, if all its machines produce in one unit, the specific energy."""
     energy = sum_energy(used, over)
     produced, unit = sum_production(used, over)
+    fed_in = sum_fed_in(used, over)
     return EnergyTotal(
         name,
         energy.total,
@@ -97,6 +102,7 @@ def energy_total(name: str, used: Sequence[MachineUse], over: TimeRange) -> Ener
         produced.total if produced else None,
         unit,
         specific_consumption(energy.total, produced.total) if produced else None,
+        fed_in.total if fed_in else None,
     )
 
 
@@ -114,8 +120,9 @@ def carbon_total(name: str, used: Sequence[MachineUse], emissions: HourlyEmissio
         name,
         math.fsum(emissions.energy_kwh),
         sum_energy(used, over).coverage,
-        math.fsum(emissions.location_kgco2e),
-        math.fsum(emissions.market_kgco2e),
+        math.fsum(emissions.location_kgco2e[~np.isnan(emissions.location_kgco2e)]),
+        math.fsum(emissions.market_kgco2e[~np.isnan(emissions.market_kgco2e)]),
+        math.fsum(emissions.energy_kwh[np.isnan(emissions.location_kgco2e)]),
     )
 
 
@@ -135,6 +142,6 @@ def attribute_emissions(
         kwh = sum_energy(members, over).amount
         share = np.where(account.kwh > 0, kwh / np.where(account.kwh > 0, account.kwh, 1.0), 0.0)
         energy += kwh
-        location += share * account.location
-        market += share * account.market
+        location += np.where(share == 0, 0.0, share * account.location)
+        market += np.where(share == 0, 0.0, share * account.market)
     return HourlyEmissions(energy, location, market)

@@ -8,14 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aurum.sustainability.counters import CounterRules, consumption
 from aurum.sustainability.energy import power_of_current, specific_consumption
 from aurum.sustainability.hourly import (
     HOUR_US,
+    LONGEST_BRIDGE_US,
     HourlyAmounts,
+    add_zero_crossings,
     empty_hours,
-    hourly_increases,
     hourly_means,
     integrate,
+    spread_increases,
     sum_hours,
 )
 from aurum.sustainability.water import water_usage_effectiveness
@@ -25,6 +28,11 @@ MINUTE = 60 * SECOND
 HOUR = 470_000
 START = HOUR * HOUR_US
 GAP = 1200.0  # seconds
+
+
+def hourly_increases(times: np.ndarray, counts: np.ndarray, start: int, end: int, gap: float) -> HourlyAmounts:
+    used = consumption(times, counts, CounterRules())
+    return spread_increases(used.times, used.increases, start, end, gap)
 
 
 def at(minutes: list[float]) -> np.ndarray:
@@ -149,16 +157,29 @@ def test_unchanged_counter_adds_nothing() -> None:
     assert hourly.amount.tolist() == pytest.approx([6])
 
 
-@pytest.mark.parametrize(("last", "amount"), [(99.0, 99.0), (0.0, 0.0), (100.0, 0.0), (101.0, 1.0)])
-def test_falling_counter_is_treated_as_reset_to_zero(last: float, amount: float) -> None:
+@pytest.mark.parametrize(("last", "amount"), [(99.0, 0.0), (90.0, 0.0), (89.0, 89.0), (0.0, 0.0), (101.0, 1.0)])
+def test_falling_counter_restarts_unless_it_falls_little(last: float, amount: float) -> None:
     hourly = hourly_increases(at([0, 10]), np.array([100.0, last]), START, START + HOUR_US, GAP)
     assert hourly.amount.tolist() == pytest.approx([amount])
 
 
-def test_counter_step_across_gap_is_excluded() -> None:
+def test_counter_step_across_gap_is_bridged() -> None:
+    """What was counted is known, when it was is not."""
     hourly = hourly_increases(at([0, 10, 45, 55]), np.array([0.0, 1.0, 50.0, 52.0]), START, START + HOUR_US, GAP)
-    assert hourly.amount.tolist() == pytest.approx([3])
+    assert hourly.amount.tolist() == pytest.approx([52])
     assert hourly.covered.tolist() == pytest.approx([1200], abs=1e-5)
+    assert hourly.bridged == pytest.approx(35 * 60)
+    assert hourly.estimate == pytest.approx(52 * 60 / 55)
+    twice = sum_hours([hourly, hourly], START, START + HOUR_US)
+    assert (twice.bridged, twice.estimate) == (pytest.approx(70 * 60), pytest.approx(104 * 60 / 55))
+
+
+@pytest.mark.parametrize(("excess_us", "amount"), [(0, 100.0), (1, 0.0)])
+def test_counter_step_across_long_gap_is_not_counted(excess_us: int, amount: float) -> None:
+    times = np.array([START, START + LONGEST_BRIDGE_US + excess_us])
+    hourly = hourly_increases(times, np.array([5.0, 105.0]), START, START + 24 * 8 * HOUR_US, GAP)
+    assert hourly.total == pytest.approx(amount)
+    assert (hourly.estimate is None) is (amount == 0)
 
 
 def test_nan_counter_reading_is_skipped() -> None:
@@ -166,16 +187,31 @@ def test_nan_counter_reading_is_skipped() -> None:
     assert hourly.amount.tolist() == pytest.approx([4])
 
 
-def test_counter_readings_with_same_timestamp_count_once() -> None:
-    hourly = hourly_increases(at([0, 10, 10, 20]), np.array([0.0, 3.0, 3.0, 9.0]), START, START + HOUR_US, GAP)
-    assert hourly.amount.tolist() == pytest.approx([9])
+@pytest.mark.parametrize(("minute", "amounts"), [(10, [9.0, 0.0]), (60, [0.0, 4.0]), (120, [0.0, 0.0])])
+def test_counter_increase_at_once_counts_at_its_time(minute: int, amounts: list[float]) -> None:
+    """At the start of an hour it belongs to that hour, and at the end of the range to the next one."""
+    times, counts = at([minute, minute, minute, minute + 10]), np.array([3.0, 3.0, 7.0, 7.0])
+    if minute == 10:
+        counts[-1] = 12.0
+    hourly = hourly_increases(times, counts, START, START + 2 * HOUR_US, GAP)
+    assert hourly.amount.tolist() == pytest.approx(amounts)
 
 
-def test_counter_step_leaks_at_most_half_a_microsecond() -> None:
-    """Of the rate that begins with an hour, to the hour before."""
+def test_counter_step_does_not_leak_into_hour_before() -> None:
     hourly = hourly_increases(at([40, 60, 80]), np.array([0.0, 0.0, 1.2e9]), START, START + 2 * HOUR_US, GAP)
-    assert 0 <= hourly.amount[0] <= 0.51  # 3.6e9 in an hour are 1 in a microsecond
-    assert hourly.amount[1] == pytest.approx(1.2e9)
+    assert hourly.amount.tolist() == [0, pytest.approx(1.2e9)]
+
+
+def test_zero_crossing_separates_signs_of_a_rate() -> None:
+    times, rates = add_zero_crossings(at([0, 5, 20]), np.array([30.0, np.nan, -30.0]), GAP)
+    assert times.tolist() == at([0, 10, 20]).tolist()
+    both = [integrate(times, np.maximum(sign * rates, 0.0), START, START + HOUR_US, GAP).total for sign in (1, -1)]
+    assert both == pytest.approx([2.5, 2.5])
+
+
+def test_zero_crossing_leaves_a_gap_open() -> None:
+    times, rates = add_zero_crossings(at([0, 21]), np.array([30.0, -30.0]), GAP)
+    assert (times.tolist(), rates.tolist()) == (at([0, 21]).tolist(), [30.0, -30.0])
 
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 1000)), min_size=2, max_size=40))

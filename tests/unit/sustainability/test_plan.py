@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from aurum.sustainability.contracts import Contract
+from aurum.sustainability.counters import CounterRules
 from aurum.sustainability.plan import (
     AccountingPlan,
     AccountingPlanError,
@@ -88,6 +89,59 @@ def test_meters_list_counters_and_rates_separately() -> None:
     assert Meters().counters == Meters().rates == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "unit", "factor"),
+    [
+        ("power", "", 1),
+        ("power", "W", 0.001),
+        ("power", "kW", 1),
+        ("power", "MW", 1000),
+        ("counter", "", 1),
+        ("counter", "Wh", 0.001),
+        ("counter", "kWh", 1),
+        ("counter", "MWh", 1000),
+        ("counter", "J", 1 / 3_600_000),
+        ("counter", "kJ", 1 / 3600),
+        ("counter", "MJ", 1 / 3.6),
+        ("counter", "GJ", 1000 / 3.6),
+        ("current", "", 1),
+        ("current", "mA", 0.001),
+    ],
+)
+def test_power_meter_converts_its_unit(kind: Any, unit: str, factor: float) -> None:
+    assert PowerMeter(sensor="p", kind=kind, unit=unit).factor == pytest.approx(factor)
+    assert PowerMeter(sensor="p", kind=kind, unit=unit, to=40).factor == pytest.approx(40 * factor)
+
+
+@pytest.mark.parametrize(
+    ("declared", "rules"),
+    [
+        ({}, CounterRules(None, True, 43_200)),
+        ({"wraps_at": "never"}, CounterRules(None, False, 43_200)),
+        ({"wraps_at": "16bit", "recovery_seconds": 60}, CounterRules(65_536, False, 60)),
+        ({"wraps_at": "32bit"}, CounterRules(4_294_967_296, False, 43_200)),
+        ({"wraps_at": 10_000, "bidirectional": True}, CounterRules(10_000, False, 43_200, True)),
+    ],
+)
+def test_counter_rules_are_those_of_its_meter(declared: dict[str, Any], rules: CounterRules) -> None:
+    assert PowerMeter(sensor="p", kind="counter", **declared).rules == rules
+    if "bidirectional" not in declared:
+        assert FlowMeter(sensor="p", kind="counter", **declared).rules == rules
+
+
+def test_meter_of_feed_in_is_separate_or_bidirectional() -> None:
+    power, feed_in = PowerMeter(sensor="p", kind="counter"), PowerMeter(sensor="f", kind="counter")
+    both = PowerMeter(sensor="p", bidirectional=True)
+    assert [Meters(power=power).measures_feed_in, Meters().measures_feed_in] == [False, False]
+    assert Meters(power=power, feed_in=feed_in).measures_feed_in
+    assert Meters(power=both).measures_feed_in
+    assert Meters(power=power, feed_in=feed_in).counters == ["p", "f"]
+    assert Meters(power=both, feed_in=None).rates == ["p"]
+    for wrong in ({"power": both, "feed_in": feed_in}, {"feed_in": both}):
+        with pytest.raises(ValueError, match="feed_in must not be given together with a bidirectional meter"):
+            Meters.model_validate(wrong)
+
+
 def test_plan_has_the_documented_defaults(tmp_path: Path) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text("meters: {a: {power: {sensor: p}, water: {sensor: w}}}")
@@ -107,6 +161,14 @@ def test_plan_has_the_documented_defaults(tmp_path: Path) -> None:
         ("meters: {a: {power: {sensor: p, power_factor: 1.01}}}", "meters.a.power.power_factor"),
         ("meters: {a: {power: {sensor: p, phases: 2}}}", "meters.a.power.phases"),
         ("meters: {a: {water: {sensor: w, to: 0}}}", "meters.a.water.to"),
+        ("meters: {a: {power: {sensor: p, unit: kWh}}}", "meters.a.power"),
+        ("meters: {a: {power: {sensor: p, kind: counter, unit: kW}}}", "meters.a.power"),
+        ("meters: {a: {power: {sensor: p, kind: current, bidirectional: true}}}", "meters.a.power"),
+        ("meters: {a: {power: {sensor: p, wraps_at: 100}}}", "meters.a.power"),
+        ("meters: {a: {water: {sensor: p, recovery_seconds: 100}}}", "meters.a.water"),
+        ("meters: {a: {water: {sensor: w, kind: counter, wraps_at: 0}}}", "meters.a.water.wraps_at"),
+        ("meters: {a: {water: {sensor: w, kind: counter, wraps_at: 8bit}}}", "meters.a.water.wraps_at"),
+        ("meters: {a: {water: {sensor: w, kind: counter, recovery_seconds: 3e5}}}", "meters.a.water.recovery_seconds"),
         ("sites: {a: {contracts: [{name: x, kg_per_kwh: 0, share: 1.01}]}}", "sites.a.contracts.0.share"),
         ("sites: {a: {contracts: [{name: x, kg_per_kwh: 0, kwh_per_hour: -1}]}}", "sites.a.contracts.0.kwh_per_hour"),
         ("sites: {a: {contracts: [{name: x, kg_per_kwh: 0, profile_kwh: [1]}]}}", "sites.a.contracts.0.profile_kwh"),

@@ -1,15 +1,16 @@
 """Providers of hourly emission factors: requests, parsing of responses, and caching of the last good factors."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aurum.api.emission_factors import EmissionFactors
-from aurum.runtime.errors import AurumError, InternalError, UnavailableError
-from aurum.sustainability.factors import EmissionFactor, FactorError, built_in_table
-from aurum.sustainability.providers import CarbonAwareFactors, ElectricityMapsFactors, LastGoodFactors
+from aurum.runtime.errors import AurumError, InternalError, InvalidArgumentError, UnavailableError
+from aurum.sustainability.factors import EmissionFactor, FactorError, FactorProvider, FactorTable, built_in_table
+from aurum.sustainability.providers import CarbonAwareFactors, ElectricityMapsFactors, FileFactors, LastGoodFactors
 
 HOUR = 470_000  # 2023-08-14T08:00Z
 NEW_YEAR = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp()) // 3600
@@ -163,17 +164,60 @@ async def test_empty_range_sends_no_request() -> None:
     assert provider.asked == []
 
 
-async def test_missing_hour_uses_latest_known_factor() -> None:
-    provider = Telling({HOUR + 2: 0.2})
+async def test_hour_without_factor_lacks_it_whatever_was_asked() -> None:
+    """Ranges that contain it and were asked before, in any order, do not change the answer."""
+    known = {HOUR + hour: 0.1 + hour / 100 for hour in range(6) if hour != 3}
+    expected = {hour: (value, False) for hour, value in known.items()}
+    for before in ([], [(0, 3)], [(4, 6), (0, 1)], [(3, 4)], [(0, 6), (2, 5)]):
+        factors = LastGoodFactors(Telling(known))
+        for first, last in before:
+            await factors.hourly("X", HOUR + first, HOUR + last)
+        assert kilograms(await factors.hourly("X", HOUR, HOUR + 6)) == expected
+
+
+async def test_hour_without_factor_is_asked_again_after_a_while() -> None:
+    now = 0.0
+    provider = Telling({HOUR: 0.2})
+    factors = LastGoodFactors(provider, lambda: now)
+    assert kilograms(await factors.hourly("X", HOUR, HOUR + 2)) == {HOUR: (0.2, False)}
+    provider.factors[HOUR + 1] = 0.3
+    now = 899.0
+    assert kilograms(await factors.hourly("X", HOUR, HOUR + 2)) == {HOUR: (0.2, False)}
+    assert len(provider.asked) == 1
+    now = 900.0
+    assert kilograms(await factors.hourly("X", HOUR, HOUR + 2)) == {HOUR: (0.2, False), HOUR + 1: (0.3, False)}
+    provider.problem = UnavailableError("is away")
+    assert kilograms(await factors.hourly("X", HOUR, HOUR + 2)) == {HOUR: (0.2, False), HOUR + 1: (0.3, False)}
+
+
+async def test_hour_known_to_lack_a_factor_is_not_stale_in_outage() -> None:
+    provider = Telling({HOUR: 0.2})
     factors = LastGoodFactors(provider)
-    await factors.hourly("X", HOUR + 2, HOUR + 3)
-    provider.factors = {HOUR: 0.1}  # is told later, but is earlier
-    assert kilograms(await factors.hourly("X", HOUR, HOUR + 4)) == {
-        HOUR: (0.1, False),
-        HOUR + 1: (0.2, True),
-        HOUR + 2: (0.2, False),
-        HOUR + 3: (0.2, True),
-    }
+    await factors.hourly("X", HOUR, HOUR + 2)
+    provider.problem = UnavailableError("is away")
+    assert kilograms(await factors.hourly("X", HOUR, HOUR + 3)) == {HOUR: (0.2, False), HOUR + 2: (0.2, True)}
+
+
+@pytest.mark.parametrize(
+    ("key", "source"), [("carbonIntensity", ElectricityMapsFactors), ("rating", CarbonAwareFactors)]
+)
+async def test_unusable_entry_costs_only_its_own_hour(
+    key: str, source: Callable[[Any], FactorProvider], caplog: pytest.LogCaptureFixture
+) -> None:
+    values: list[Any] = [200, None, 9e6, "many", 300]
+    moment = "datetime" if key == "carbonIntensity" else "time"
+    entries: list[Any] = [{moment: f"2023-08-14T{8 + index:02}:00Z", key: value} for index, value in enumerate(values)]
+    entries.append({moment: "2023-08-14T13:00Z"})
+    answer = {"data": entries} if key == "carbonIntensity" else entries
+    found = await source(Answering(answer)).hourly("DE", HOUR, HOUR + 6)
+    assert kilograms(found) == {HOUR: (0.2, False), HOUR + 4: (0.3, False)}
+    (message,) = caplog.messages
+    assert message.startswith("3 entries of emission factors cannot be used: ")
+
+
+async def test_answer_of_nulls_only_has_no_factors() -> None:
+    entries = [{"datetime": "2023-08-14T08:00Z", "carbonIntensity": None}]
+    assert await ElectricityMapsFactors(Answering({"data": entries})).hourly("DE", HOUR, HOUR + 1) == {}
 
 
 async def test_updated_hour_replaces_cached_factor() -> None:
@@ -181,7 +225,7 @@ async def test_updated_hour_replaces_cached_factor() -> None:
     factors = LastGoodFactors(provider)
     await factors.hourly("X", HOUR, HOUR + 1)
     provider.factors[HOUR] = 0.3
-    assert kilograms(await factors.hourly("X", HOUR, HOUR + 2)) == {HOUR: (0.3, False), HOUR + 1: (0.3, True)}
+    assert kilograms(await factors.hourly("X", HOUR, HOUR + 2)) == {HOUR: (0.3, False)}
 
 
 async def test_zone_without_data_has_no_factors() -> None:
@@ -264,3 +308,26 @@ async def test_failing_provider_is_noted_only_if_hours_are_missing() -> None:
         hourly, note = await factors.factors_for("WORLD", "location", HOUR, 3)
         assert [factor.kg_per_kwh for factor in hourly[:2]] == [0.1, 0.2]
         assert note == "hourly factors of zone WORLD are unavailable: it is down"
+
+
+async def test_hour_without_provider_factor_is_marked_missing() -> None:
+    """It has the factor of its year; without one it has none, and is never zero."""
+    factors = EmissionFactors(built_in_table(), [Telling({HOUR: 0.1, HOUR + 2: 0.3})])
+    hourly, note = await factors.factors_for("WORLD", "location", HOUR, 3)
+    assert note is None
+    assert [factor.missing for factor in hourly] == [False, True, False]
+    assert hourly[1].kg_per_kwh == built_in_table().factor_for("WORLD", "location", HOUR).kg_per_kwh
+    hourly, _ = await EmissionFactors(FactorTable({}), factors.providers).factors_for("X", "location", HOUR, 3)
+    assert [factor.missing for factor in hourly] == [False, True, False]
+    assert [factor.kg_per_kwh for factor in hourly] == [0.1, pytest.approx(float("nan"), nan_ok=True), 0.3]
+    with pytest.raises(InvalidArgumentError):
+        await EmissionFactors(FactorTable({}), factors.providers).factors_for("X", "location", HOUR + 1, 1)
+
+
+async def test_file_of_other_zones_makes_no_hour_missing(tmp_path: Path) -> None:
+    path = tmp_path / "hours.csv"
+    path.write_text("zone,hour,kg_per_kwh,source\nDE,2023-08-14T08:00:00Z,0.25,grid operator\n")
+    factors = EmissionFactors(built_in_table(), [FileFactors(path)])
+    for zone, missing in (("WORLD", [False, False]), ("DE", [False, True])):
+        hourly, _ = await factors.factors_for(zone, "location", HOUR, 2)
+        assert [factor.missing for factor in hourly] == missing

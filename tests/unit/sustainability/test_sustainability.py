@@ -18,9 +18,10 @@ from aurum.runtime.time_units import HOUR_US
 from aurum.sustainability.baseline import BaselineError, by_day, fit_baseline, savings
 from aurum.sustainability.carbon import account_emissions, best_start
 from aurum.sustainability.contracts import Contract, allocate
+from aurum.sustainability.counters import CounterRules, consumption
 from aurum.sustainability.energy import power_of_current, specific_consumption
 from aurum.sustainability.factors import EmissionFactor, FactorError, built_in_table, read_hourly_table, read_table
-from aurum.sustainability.hourly import empty_hours, hourly_increases, hourly_means, integrate, sum_hours
+from aurum.sustainability.hourly import empty_hours, hourly_means, integrate, spread_increases, sum_hours
 from aurum.sustainability.plan import AccountingPlanError, load_plan
 from aurum.sustainability.providers import CarbonAwareFactors, ElectricityMapsFactors, FileFactors, LastGoodFactors
 from aurum.sustainability.water import water_usage_effectiveness
@@ -77,7 +78,8 @@ def test_energy_matches_exact_arithmetic(steps: list[tuple[int, float]], begin: 
 
 def test_counter_reset_continues_accumulation() -> None:
     times, counts = readings([0, 10, 20, 30, 40, 50, 60, 70], [100, 110, 120, 5, 10, 15, 20, 30])
-    hourly = hourly_increases(times, counts, START, START + 2 * HOUR_US, 1200)
+    used = consumption(times, counts, CounterRules())
+    hourly = spread_increases(used.times, used.increases, START, START + 2 * HOUR_US, 1200)
     assert hourly.amount.tolist() == pytest.approx([10 + 10 + 5 + 5 + 5 + 5, 10], rel=1e-6)
 
 

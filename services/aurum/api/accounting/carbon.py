@@ -1,5 +1,6 @@
 """Carbon accounts of sites with the emission factors and contracts that apply, and the best start of a load."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,8 @@ from aurum.sustainability.factors import EmissionFactor
 from aurum.sustainability.hourly import Floats, TimeRange
 from aurum.sustainability.machine_use import MachineUse, group_use, sum_energy
 from aurum.sustainability.plan import AccountingPlan
+
+_MAX_TOLD = 100  # hours without a factor that an account lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class FactorSummary:
         kg_per_kwh_most: The largest factor.
         hours: The number of hours.
         stale_hours: The number of hours for which another hour's factor was used.
+        missing_hours: The number of hours for which the provider has no factor.
+        missing: The first of these hours, in hours since 1970.
     """
 
     zone: str
@@ -53,6 +58,8 @@ class FactorSummary:
     kg_per_kwh_most: float
     hours: int
     stale_hours: int
+    missing_hours: int
+    missing: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -63,17 +70,22 @@ class SiteAccounts:
         accounts: The account of each site.
         contracts: What each contract covered.
         notes: Remarks about the factors, as an ordered set.
+        missing_factor_kwh: Energy in the hours for which the provider has no factor.
     """
 
     accounts: dict[str, CarbonAccount] = field(default_factory=dict)
     contracts: list[ContractUse] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)
+    missing_factor_kwh: float = 0.0
     _factors: dict[tuple[str, str], Sequence[EmissionFactor]] = field(default_factory=dict)  # by zone and method
+    _first_hour: int = 0
 
     @property
     def factors(self) -> list[FactorSummary]:
         """The emission factors that were used, by zone and method."""
-        return [_summarize(zone, method, factors) for (zone, method), factors in self._factors.items()]
+        return [
+            _summarize(zone, method, self._first_hour, factors) for (zone, method), factors in self._factors.items()
+        ]
 
     def matched_kwh(self, over: TimeRange) -> Floats:
         """Returns the energy of each hour that contracts covered in that hour, over all sites."""
@@ -86,6 +98,7 @@ class SiteAccounts:
         self, site: str, used: Sequence[MachineUse], over: TimeRange, plan: AccountingPlan, factors: EmissionFactors
     ) -> None:
         """Adds the account of a site. Raises InvalidArgumentError if its zone has no emission factors."""
+        self._first_hour = over.first_hour
         supply = plan.site_of(site)
         grid = residual = await self._factors_for(supply.zone, over, factors)
         if (supply.zone, "residual") in factors.table.factors:
@@ -95,12 +108,24 @@ class SiteAccounts:
             self.notes[f"no residual mix of zone {supply.zone} is known, so the grid's factor is used instead"] = None
         contracts = [part.contract() for part in supply.contracts]
         kwh = sum_energy(used, over).amount
+        self._note_missing(supply.zone, grid, kwh)
         account = account_emissions(over.first_hour, kwh, factor_values(grid), factor_values(residual), contracts)
         self.accounts[site] = account
         self.contracts += [
             ContractUse(site, contract.name, contract.factor, matched)
             for contract, matched in zip(contracts, account.by_contract, strict=True)
         ]
+
+    def _note_missing(self, zone: str, grid: Sequence[EmissionFactor], kwh: Floats) -> None:
+        missing = np.array([factor.missing for factor in grid], dtype=bool)
+        if not missing.any():
+            return
+        self.missing_factor_kwh += math.fsum(kwh[missing])
+        known = not np.isnan(factor_values(grid)).any()
+        self.notes[
+            f"the provider has no factor of zone {zone} for {missing.sum()} of {len(grid)} hours; "
+            + ("that of the year is used instead" if known else "their emissions are not known and not contained")
+        ] = None
 
     async def _factors_for(self, zone: str, over: TimeRange, factors: EmissionFactors) -> list[EmissionFactor]:
         grid, problem = await factors.factors_for(zone, "location", over.first_hour, over.hours)
@@ -170,15 +195,21 @@ async def find_best_start(  # noqa: PLR0917 - a load and its limits
     """
     zone = plan.site_of(site).zone
     hourly, problem = await factors.factors_for(zone, "location", first_hour, within_hours)
-    shift = best_start(first_hour, factor_values(hourly), kw, duration_hours)
-    note = f"{'' if shift.is_better else 'no hour is better than now '}by {hourly[0].source}"
+    values = factor_values(hourly)
+    # An hour without any factor is not preferred
+    shift = best_start(first_hour, np.where(np.isnan(values), np.nanmax(values), values), kw, duration_hours)
+    sources = "; ".join(dict.fromkeys(factor.source for factor in hourly))
+    note = f"{'' if shift.is_better else 'no hour is better than now '}by {sources}"
     if any(factor.stale for factor in hourly):
         note = f"{note}; for some hours an earlier factor is used, so their differences are unknown"
+    if any(factor.missing for factor in hourly):
+        note = f"{note}; the provider has no factor for some hours, so their differences are unknown"
     return LoadHint(zone, shift, f"{note}; {problem}" if problem else note)
 
 
-def _summarize(zone: str, method: str, factors: Sequence[EmissionFactor]) -> FactorSummary:
-    values = [factor.kg_per_kwh for factor in factors]
+def _summarize(zone: str, method: str, first_hour: int, factors: Sequence[EmissionFactor]) -> FactorSummary:
+    values = [factor.kg_per_kwh for factor in factors if not math.isnan(factor.kg_per_kwh)]
+    missing = [first_hour + index for index, factor in enumerate(factors) if factor.missing]
     return FactorSummary(
         zone,
         method,
@@ -188,4 +219,6 @@ def _summarize(zone: str, method: str, factors: Sequence[EmissionFactor]) -> Fac
         max(values),
         len(factors),
         sum(factor.stale for factor in factors),
+        len(missing),
+        tuple(missing[:_MAX_TOLD]),
     )

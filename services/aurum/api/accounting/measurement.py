@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 
 from aurum.api.accounting.budget import AccountReservation
+from aurum.api.accounting.counter_readings import MAX_COUNTS, MOST_COUNTS, CounterReadings, read_counters
 from aurum.api.backends import IngestionBackend
 from aurum.readings.batch import Column
 from aurum.readings.transport.query_columns import decode_columns
@@ -22,8 +23,8 @@ _MACHINES_PER_QUERY = 32  # at most; fewer if they would have more points than t
 _POINTS_PER_QUERY = 200_000
 _MAX_HOURS = 60 * 24
 _POINTS_PER_HOUR = 6  # to which rates are reduced; 10 minutes are well below the usual longest gap of 20 minutes
+_BYTES_PER_READING = 16  # of a counter in memory: time and count
 _BYTES_PER_HOUR = 16  # of one quantity of a machine in memory: amount and covered seconds
-_MAX_COUNTS = 10_000  # readings of a counter up to which it is not reduced, since means hide its resets
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +79,59 @@ async def measure_use(  # noqa: PLR0917 - what to measure, and its limits
         AurumError: Ingestion did not answer.
     """
     machines = [machine async for machine in _selected_machines(ingestion, selection)]
-    reservation.resize(len(machines) * over.hours * len(quantities) * _BYTES_PER_HOUR)
+    needed = len(machines) * over.hours * (len(quantities) + _feed_in_share(plan, machines)) * _BYTES_PER_HOUR
+    reservation.resize(math.ceil(needed))
     by_type: dict[str, list[ingestion_pb2.Machine]] = {}
     for machine in machines:
         by_type.setdefault(machine.machine_type, []).append(machine)
     used: dict[str, MachineUse] = {}
     for machine_type, members in by_type.items():
-        measured = select_meters(plan.meters_of(machine_type), quantities)
-        step = _machines_per_query(measured, over)
+        task = _Measurement(ingestion, plan, select_meters(plan.meters_of(machine_type), quantities), over)
+        step = _machines_per_query(task.meters, over)
         for start in range(0, len(members), step):
-            part = members[start : start + step]
-            readings = await _query_meters(ingestion, [machine.machine_id for machine in part], measured, plan, over)
-            for use in await asyncio.to_thread(_compute_use, part, measured, plan, readings, over):
+            for use in await task.measure(members[start : start + step], MAX_COUNTS):
                 used[use.machine_id] = use
+        large = [machine for machine in members if used[machine.machine_id].corrections.counts.get("reduced")]
+        if large:  # these have so many readings that each is measured alone
+            reservation.resize(math.ceil(needed) + len(task.meters.counters) * MOST_COUNTS * _BYTES_PER_READING)
+        for machine in large:
+            (used[machine.machine_id],) = await task.measure([machine], MOST_COUNTS)
+        reservation.resize(math.ceil(needed))
     return [used[machine.machine_id] for machine in machines]
 
 
+def _feed_in_share(plan: AccountingPlan, machines: Sequence[ingestion_pb2.Machine]) -> float:
+    """Returns the share of machines of which energy that is fed in is measured, too."""
+    return sum(plan.meters_of(each.machine_type).measures_feed_in for each in machines) / max(1, len(machines))
+
+
+@dataclass(frozen=True, slots=True)
+class _Measurement:
+    """Measures machines of one type.
+
+    Attributes:
+        ingestion: Client of the ingestion service.
+        plan: The accounting plan.
+        meters: The meters whose quantities are measured.
+        over: The time range.
+    """
+
+    ingestion: IngestionBackend
+    plan: AccountingPlan
+    meters: Meters
+    over: TimeRange
+
+    async def measure(self, machines: Sequence[ingestion_pb2.Machine], most_counts: int) -> list[MachineUse]:
+        """Measures some machines. The readings of a counter are reduced to `most_counts` if there are more."""
+        ids = [machine.machine_id for machine in machines]
+        gap = self.plan.longest_gap_seconds
+        rates = await _query_rates(self.ingestion, ids, self.meters, self.plan, self.over)
+        counters = await read_counters(self.ingestion, ids, self.meters, self.over, gap, most_counts)
+        return await asyncio.to_thread(_compute_use, machines, self.meters, self.plan, rates, counters, self.over)
+
+
 def _machines_per_query(meters: Meters, over: TimeRange) -> int:
-    points = len(meters.rates) * over.hours * _POINTS_PER_HOUR + len(meters.counters) * _MAX_COUNTS
+    points = len(meters.rates) * over.hours * _POINTS_PER_HOUR + len(meters.counters) * MAX_COUNTS
     return max(1, min(_MACHINES_PER_QUERY, _POINTS_PER_QUERY // max(1, points)))
 
 
@@ -128,43 +164,50 @@ async def _selected_machines(
             return
 
 
-async def _query_meters(
+async def _query_rates(
     ingestion: IngestionBackend, machine_ids: Sequence[str], meters: Meters, plan: AccountingPlan, over: TimeRange
 ) -> list[columns_pb2.QueriedColumns]:
+    if not meters.rates:
+        return []
     margin = int(plan.longest_gap_seconds * 1e6)  # finds the readings just outside, to integrate up to both ends
     hours = (over.end - over.start + 2 * margin) / HOUR_US
-    answers: list[columns_pb2.QueriedColumns] = []
-    for sensors, points in (
-        (meters.rates, max(2, math.ceil(hours * _POINTS_PER_HOUR))),
-        (meters.counters, _MAX_COUNTS),
-    ):
-        if sensors:
-            answers += await ingestion.query_readings(
-                ingestion_pb2.QueryRequest(
-                    machine_ids=machine_ids,
-                    sensors=sensors,
-                    start_us=max(1, over.start - margin),
-                    end_us=over.end + margin,
-                    points=points,
-                )
-            )
-    return answers
+    return await ingestion.query_readings(
+        ingestion_pb2.QueryRequest(
+            machine_ids=machine_ids,
+            sensors=meters.rates,
+            start_us=max(1, over.start - margin),
+            end_us=over.end + margin,
+            points=max(2, math.ceil(hours * _POINTS_PER_HOUR)),
+        )
+    )
 
 
-def _compute_use(
+def _compute_use(  # noqa: PLR0917 - machines, their meters and readings
     machines: Sequence[ingestion_pb2.Machine],
     measured: Meters,
     plan: AccountingPlan,
-    answers: Sequence[columns_pb2.QueriedColumns],
+    rates: Sequence[columns_pb2.QueriedColumns],
+    counters: CounterReadings,
     over: TimeRange,
 ) -> list[MachineUse]:
     readings: dict[str, dict[str, Column]] = {machine.machine_id: {} for machine in machines}
-    for series, times, values in decode_columns(answers):
-        reduced = bool(series.counts) and series.sensor in measured.rates
-        readings[series.machine_id][series.sensor] = hold_means(times, values) if reduced else (times, values)
+    for series, times, values in decode_columns(rates):
+        readings[series.machine_id][series.sensor] = hold_means(times, values) if series.counts else (times, values)
+    for (machine_id, sensor), column in counters.columns.items():
+        readings[machine_id][sensor] = column
+    reduced: dict[str, list[str]] = {}
+    for machine_id, sensor in counters.reduced:
+        reduced.setdefault(machine_id, []).append(sensor)
     return [
         use_from_readings(
-            machine.machine_id, machine.machine_type, machine.site, plan, measured, readings[machine.machine_id], over
+            machine.machine_id,
+            machine.machine_type,
+            machine.site,
+            plan,
+            measured,
+            readings[machine.machine_id],
+            over,
+            reduced.get(machine.machine_id, ()),
         )
         for machine in machines
     ]

@@ -107,8 +107,9 @@ class TodayAccounts:
         metered = [use for use in used if use.energy is not None]
         sites = await account_sites(metered, over, self.plan, self.factors)
         emissions = await asyncio.to_thread(attribute_emissions, metered, sites.accounts, over)
-        # Emissions have no coverage by hour; an hour without energy counts as unknown
-        return hours_of_range(over, emissions.location_kgco2e, (emissions.energy_kwh > 0).astype(np.float64))
+        # Emissions have no coverage by hour; an hour without energy or without a factor counts as unknown
+        known = (emissions.energy_kwh > 0) & ~np.isnan(emissions.location_kgco2e)
+        return hours_of_range(over, np.nan_to_num(emissions.location_kgco2e), known.astype(np.float64))
 
 
 def _hours_of(

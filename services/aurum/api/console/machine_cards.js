@@ -84,25 +84,42 @@ export function adviceContent(advice) {
 }
 
 /**
+ * Returns name, value and note of what a machine used.
+ * @param {Energy | null} energy Null if the feature is off.
+ * @param {Carbon | null} carbon
+ */
+export function useRows(energy, carbon) {
+  /** @type {[string, string, string][]} */
+  const rows = [];
+  if (energy) {
+    const { energy_kwh: amount, fed_in_kwh: fedIn, coverage } = energy.total;
+    const { corrections_count: count } = energy;
+    const corrected = count ? `; ${t("use.corrected", { count: String(count) })}` : "";
+    rows.push([t("use.energy"), `${number(amount)} kWh`, t("use.coverage", { share: percent(coverage) }) + corrected]);
+    if (fedIn !== null) rows.push([t("use.fedIn"), `${number(fedIn)} kWh`, ""]);
+  }
+  if (carbon) {
+    const share = carbon.missing_factor_share;
+    const missing = share ? t("use.missing", { share: percent(share) }) : "";
+    rows.push([t("use.location"), `${number(carbon.total.location_kgco2e)} kg CO₂e`, missing]);
+    rows.push([t("use.market"), `${number(carbon.total.market_kgco2e)} kg CO₂e`, ""]);
+  }
+  return rows;
+}
+
+/**
  * Lists the energy and the carbon of a machine.
  * @param {Energy | null} energy Null if the feature is off.
  * @param {Carbon | null} carbon
  */
 export function useList(energy, carbon) {
-  /** @type {[string, string, string][]} */
-  const rows = [];
-  if (energy) {
-    const { energy_kwh: amount, coverage } = energy.total;
-    rows.push([t("use.energy"), `${number(amount)} kWh`, t("use.coverage", { share: percent(coverage) })]);
-  }
-  if (carbon) {
-    rows.push([t("use.location"), `${number(carbon.total.location_kgco2e)} kg CO₂e`, ""]);
-    rows.push([t("use.market"), `${number(carbon.total.market_kgco2e)} kg CO₂e`, ""]);
-  }
   return h(
     "dl",
     {},
-    rows.map(([name, value, note]) => [h("dt", {}, name), h("dd", {}, value, " ", h("small", {}, note))]),
+    useRows(energy, carbon).map(([name, value, note]) => [
+      h("dt", {}, name),
+      h("dd", {}, value, " ", h("small", {}, note)),
+    ]),
   );
 }
 

@@ -153,12 +153,14 @@ export interface Advice {
 /** EnergyAmount */
 export interface EnergyAmount {
   energy_kwh: number;
+  fed_in_kwh: number | null;
   coverage: number;
 }
 
 /** EnergyOut */
 export interface Energy {
   total: EnergyAmount;
+  corrections_count: number;
 }
 
 /** CarbonAmount */
@@ -170,6 +172,7 @@ export interface CarbonAmount {
 /** CarbonOut */
 export interface Carbon {
   total: CarbonAmount;
+  missing_factor_share: number;
 }
 
 /** UsedOut */

@@ -1,5 +1,7 @@
 """Common parts of the routes for energy, carbon and water: query parameters, common fields and export."""
 
+import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,9 +14,11 @@ from aurum.api.accounting.measurement import MachineSelection, resolve_range
 from aurum.api.context import Caller, Context
 from aurum.api.scope import require_machine, resolve_site
 from aurum.api.serializers import parse_query_time, to_datetime
+from aurum.api.sustainability_schemas import CorrectionOut
 from aurum.api.table_export import CSV, PARQUET, Columns, HourlyTable, table_response
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.time_units import HOUR_US
+from aurum.sustainability.corrections import MAX_TOLD, MeterCorrection
 from aurum.sustainability.hourly import HourlyAmounts, TimeRange
 from aurum.sustainability.machine_use import GroupBy, MachineUse
 
@@ -76,15 +80,40 @@ async def _parse_query(  # noqa: PLR0917 - query parameters
 AccountQueryParameters = Annotated[AccountQuery, Depends(_parse_query)]
 
 
-def common_fields(query: AccountQuery, not_metered: Sequence[str]) -> dict[str, Any]:
-    """Returns the fields that all accounts begin with. not_metered: Ids of the machines without a meter."""
+def common_fields(query: AccountQuery, used: Sequence[MachineUse], not_metered: Sequence[str]) -> dict[str, Any]:
+    """Returns the fields that all accounts begin with.
+
+    Args:
+        query: The query.
+        used: The use of all machines, with the corrections of their counters.
+        not_metered: Ids of the machines without a meter.
+    """
+    counts: Counter[str] = Counter()
+    for use in used:
+        counts.update(use.corrections.counts)
+    told = itertools.islice(((use.machine_id, each) for use in used for each in use.corrections.told), MAX_TOLD)
     return {
         "start": to_datetime(query.over.start),
         "end": to_datetime(query.over.end),
         "group_by": query.group_by,
         "not_metered": not_metered[:_MAX_NAMED],
         "not_metered_count": len(not_metered),
+        "corrections": [_correction_out(machine_id, each) for machine_id, each in told],
+        "corrections_count": counts.total(),
+        "corrections_by_kind": dict(counts),
     }
+
+
+def _correction_out(machine_id: str, correction: MeterCorrection) -> CorrectionOut:
+    return CorrectionOut(
+        kind=correction.kind,
+        machine_id=machine_id,
+        sensor=correction.sensor,
+        start=to_datetime(correction.start_us),
+        end=to_datetime(correction.end_us),
+        amount=correction.amount,
+        unit=correction.unit,
+    )
 
 
 def rows_by_hour(amounts: HourlyAmounts) -> Iterator[tuple[datetime, float, float]]:

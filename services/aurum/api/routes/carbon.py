@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from aurum.api.accounting.carbon import SiteAccounts, account_sites, find_best_start
+from aurum.api.accounting.carbon import FactorSummary, SiteAccounts, account_sites, find_best_start
 from aurum.api.accounting.measurement import measure_use, resolve_range
 from aurum.api.context import Context, require_feature
 from aurum.api.long_answers import QueryPlace
@@ -20,7 +20,7 @@ from aurum.api.routes.accounts import (
     common_fields,
     export,
 )
-from aurum.api.serializers import to_datetime
+from aurum.api.serializers import finite_or_none, to_datetime
 from aurum.api.sustainability_schemas import (
     CarbonAmount,
     CarbonHintOut,
@@ -66,7 +66,7 @@ def _carbon_out(query: AccountQuery, used: Sequence[MachineUse], sites: SiteAcco
     total = carbon_total("total", metered, hourly, query.over)
     matched = sites.matched_kwh(query.over)
     return CarbonOut(
-        **common_fields(query, [use.machine_id for use in used if use.energy is None]),
+        **common_fields(query, used, [use.machine_id for use in used if use.energy is None]),
         total=_amount_out(total),
         matched_share=math.fsum(matched) / total.energy_kwh if total.energy_kwh else 0.0,
         groups=[
@@ -79,16 +79,22 @@ def _carbon_out(query: AccountQuery, used: Sequence[MachineUse], sites: SiteAcco
             CarbonHour(
                 start=to_datetime((query.over.first_hour + index) * HOUR_US),
                 energy_kwh=float(hourly.energy_kwh[index]),
-                location_kgco2e=float(hourly.location_kgco2e[index]),
-                market_kgco2e=float(hourly.market_kgco2e[index]),
+                location_kgco2e=finite_or_none(float(hourly.location_kgco2e[index])),
+                market_kgco2e=finite_or_none(float(hourly.market_kgco2e[index])),
                 matched_kwh=float(matched[index]),
             )
             for index in range(query.over.hours)
         ],
-        factors=[FactorOut.model_validate(summary, from_attributes=True) for summary in sites.factors],
+        factors=[_factor_out(summary) for summary in sites.factors],
         contracts=[ContractOut.model_validate(contract, from_attributes=True) for contract in sites.contracts],
         notes=list(sites.notes),
+        missing_factor_share=sites.missing_factor_kwh / total.energy_kwh if total.energy_kwh else 0.0,
     )
+
+
+def _factor_out(summary: FactorSummary) -> FactorOut:
+    fields = asdict(summary) | {"missing": [to_datetime(hour * HOUR_US) for hour in summary.missing]}
+    return FactorOut.model_validate(fields)
 
 
 @router.get("/api/carbon/hint")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Annotated
 
+import numpy as np
 from fastapi import APIRouter, Depends, Query, Response
 
 from aurum.api.accounting.measurement import measure_use, resolve_range
@@ -32,7 +33,7 @@ from aurum.sustainability.baseline_comparison import (
     energy_intervals,
 )
 from aurum.sustainability.hourly import TimeRange
-from aurum.sustainability.machine_use import MachineUse, Quantity, group_use, sum_energy
+from aurum.sustainability.machine_use import MachineUse, Quantity, group_use, sum_energy, sum_fed_in
 from aurum.sustainability.totals import EnergyTotal, energy_total
 
 router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("energy")), QueryPlace])
@@ -89,10 +90,16 @@ async def _export(context: ApiContext, query: AccountQuery) -> Response:
     del used  # so that the memory of each group is freed when the group is written
 
     def columns(members: Sequence[MachineUse]) -> Columns:
-        energy = sum_energy(members, query.over)
-        return {"energy_kwh": energy.amount, "covered_seconds": energy.covered}
+        energy, fed_in = sum_energy(members, query.over), sum_fed_in(members, query.over)
+        unmetered = np.full(query.over.hours, np.nan)
+        return {
+            "energy_kwh": energy.amount,
+            "covered_seconds": energy.covered,
+            "fed_in_kwh": unmetered if fed_in is None else fed_in.amount,
+        }
 
-    return await export(query, columns_by_group(groups, columns), ("energy_kwh", "covered_seconds"), "energy")
+    names = ("energy_kwh", "covered_seconds", "fed_in_kwh")
+    return await export(query, columns_by_group(groups, columns), names, "energy")
 
 
 async def _compare(
@@ -110,18 +117,25 @@ async def _compare(
 def _energy_out(query: AccountQuery, used: Sequence[MachineUse], baseline: BaselineOut | None) -> EnergyOut:
     metered = [use for use in used if use.energy is not None]
     return EnergyOut(
-        **common_fields(query, [use.machine_id for use in used if use.energy is None]),
+        **common_fields(query, used, [use.machine_id for use in used if use.energy is None]),
         total=_amount_out(energy_total("total", metered, query.over)),
         groups=[
             _amount_out(energy_total(name, members, query.over))
             for name, members in group_use(metered, query.group_by).items()
         ],
         hours=[
-            EnergyHour(start=start, energy_kwh=amount, coverage=coverage)
-            for start, amount, coverage in rows_by_hour(sum_energy(metered, query.over))
+            EnergyHour(start=start, energy_kwh=amount, coverage=coverage, fed_in_kwh=fed_in)
+            for (start, amount, coverage), fed_in in zip(
+                rows_by_hour(sum_energy(metered, query.over)), _fed_in_by_hour(metered, query.over), strict=True
+            )
         ],
         baseline=baseline,
     )
+
+
+def _fed_in_by_hour(metered: Sequence[MachineUse], over: TimeRange) -> Sequence[float | None]:
+    fed_in = sum_fed_in(metered, over)
+    return [None] * over.hours if fed_in is None else fed_in.amount.tolist()
 
 
 def _amount_out(total: EnergyTotal) -> EnergyAmount:

@@ -47,7 +47,7 @@ async def water(context: Context, query: AccountQueryParameters) -> WaterOut | R
 def _water_out(query: AccountQuery, used: Sequence[MachineUse]) -> WaterOut:
     metered = [use for use in used if use.water is not None]
     return WaterOut(
-        **common_fields(query, [use.machine_id for use in used if use.water is None]),
+        **common_fields(query, used, [use.machine_id for use in used if use.water is None]),
         total=_amount_out(water_total("total", metered, query.over)),
         groups=[
             _amount_out(water_total(name, members, query.over))

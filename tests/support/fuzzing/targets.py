@@ -34,7 +34,7 @@ from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_clock import SpoolClock, Uptime
 from aurum.prediction.model.model import CorruptModelError, load_model
 from aurum.prediction.model.model_files import read_serving
-from aurum.readings.batch import Batch, Series, decode, encode, parse_request
+from aurum.readings.batch import Batch, Series, Values, decode, encode, parse_request
 from aurum.readings.tables import Rows, TableError, read_cmapss, read_csv, to_series
 from aurum.readings.transport.refusals import Refused
 from aurum.resilience import PolicyError
@@ -205,6 +205,7 @@ def _csv_seeds() -> list[bytes]:
         b"machine_id,timestamp,sensor,value\np-1,1790000000,temp,1.5\np-1,2026-05-04T12:00:00Z,temp,nan\n",
         b'\xef\xbb\xbftimestamp,machine_id,temp,flow\r\n1790000000000,p-1,1.5,\r\n1790000001000,p-1,"2",3e5\r\n',
         b'machine_id,timestamp,"a b"\np,0,-1_0\n',
+        b"machine_id,timestamp,sensor,value\np,1790000000,t,1\np,1789999999,t,-nan\n",
     ]
 
 
@@ -226,7 +227,7 @@ def _csv(data: bytes) -> None:
             if at >= 10**14  # which as a number are microseconds
         )
         exact = [
-            Series(each.machine_id, each.sensor, each.timestamps[late], each.values[late])
+            Series(each.machine_id, each.sensor, each.timestamps[late], _without_signs_of_nan(each.values[late]))
             for each in series
             if not np.isnan(each.values[late := each.timestamps >= 10**14]).all()
         ]
@@ -238,6 +239,11 @@ def _csv(data: bytes) -> None:
         kept = [i for i, key in enumerate(zip(again.machine_ids, again.sensors, strict=True)) if key in lost]
         _same(to_series(Rows(*([column[i] for i in kept] for column in _columns(again))), NOW), exact)
         found += series
+
+
+def _without_signs_of_nan(values: Values) -> Values:
+    """The sign of NaN is lost where a table is written as text."""
+    return np.where(np.isnan(values), np.nan, values)
 
 
 def _columns(rows: Rows) -> tuple[list[Any], ...]:

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import json
 import signal
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +17,7 @@ from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from tests.support.edge import input_counts, is_connected, start_gateway, stored_values
+from tests.support.http import http
 from tests.support.platform import Platform
 from tests.support.ports import free_port
 from tests.support.waiting import wait_for
@@ -77,6 +81,30 @@ def modbus(port: int, registers: list[dict[str, Any]], **more: Any) -> dict[str,
         "registers": registers,
         **more,
     }
+
+
+def test_edge_status_tells_what_a_meter_sends(platform: Platform, device: Device) -> None:
+    device.set(10, 42, 999, 150)
+    registers = [
+        {"address": 10 + number, "machine": "tank-1", "sensor": sensor}
+        for number, sensor in enumerate(("level", "spare", "flow"))
+    ]
+    rules = [{"sensor": "spare", "absent": [999]}, {"sensor": "flow", "maximum": 100}]
+    start_gateway(platform, modbus(device.port, registers, rules=rules))
+    wait_for(lambda: stored_values(platform, "tank-1", "level"), 20, "the level is stored")
+    gateway = f"127.0.0.1:{platform.port('edge admin')}"
+    command = [sys.executable, "-m", "aurum.cli", "edge", "status", "--json", "--address", gateway]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    (meter,) = json.loads(done.stdout)
+    assert {each["reason"] for each in meter["refused"]} == {"absent", "out_of_range"}
+    (shown,) = meter["worst"]
+    assert (shown["last"]["sensor"], shown["last"]["value"]) == ("level", 42)
+    examples = {each["example"] for each in shown["refused"]}
+    assert examples == {"tank-1 spare: 999", "tank-1 flow: 150 is greater than 100"}
+    assert stored_values(platform, "tank-1", "flow") == stored_values(platform, "tank-1", "spare") == []
+    instances = http("GET", f"{platform.api}/api/platform").json["instances"]
+    (polled,) = [each["inputs"] for each in instances if each.get("inputs")]
+    assert polled[0]["name"] == "meters"
 
 
 def test_modbus_registers_become_readings(platform: Platform, device: Device) -> None:

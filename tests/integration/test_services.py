@@ -177,7 +177,7 @@ def test_invalid_readings_name_row_and_store_nothing(serving: Platform, rows: li
 
 
 def test_csv_upload_names_wrong_cell_and_stores_nothing(serving: Platform) -> None:
-    text = b"machine_id,timestamp,sensor,value\nbad-2,1,a,1\nbad-2,2,a,oops\n"
+    text = b"machine_id,timestamp,sensor,value\nbad-2,1790000001,a,1\nbad-2,1790000002,a,oops\n"
     answer = http("POST", f"{serving.api}/api/readings", text, {"Content-Type": "text/csv"})
     assert answer.status == 422
     assert answer.json["errors"] == [{"field": "value", "row": 3, "detail": "'oops' is not a number"}]

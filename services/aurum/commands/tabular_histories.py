@@ -18,7 +18,8 @@ import numpy.typing as npt
 from aurum.commands.histories import align
 from aurum.readings.batch import Timestamps, Values, machine_id_problem, sensor_problem
 from aurum.readings.history import AXES, FAULT, Run, split_runs
-from aurum.readings.tables import CMAPSS_EPOCH_US, TableError, parse_timestamp
+from aurum.readings.tables import CMAPSS_EPOCH_US, TableError
+from aurum.readings.times import parse_timestamp
 from aurum.runtime.time_units import HOUR_US
 
 _UNITS = (

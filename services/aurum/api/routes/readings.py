@@ -17,7 +17,8 @@ from aurum.api.schemas import ReadingsIn, ReadingsOut
 from aurum.api.scope import require_machine
 from aurum.readings.batch import MAX_READINGS, SINGLE_BATCH_PREFIX, source_id_problem
 from aurum.readings.source_owner import SOURCE_TAKEN
-from aurum.readings.tables import Rows, read_csv, to_series
+from aurum.readings.csv_table import read_csv
+from aurum.readings.tables import Rows, to_series
 from aurum.readings.transport.write_call import SerializedSeries
 from aurum.runtime.errors import FAILURES, AurumError, InvalidArgumentError, PermissionDeniedError
 from aurum.v1 import ingestion_pb2

@@ -22,7 +22,8 @@ from aurum.edge.inputs.common.configuration import FilesInput
 from aurum.edge.inputs.common.connection_status import ConnectionStatus
 from aurum.edge.inputs.common.tags import TagKind
 from aurum.readings.batch import MAX_SERIES, Series
-from aurum.readings.tables import TableError, read_csv, to_series
+from aurum.readings.csv_table import read_csv
+from aurum.readings.tables import TableError, to_series
 from aurum.storage.durable_file import write_file
 
 logger = logging.getLogger(__name__)

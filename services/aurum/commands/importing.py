@@ -123,9 +123,8 @@ async def import_file(
             while pending:
                 pending = await _await_writes(pending, result, asyncio.ALL_COMPLETED)
     result.machines = len(registered)
+    notes.encoding = text.encoding
     result.notes = notes.describe()
-    if text.encoding != "UTF-8":
-        result.notes.insert(0, f"read as {text.encoding}")
     return result
 
 

@@ -46,6 +46,7 @@ class TableNotes:
     """What was recognised in a table, and which cells are not readings, for the user to be told.
 
     Attributes:
+        encoding: The encoding of the text.
         delimiter: The sign between cells.
         decimal_comma: Whether the decimal sign is a comma.
         absent: The number of cells that have a word instead of a number.
@@ -54,6 +55,7 @@ class TableNotes:
         repeated_example: One of them.
     """
 
+    encoding: str = "UTF-8"
     delimiter: str = ","
     decimal_comma: bool = False
     absent: int = 0
@@ -85,6 +87,8 @@ class TableNotes:
     def describe(self) -> list[str]:
         """Returns the notes as texts, without those that go without saying."""
         texts = []
+        if self.encoding != "UTF-8":
+            texts.append(f"read as {self.encoding}")
         if self.delimiter != "," or self.decimal_comma:
             decimal = ", with a decimal comma" if self.decimal_comma else ""
             texts.append(f"separated by {_DELIMITERS.get(self.delimiter, repr(self.delimiter))}{decimal}")

@@ -21,8 +21,8 @@ from aurum.readings.batch import (
     now_us,
     parse_request,
 )
-from aurum.readings.history import FAULT, OPERATING_HOURS, split_runs
 from aurum.readings.csv_table import read_csv
+from aurum.readings.history import FAULT, OPERATING_HOURS, split_runs
 from aurum.readings.tables import Rows, TableError, read_cmapss, to_series
 from aurum.readings.times import parse_timestamp
 from aurum.readings.transport.write_call import SerializedSeries, write_request
@@ -285,7 +285,9 @@ def test_csv_row_that_is_too_long_is_refused_early(text: str, line: int) -> None
     with pytest.raises(TableError, match="has more than 100 characters") as refused:
         list(read_csv(io.StringIO(text, newline=""), 10, max_row_characters=100))
     assert refused.value.row == line
-    rows = next(read_csv(io.StringIO("machine_id,timestamp,s\n" + "m,1790000001,2.5\n" * 10), 100, max_row_characters=100))
+    rows = next(
+        read_csv(io.StringIO("machine_id,timestamp,s\n" + "m,1790000001,2.5\n" * 10), 100, max_row_characters=100)
+    )
     assert len(rows) == 10
 
 

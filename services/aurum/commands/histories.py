@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from aurum.readings.batch import Timestamps, Values
-from aurum.readings.history import Run, split_runs
 from aurum.readings.csv_table import LONG_COLUMNS, read_csv
+from aurum.readings.history import Run, split_runs
 from aurum.readings.tables import CMAPSS_COLUMNS, Rows, cmapss_prefix, read_cmapss, to_series
 from aurum_sim.machine_types import MACHINE_TYPES
 from aurum_sim.plant_model import run_to_failure

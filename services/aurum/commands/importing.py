@@ -249,8 +249,8 @@ def _read_series(blocks: Iterator[Rows], path: Path, form: str, notes: TableNote
             last = block.rows[-1]
     except TableError as error:
         raise ImportFailedError(
-            f"{path}, {error}; nothing after row {last} was stored. Correct the file and repeat the command: readings that are "
-            f"already stored are skipped"
+            f"{path}, {error}; nothing after row {last} was stored. Correct the file and repeat the command: readings "
+            f"that are already stored are skipped"
         ) from error
 
 

@@ -32,9 +32,7 @@ Timezone = Annotated[
     str | None,
     typer.Option("--timezone", help="Zone of times that state none, such as Europe/Berlin; UTC if absent."),
 ]
-Encoding = Annotated[
-    str | None, typer.Option(help="Encoding of the text, such as windows-1252; recognized if absent.")
-]
+Encoding = Annotated[str | None, typer.Option(help="Encoding of the text, such as windows-1252; recognized if absent.")]
 Delimiter = Annotated[
     str | None,
     typer.Option(help="Sign between cells: comma, semicolon, tab, bar or any other sign; recognized if absent."),

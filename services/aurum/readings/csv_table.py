@@ -33,12 +33,14 @@ class TableOptions:
             by commas, that is always a point.
         absent_words: Words in place of a number, as returned by `fold_words`.
         times: The format and the zone of times.
+        device_names: Whether machines and sensors have any names, which are mapped later.
     """
 
     delimiter: str | None = None
     decimal: Decimal = "auto"
     absent_words: frozenset[str] = DEFAULT_ABSENT_WORDS
     times: TimeOptions = field(default_factory=TimeOptions)
+    device_names: bool = False
 
 
 @dataclass(slots=True)
@@ -48,6 +50,7 @@ class TableNotes:
     Attributes:
         encoding: The encoding of the text.
         delimiter: The sign between cells.
+        long: Whether the table has a row for each reading.
         decimal_comma: Whether the decimal sign is a comma.
         absent: The number of cells that have a word instead of a number.
         absent_example: One of them.
@@ -57,6 +60,7 @@ class TableNotes:
 
     encoding: str = "UTF-8"
     delimiter: str = ","
+    long: bool = True
     decimal_comma: bool = False
     absent: int = 0
     absent_example: str = ""
@@ -221,14 +225,14 @@ class _RowParser:
         self._header = header
         self._delimiter = delimiter
         self._notes = notes
-        self._long = _check_header(header, delimiter)
+        self._long = _check_header(header, delimiter, device_names=options.device_names)
         self._machine, self._time = header.index("machine_id"), header.index("timestamp")
         others = [(index, name) for index, name in enumerate(header) if index not in (self._machine, self._time)]
         self._sensors = [] if self._long else others
         self._sensor, self._value = (header.index("sensor"), header.index("value")) if self._long else (0, 0)
         self._numbers = _NumberReader(delimiter, options, notes)
         self._times = TimeReader(options.times)
-        notes.delimiter = delimiter
+        notes.delimiter, notes.long = delimiter, self._long
 
     def add_row(self, rows: Rows, row: int, cells: Sequence[str]) -> None:
         """Adds the readings of a row. Raises TableError."""
@@ -242,25 +246,20 @@ class _RowParser:
             raise TableError(row, "timestamp", str(error)) from None
         if self._times.repeated:
             self._notes.repeated, self._notes.repeated_example = self._times.repeated, self._times.example
-        if self._long:
-            sensor = cells[self._sensor].strip()
-            self._add_cell(rows, row, (machine_id, sensor, "value"), timestamp, cells[self._value])
-            return
-        for index, sensor in self._sensors:
-            if text := cells[index]:
-                self._add_cell(rows, row, (machine_id, sensor, sensor), timestamp, text)
-
-    def _add_cell(self, rows: Rows, row: int, names: tuple[str, str, str], timestamp: int, text: str) -> None:
-        """Adds a reading. names: The machine, the sensor and the column."""
-        machine_id, sensor, column = names
-        try:
-            value = self._numbers.read(text)
-        except ValueError as error:
-            raise TableError(row, column, str(error)) from None
-        if value is not None:
-            rows.add_reading(row, machine_id, sensor, timestamp, value)
-        elif self._long or text.strip():
-            self._notes.record_absent(row, machine_id, sensor, text.strip())
+        cells_of_sensors = [(self._value, cells[self._sensor].strip())] if self._long else self._sensors
+        read = self._numbers.read
+        for index, sensor in cells_of_sensors:
+            text = cells[index]
+            if not text and not self._long:
+                continue
+            try:
+                value = read(text)
+            except ValueError as error:
+                raise TableError(row, "value" if self._long else sensor, str(error)) from None
+            if value is not None:
+                rows.add_reading(row, machine_id, sensor, timestamp, value)
+            elif self._long or text.strip():
+                self._notes.record_absent(row, machine_id, sensor, text.strip())
 
     def _wrong_length(self, row: int, count: int) -> TableError:
         header = self._header
@@ -315,7 +314,7 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _check_header(header: Sequence[str], delimiter: str) -> bool:
+def _check_header(header: Sequence[str], delimiter: str, *, device_names: bool) -> bool:
     """Returns True for a long table and False for a wide one. Raises TableError if it is neither."""
     if len(header) > _MAX_COLUMNS:
         raise TableError(1, "", f"has {len(header)} columns; at most {_MAX_COLUMNS} are allowed")
@@ -335,7 +334,7 @@ def _check_header(header: Sequence[str], delimiter: str) -> bool:
     if not sensors:
         raise TableError(1, "", "has no sensor besides machine_id and timestamp")
     for name in sensors:
-        if problem := sensor_problem(name):
+        if not device_names and (problem := sensor_problem(name)):
             raise TableError(1, name, problem)
         if header.count(name) > 1:
             raise TableError(1, name, "is in the header twice")

@@ -51,13 +51,21 @@ class TableText:
     Windows-1252 if a byte is not UTF-8 and everything before was ASCII.
 
     Args:
-        content: The bytes, which may be compressed with gzip.
+        content: The bytes.
         encoding: The declared encoding; None to recognise it.
         max_bytes: The greatest size of the decompressed content; None for no limit.
+        decompress: Whether content that is compressed with gzip is decompressed.
     """
 
-    def __init__(self, content: io.BufferedReader, encoding: str | None = None, max_bytes: int | None = None) -> None:
-        self.compressed = content.peek(2)[:2] == _GZIP
+    def __init__(
+        self,
+        content: io.BufferedReader,
+        encoding: str | None = None,
+        max_bytes: int | None = None,
+        *,
+        decompress: bool = True,
+    ) -> None:
+        self.compressed = decompress and content.peek(2)[:2] == _GZIP
         self._source = content
         self._content: BinaryIO = cast(BinaryIO, gzip.GzipFile(fileobj=content)) if self.compressed else content
         self._max_bytes = max_bytes

@@ -11,8 +11,6 @@ import numpy as np
 
 from aurum.readings.batch import MAX_AHEAD_US, Series, machine_id_problem, now_us, sensor_problem
 from aurum.readings.table_text import TextError
-from aurum.readings.times import parse_timestamp as parse_timestamp
-from aurum.readings.times import timestamp_from_number as timestamp_from_number
 from aurum.runtime.time_units import HOUR_US
 
 _ABSENT = frozenset({"", "na", "nan", "null", "none"})
@@ -49,7 +47,7 @@ class Rows:
         timestamps: The times in µs since the epoch.
         values: The values.
         rows: The numbers of the rows.
-        silent: Machines and sensors that `to_series` left out, because none of their values is a number.
+        silent: The number of readings of each machine and sensor that `to_series` left out, because none is a number.
     """
 
     machine_ids: list[str] = field(default_factory=list)
@@ -57,7 +55,7 @@ class Rows:
     timestamps: MutableSequence[int] = field(default_factory=lambda: array("q"))
     values: MutableSequence[float] = field(default_factory=lambda: array("d"))
     rows: MutableSequence[int] = field(default_factory=lambda: array("q"))
-    silent: list[tuple[str, str]] = field(default_factory=list)
+    silent: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def add_reading(self, row: int, machine_id: str, sensor: str, timestamp_us: int, value: float) -> None:
         """Adds a reading that was read from row number `row`."""
@@ -71,7 +69,9 @@ class Rows:
         return len(self.values)
 
 
-def to_series(rows: Rows, now: int | None = None, *, value_column: str = "value") -> list[Series]:
+def to_series(
+    rows: Rows, now: int | None = None, *, value_column: str = "value", device_names: bool = False
+) -> list[Series]:
     """Groups readings by machine and sensor. Those without any number are left out, and named in `rows.silent`.
 
     Args:
@@ -79,6 +79,7 @@ def to_series(rows: Rows, now: int | None = None, *, value_column: str = "value"
         now: The time in µs since the epoch; by default the clock's.
         value_column: The name of the value column in errors. It is empty if each sensor has its own column (wide
             table).
+        device_names: Whether machines and sensors have any names, which are mapped later.
 
     Raises:
         TableError: Names the first row that breaks a rule of batches.
@@ -89,9 +90,9 @@ def to_series(rows: Rows, now: int | None = None, *, value_column: str = "value"
         group = groups.get(key)
         if group is None:
             machine_id, sensor = key
-            if problem := machine_id_problem(machine_id):
+            if problem := None if device_names else machine_id_problem(machine_id):
                 raise TableError(rows.rows[index], "machine_id", problem)
-            if problem := sensor_problem(sensor):
+            if problem := None if device_names else sensor_problem(sensor):
                 raise TableError(rows.rows[index], "sensor", problem)
             group = groups[key] = []
         group.append(index)
@@ -111,7 +112,7 @@ def to_series(rows: Rows, now: int | None = None, *, value_column: str = "value"
     for (machine_id, sensor), indices in groups.items():
         part = values[indices]
         if np.isnan(part).all():
-            rows.silent.append((machine_id, sensor))
+            rows.silent[machine_id, sensor] = len(indices)
             continue
         series.append(Series(machine_id, sensor, timestamps[indices], part))
     return series

@@ -13,7 +13,7 @@ from functools import cached_property
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EXCEL_EPOCH = datetime(1899, 12, 30)  # noqa: DTZ001 - a spreadsheet's times are local
+_EXCEL_EPOCH = datetime(1899, 12, 30)
 _EXCEL_DAYS = 2_958_466  # from 1900 to 9999
 _MIN_SECONDS = 1e8  # in March 1973; smaller numbers in tables are serial dates, yyyymmdd or counters
 _MIN_MILLISECONDS, _MIN_MICROSECONDS, _MIN_NANOSECONDS = 1e11, 1e14, 1e17
@@ -77,7 +77,9 @@ class TimeOptions:
         try:
             return ZoneInfo(self.zone)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise TimeOptionsError(f"{self.zone!r} is not a time zone; use an IANA name such as Europe/Berlin") from error
+            raise TimeOptionsError(
+                f"{self.zone!r} is not a time zone; use an IANA name such as Europe/Berlin"
+            ) from error
 
 
 class TimeReader:
@@ -191,7 +193,7 @@ def plant_time_from_number(number: float, text: str | None = None) -> int:
             tells what it may be.
     """
     shown = text or repr(number)
-    if math.isfinite(number) and 0 <= number < _MIN_SECONDS or _COMPACT.fullmatch(shown) and len(shown) > 10:
+    if (math.isfinite(number) and 0 <= number < _MIN_SECONDS) or (_COMPACT.fullmatch(shown) and len(shown) > 10):
         raise _unclear_number(number, shown)
     return timestamp_from_number(number)
 
@@ -302,7 +304,7 @@ def _parse_excel(text: str) -> datetime:
 
 def _parse_pattern(text: str, pattern: str) -> datetime:
     try:
-        return datetime.strptime(text, pattern)  # noqa: DTZ007 - the zone is declared, or part of the pattern
+        return datetime.strptime(text, pattern)
     except ValueError:
         raise ValueError(f"{text[:_MAX_SHOWN]!r} does not match the declared format of times, {pattern!r}") from None
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from aurum.edge.inputs.common.number_text import DEFAULT_ABSENT_WORDS, fold_words
 from aurum.edge.inputs.common.units import UnitError, conversion
 from aurum.readings.batch import machine_id_problem, sensor_problem
 from aurum.readings.csv_table import TableOptions
@@ -75,7 +76,17 @@ class _InputOptions(_Model):
         "device",
         description="Time of a reading: the device's, that less the estimated skew of its clock, or the arrival.",
     )
+    absent_words: tuple[str, ...] = Field(
+        (),
+        max_length=1000,
+        description="Texts in place of an absent value, in addition to the usual ones such as Bad Input and #N/A.",
+    )
     flush: float = Field(0.05, gt=0, le=10, description="Maximum seconds for which readings are gathered into a batch.")
+
+    @cached_property
+    def all_absent_words(self) -> frozenset[str]:
+        """All texts in place of an absent value, as `parse_number` takes them."""
+        return DEFAULT_ABSENT_WORDS | fold_words(self.absent_words)
 
 
 class Tls(_Model):
@@ -365,7 +376,11 @@ class FilesInput(_InputOptions):
     def table_options(self) -> TableOptions:
         """How the tables are written."""
         return TableOptions(
-            self.delimiter, self.decimal, self.all_absent_words, TimeOptions(self.time_format, self.timezone)
+            self.delimiter,
+            self.decimal,
+            self.all_absent_words,
+            TimeOptions(self.time_format, self.timezone),
+            device_names=True,
         )
 
     @property

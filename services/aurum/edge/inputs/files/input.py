@@ -83,24 +83,28 @@ class Files:
     async def _store(self, path: Path) -> None:
         """Stores a file and puts it away, unless it changes meanwhile; then it is read again later."""
         again = self._folder.was_put_away(path)
-        version = self._folder.version(path)
+        version = await self._run_on_thread(lambda: self._folder.version(path))
         if version is None:
             return
+        problem, readings = None, 0
         try:
             checked = await self._run_on_thread(lambda: self._check(path, version))
-            readings = await self._write(path, checked.digest) if self._is_unchanged(path, version) else None
+            if await self._is_unchanged(path, version):
+                readings = await self._write(path, checked.digest)
         except TableError as error:
-            if self._is_unchanged(path, version):
-                await self._refuse(path, version, str(error))
-                return
-            readings = None
+            problem = str(error)
         except OSError as error:
             logger.warning(
                 "%s: %s cannot be read and is tried again: %s", self._options.name, path.name, error.strerror
             )
             return
-        if readings is None or not self._is_unchanged(path, version):
-            self._builder.refusals.correct(Reason.INCOMPLETE, f"{path.name} changed while it was read; it is read again")
+        if not await self._is_unchanged(path, version):
+            self._builder.refusals.correct(
+                Reason.INCOMPLETE, f"{path.name} changed while it was read; it is read again"
+            )
+            return
+        if problem is not None:
+            await self._refuse(path, version, problem)
             return
         if again:
             example = f"{path.name} changed after it had been read; it was read again"
@@ -171,8 +175,8 @@ class Files:
             for key, series_parts in parts.items()
         ]
 
-    def _is_unchanged(self, path: Path, version: Version) -> bool:
-        return self._folder.version(path) == version
+    async def _is_unchanged(self, path: Path, version: Version) -> bool:
+        return await self._run_on_thread(lambda: self._folder.version(path)) == version
 
     def _check(self, path: Path, version: Version) -> _Checked:
         """Reads a whole file. Raises TableError, OSError."""
@@ -192,7 +196,7 @@ class Files:
     def _read_blocks(self, path: Path, readings: int, notes: TableNotes) -> Iterator[list[Series]]:
         with open_table(path, self._options.encoding, _MAX_BYTES) as text:
             for rows in read_csv(text, readings, options=self._table, notes=notes):
-                series = to_series(rows)
+                series = to_series(rows, device_names=True)
                 notes.record_series(series)
                 for first in range(0, len(series), MAX_SERIES):
                     yield series[first : first + MAX_SERIES]

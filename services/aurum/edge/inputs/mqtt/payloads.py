@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from aurum.edge.inputs.common.configuration import PLACEHOLDER, Topic
-from aurum.readings.tables import parse_timestamp, parse_value, timestamp_from_number
+from aurum.readings.tables import parse_value
+from aurum.readings.times import parse_timestamp, timestamp_from_number
 
 _MAX_BYTES = 1_000_000  # of one message
 _MAX_VALUES = 10_000  # in one message

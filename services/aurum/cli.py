@@ -118,15 +118,38 @@ def edge(context: typer.Context) -> None:
 def edge_check(
     file: Annotated[Path, typer.Argument(help="A file of inputs (AURUM_EDGE_INPUTS).", dir_okay=False, exists=True)],
 ) -> None:
-    """Check a file of inputs and list the inputs in it."""
+    """Check a file of inputs and list the inputs in it. Refuses one that would lose or mix data by itself."""
     from aurum.edge.inputs.common.configuration import InputsError, load_inputs
+    from aurum.edge.inputs.common.loss_check import check_losses
 
     try:
-        inputs = load_inputs(file).inputs
+        content = load_inputs(file)
+        check_losses(file, content)
+        inputs = content.inputs
     except InputsError as error:
         _fail(str(error), 1)
     for each in inputs:
         typer.echo(f"{each.name}: {each.protocol} {each.summary}, {len(each.rules)} rules")
+
+
+@edge_app.command("status")
+def edge_status(
+    address: Annotated[
+        str | None, typer.Option(help="host:port of the gateway's admin server; that of this machine by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer of the gateway.")] = False,
+) -> None:
+    """Show what each input and device sends, and what was refused or corrected. Exit code 1 if an input is away."""
+    from aurum.commands import edge_status as status
+    from aurum.platform_settings import PlatformSettings
+    from aurum.runtime.settings import load_settings
+
+    try:
+        inputs = status.read_inputs(address or load_settings(PlatformSettings).admin_addresses["edge"])
+    except status.StatusError as error:
+        _fail(str(error), 2)
+    if not status.show(inputs, as_json=as_json):
+        raise typer.Exit(1)
 
 
 @edge_app.command("schema")

@@ -1,11 +1,12 @@
 """A batch builder over a spool in memory."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
+from datetime import datetime
 from typing import Any
 
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
-from aurum.edge.inputs.common.configuration import TagRule
+from aurum.edge.inputs.common.configuration import EARLIEST, TagRule
 from aurum.edge.inputs.common.tags import Tags
 from aurum.readings.batch import Batch
 from aurum.readings.transport.ingest_stream import Written
@@ -40,5 +41,13 @@ class MemorySpool:
         return readings
 
 
-def make_builder(spool: MemorySpool, *rules: TagRule, clock: Any = "device") -> BatchBuilder:
-    return BatchBuilder("test", "test-1", spool, Tags(rules), clock, SourceLimits(SenderSettings()))  # type: ignore[arg-type]
+def make_builder(
+    spool: MemorySpool,
+    *rules: TagRule,
+    clock: Any = "device",
+    machines: Mapping[str, str] | None = None,
+    earliest: datetime = EARLIEST,
+) -> BatchBuilder:
+    tags = Tags(rules, machines)
+    limits = SourceLimits(SenderSettings())
+    return BatchBuilder("test", "test-1", spool, tags, clock, limits, earliest=earliest)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from aurum.resilience.plain_yaml import Bounds, YamlError, at_line
 OTHER = "*"  # stands for machine types and sites that a file does not name
 _MOST = 10  # fields that an error names
 _LONGEST = 300  # characters of the description of one field
-_BOUNDS = Bounds(size=16 << 20, nodes=2_000_000)  # a gateway may list 100,000 registers
+BOUNDS = Bounds(size=16 << 20, nodes=2_000_000)  # a gateway may list 100,000 registers
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -28,11 +28,11 @@ def read_yaml(path: Path, shape: type[Document], refused: type[Exception]) -> Do
         refused: The file is invalid. The message names the file, the fields and their lines. No other error is raised.
     """
     try:
-        text = plain_yaml.read_text(path, _BOUNDS)
+        text = plain_yaml.read_text(path, BOUNDS)
     except YamlError as error:
         raise refused(f"{path} {error}") from error
     try:
-        return shape.model_validate(plain_yaml.load(text, _BOUNDS))
+        return shape.model_validate(plain_yaml.load(text, BOUNDS))
     except YamlError as error:
         raise refused(f"{path}: {error}") from error
     except ValidationError as error:
@@ -43,7 +43,7 @@ def read_yaml(path: Path, shape: type[Document], refused: type[Exception]) -> Do
             for loc, message in errors
             if not any(len(o) > len(loc) and o[: len(loc)] == loc for o, _ in errors)
         ][:_MOST]
-        lines = plain_yaml.lines_of(text, [loc for loc, _ in inner], _BOUNDS)
+        lines = plain_yaml.lines_of(text, [loc for loc, _ in inner], BOUNDS)
         wrong = [
             f"{'.'.join(map(str, loc)) or 'top'}: {message[:_LONGEST]}{at_line(line)}"
             for (loc, message), line in zip(inner, lines, strict=True)

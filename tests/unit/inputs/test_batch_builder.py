@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from aurum.edge.inputs.common.ack_tracker import AckTracker
 from aurum.edge.inputs.common.configuration import TagRule
 from aurum.edge.inputs.common.device_stats import DeviceState
+from aurum.edge.inputs.common.refusals import Reason
+from aurum.edge.inputs.common.tags import Tags
 from aurum.edge.inputs.common.units import UnitError, conversion
-from aurum.readings.batch import now_us
+from aurum.readings.batch import Series, now_us
 from aurum.readings.transport.ingest_stream import Written
 from aurum.runtime.errors import ResourceExhaustedError
 from tests.support.batch_builder import MemorySpool, make_builder
@@ -46,13 +49,151 @@ async def test_first_matching_rule_transforms_the_sensor() -> None:
     at = now_us()
     for machine, sensor, value in (("oven-1", "t_1", 212.0), ("pump-1", "t_1", 500.0), ("pump-1", "debug_x", 1.0)):
         gathered.add_value(machine, machine, sensor, at, value)
-    gathered.add_value("pump-1", "no machine!", "x", at, 1.0)
     await gathered.commit()
     assert spool.readings() == {
         ("oven-1", "temperature_c"): [(at, pytest.approx(100.0))],
         ("pump-1", "temperature_raw"): [(at, pytest.approx(46.0))],
     }
-    assert "is not a machine id" in (gathered.tags.tag_for("no machine!", "x").problem or "")
+
+
+async def test_unusable_names_are_refused_with_the_name() -> None:
+    spool = MemorySpool()
+    gathered = make_builder(spool)
+    long = "Ö" * 40
+    gathered.add_value("pump-1", "pump-1", long, None, 1.0)
+    gathered.add_value("pump-1", "", "x", None, 1.0)
+    gathered.add_values(
+        "pump-1",
+        np.array([gathered.tags.tag_for("pump-1", long).index] * 3, np.int32),
+        np.zeros(3, np.int64),
+        np.ones(3),
+        np.ones(3, bool),
+    )
+    assert await gathered.commit() is None
+    tally = gathered.refusals.refused[Reason.INVALID_NAME]
+    assert tally.count == 5
+    assert long in tally.example
+    assert "becomes" in gathered.tags.unusable["pump-1", long]
+    assert "has no name" in gathered.tags.unusable["", "x"]
+
+
+async def test_two_tags_are_never_stored_as_one_sensor() -> None:
+    spool = MemorySpool()
+    gathered = make_builder(spool, TagRule(sensor="t_*", becomes="temperature"))
+    for name in ("t_1", "t_2", "t_1"):
+        gathered.add_value("m", "m", name, None, float(name[-1]))
+    await gathered.commit()
+    assert [value for _, value in spool.readings()["m", "temperature"]] == [1.0, 1.0]
+    assert gathered.refusals.refused[Reason.INVALID_NAME].count == 1
+    assert "m t_2 would be stored as m temperature, as m t_1 is" in gathered.tags.unusable["m", "t_2"]
+
+
+async def test_machines_are_renamed_by_rules_and_by_the_map() -> None:
+    spool = MemorySpool()
+    rules = (TagRule(sensor="Pump*", machine="Cell [4]", machine_becomes="pump-4", becomes="speed"),)
+    gathered = make_builder(spool, *rules, machines={"Cell [4]": "cell-4"})
+    for machine, sensor in (("Cell [4]", "Pump speed"), ("Cell [4]", "temp"), ("Line 1", "temp")):
+        gathered.add_value("d", machine, sensor, None, 1.0)
+    await gathered.commit()
+    assert set(spool.readings()) == {("pump-4", "speed"), ("cell-4", "temp"), ("Line_x0020_1", "temp")}
+    assert [(tag.machine, tag.machine_id) for tag in gathered.tags.renamed] == [("Line 1", "Line_x0020_1")]
+
+
+LIMITS = (
+    TagRule(sensor="level", minimum=0, maximum=100, scale=0.1, absent=(-32768,)),
+    TagRule(sensor="flow", absent=(-9999.9, 65535)),
+)
+LIMITED = [
+    ("level", 500.0, None),
+    ("level", 1001.0, Reason.OUT_OF_RANGE),
+    ("level", -1.0, Reason.OUT_OF_RANGE),
+    ("level", -32768.0, Reason.ABSENT),
+    ("flow", -32768.0, None),
+    ("flow", 65535.0, Reason.ABSENT),
+    ("flow", float(np.float32(-9999.9)), Reason.ABSENT),
+    ("flow", math.nan, Reason.ABSENT),
+    ("other", math.inf, Reason.NOT_A_NUMBER),
+    ("other", 65535.0, None),
+]
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_absent_and_invalid_values_are_refused_by_reason(many: bool) -> None:
+    spool = MemorySpool()
+    gathered = make_builder(spool, *LIMITS)
+    if many:
+        indices = np.array([gathered.tags.tag_for("m", sensor).index for sensor, _, _ in LIMITED], np.int32)
+        values = np.array([value for _, value, _ in LIMITED])
+        gathered.add_values("d", indices, np.zeros(len(values), np.int64), values, np.ones(len(values), bool))
+    else:
+        for sensor, value, _ in LIMITED:
+            gathered.add_value("d", "m", sensor, None, value)
+    gathered.add_value("d", "m", "level", None, 1.0, good=False)
+    await gathered.commit()
+    stored = {sensor: [value for _, value in found] for (_, sensor), found in spool.readings().items()}
+    assert stored == {"level": [50.0], "flow": [-32768.0], "other": [65535.0]}
+    counts = {reason: tally.count for reason, tally in gathered.refusals.refused.items()}
+    expected = {reason: sum(each is reason for _, _, each in LIMITED) for _, _, reason in LIMITED if reason}
+    assert counts == {**expected, Reason.BAD_QUALITY: 1}
+    state = gathered.devices.state_for("d")
+    assert {reason: tally.count for reason, tally in state.refused.items()} == counts
+    assert state.accepted == 3
+    assert gathered.refusals.refused[Reason.ABSENT].example == "m flow: nan"
+    assert gathered.refusals.refused[Reason.OUT_OF_RANGE].example == "m level: -0.1 is not from 0 to 100"
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_clocks_that_were_never_set_are_retimed(many: bool) -> None:
+    spool = MemorySpool()
+    gathered = make_builder(spool)
+    now = now_us()
+    times = [24_000_000, 946_684_800_000_000, 978_307_200_000_000, now - 5_000_000]
+    if many:
+        indices = np.full(4, gathered.tags.tag_for("m", "x").index, np.int32)
+        gathered.add_values("d", indices, np.array(times), np.arange(4.0), np.ones(4, bool))
+    else:
+        for number, at in enumerate(times):
+            gathered.add_value("d", "m", "x", at, float(number))
+    await gathered.commit()
+    found = {value: at for at, value in spool.readings()["m", "x"]}
+    assert found.pop(3.0) == now - 5_000_000
+    assert all(abs(at - now) < 2_000_000 for at in found.values())
+    tally = gathered.refusals.corrected[Reason.WRONG_TIME]
+    assert (tally.count, tally.example) == (3, "m x: 2001-01-01T00:00:00+00:00")
+    assert gathered.devices.state_for("d").corrected[Reason.WRONG_TIME].count == 3
+
+
+async def test_a_plant_may_declare_its_own_earliest_time() -> None:
+    spool = MemorySpool()
+    gathered = make_builder(spool, earliest=datetime(2020, 1, 1, tzinfo=UTC))
+    gathered.add_value("d", "m", "x", 1_500_000_000_000_000, 1.0)
+    gathered.add_value("d", "m", "y", 1_600_000_000_000_000, 1.0)
+    await gathered.commit()
+    assert abs(spool.readings()["m", "x"][0][0] - now_us()) < 2_000_000
+    assert spool.readings()["m", "y"][0][0] == 1_600_000_000_000_000
+
+
+def test_rate_of_a_device_follows_its_latest_values() -> None:
+    state, tags, start = DeviceState(), Tags(()), 10**15
+    for number in range(1, 301):
+        state.record_stored(start + number * 100_000, 1, tags.tag_for("m", "x"), start, 1.0)
+    assert state.rate(start + 30_100_000) == pytest.approx(10, rel=0.05)
+    assert state.rate(start + 330_000_000) < 0.5
+    assert state.accepted == 300
+
+
+async def test_columns_of_files_are_screened_like_single_values() -> None:
+    gathered = make_builder(MemorySpool(), *LIMITS)
+    tag = gathered.tags.tag_for("m", "level")
+    times = np.arange(4, dtype=np.int64)
+    series = gathered.convert_series("d", tag, Series("m", "level", times, np.array([500, math.nan, 2000, -32768])))
+    assert series is not None
+    assert (series.timestamps.tolist(), series.values.tolist()) == ([0], [50.0])
+    assert gathered.devices.state_for("d").accepted == 1
+    assert {reason: tally.count for reason, tally in gathered.refusals.refused.items()} == {
+        Reason.OUT_OF_RANGE: 1,
+        Reason.ABSENT: 1,
+    }
 
 
 async def test_deadband_drops_small_changes() -> None:
@@ -140,7 +281,7 @@ async def test_bulk_add_matches_single_adds(rows: list[tuple[int, int, float, bo
     )
     now = now_us()
     at = [0 if ahead == 0 else now - ahead * 1_000_000 for _, ahead, _, _ in rows]
-    names = [("m" if number < 5 else "no machine!", f"s{number}") for number, _, _, _ in rows]
+    names = [("m" if number < 5 else "m" * 129, f"s{number}") for number, _, _, _ in rows]
     one, all_ = MemorySpool(), MemorySpool()
     alone = make_builder(one, *rules, clock=clock)
     for (machine, sensor), moment, (_, _, value, good) in zip(names, at, rows, strict=True):

@@ -1,9 +1,9 @@
 """Runs the inputs of a gateway independently, so that one with an unreachable peer does not affect the others."""
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from aurum.edge.inputs.common.configuration import (
     SparkplugInput,
 )
 from aurum.edge.inputs.common.connection_status import ConnectionStatus
-from aurum.edge.inputs.common.device_stats import DeviceState
 from aurum.edge.inputs.common.input import Input
+from aurum.edge.inputs.common.loss_check import find_losses
+from aurum.edge.inputs.common.overview import MAX_SHOWN, describe_input
 from aurum.edge.inputs.common.reconnect import Reconnector
 from aurum.edge.inputs.common.redelivery_cache import RedeliveryCache
 from aurum.edge.inputs.common.tags import Tags
@@ -28,8 +29,9 @@ from aurum.edge.spool import Spool
 from aurum.runtime.service import Service
 from aurum.security.source_limits import SourceLimits
 
+logger = logging.getLogger(__name__)
+
 _GAUGE_INTERVAL = 1.0  # seconds
-_MAX_SHOWN = 10  # devices with the lowest quality shown for each input
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class _RunningInput:
 
     builder: BatchBuilder
     status: ConnectionStatus
+    losses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +51,9 @@ class InputSupervisor:
 
     def state(self) -> list[dict[str, Any]]:
         """Returns the state of each input for the admin server."""
+        shown = max(1, MAX_SHOWN // max(1, len(self.inputs)))
         return [
-            {
-                "name": name,
-                "problem": running.status.problem,
-                "sources": len(running.builder.devices),
-                "worst_quality": round(running.builder.devices.worst_quality, 4),
-                "clock_skew_seconds": round(running.builder.devices.largest_skew_seconds, 6),
-                "worst": [_describe_device(*entry) for entry in running.builder.devices.worst(_MAX_SHOWN)],
-            }
+            describe_input(name, running.builder, running.status.problem, running.losses, shown)
             for name, running in self.inputs.items()
         ]
 
@@ -77,27 +74,23 @@ def start_inputs(
     """Starts all inputs. Recoverable errors are retried with backoff; unexpected ones stop the service."""
     started_ms = time.time_ns() // 1_000_000
     inputs: dict[str, _RunningInput] = {}
-    for options in file.inputs:
+    losses = find_losses(file)
+    for place, problem in losses:
+        logger.warning("the inputs would lose data: %s: %s", ".".join(map(str, place)), problem)
+    for number, options in enumerate(file.inputs):
         source_id = f"{options.name}-{started_ms:x}"  # a new source, because sequences start again at 1
-        builder = BatchBuilder(options.name, source_id, spool, Tags(options.rules), options.clock, limits)
+        tags = Tags(options.rules, options.machines, options.name)
+        builder = BatchBuilder(options.name, source_id, spool, tags, options.clock, limits, earliest=options.earliest)
         status = ConnectionStatus(options.name)
         reconnector = Reconnector(service.name, options.name, service.policies, status)
-        inputs[options.name] = _RunningInput(builder, status)
+        own_losses = tuple(f"{'.'.join(map(str, place[2:]))}: {text}" for place, text in losses if place[1] == number)
+        inputs[options.name] = _RunningInput(builder, status, own_losses)
         service.spawn(
             _create_input(options, builder, reconnector, spool.folder / "inputs").run(), f"input:{options.name}"
         )
     supervisor = InputSupervisor(inputs)
     service.spawn(supervisor.update_gauges(), "input-gauges")
     return supervisor
-
-
-def _describe_device(device: str, state: DeviceState) -> dict[str, Any]:
-    return {
-        "source": device,
-        "quality": round(state.quality, 4),
-        "clock_skew_seconds": round(state.skew_us / 1e6, 6),
-        "seen": datetime.fromtimestamp(state.seen_us / 1e6, UTC).isoformat(timespec="milliseconds"),
-    }
 
 
 def _create_input(

@@ -1,9 +1,9 @@
 """Gathers the values of an input into batches, and puts these into the spool."""
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Iterator
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -11,10 +11,11 @@ import numpy.typing as npt
 from opentelemetry.trace import SpanKind
 
 from aurum.edge import metrics
+from aurum.edge.inputs.common.configuration import EARLIEST
 from aurum.edge.inputs.common.device_stats import DeviceState, DeviceStats
 from aurum.edge.inputs.common.redelivery_cache import Arrival
-from aurum.edge.inputs.common.refusals import Refusals
-from aurum.edge.inputs.common.tags import Indices, TagKind, Tags
+from aurum.edge.inputs.common.refusals import Reason, Refusals
+from aurum.edge.inputs.common.tags import Indices, Tag, TagKind, Tags
 from aurum.edge.inputs.common.throttled_log import ThrottledLog
 from aurum.edge.spool import Spool
 from aurum.readings.batch import MAX_AHEAD_US, MAX_READINGS, MAX_SERIES, Batch, Series, Timestamps, Values, now_us
@@ -41,7 +42,17 @@ class BatchBuilder:
         max_readings: The greatest number of readings in a batch.
     """
 
-    def __init__(self, name: str, source_id: str, spool: Spool, tags: Tags, clock: Clock, limits: SourceLimits) -> None:
+    def __init__(
+        self,
+        name: str,
+        source_id: str,
+        spool: Spool,
+        tags: Tags,
+        clock: Clock,
+        limits: SourceLimits,
+        *,
+        earliest: datetime = EARLIEST,
+    ) -> None:
         """Creates a builder.
 
         Args:
@@ -51,15 +62,17 @@ class BatchBuilder:
             tags: The rules for names and units.
             clock: Whether a reading gets the device's time, that less the clock skew, or its time of arrival.
             limits: The limits on sources.
+            earliest: The earliest time that a device can mean.
         """
         self.devices = DeviceStats()
         self.tags = tags
-        self.refusals = Refusals(name)
+        self.refusals = Refusals(name, devices=self.devices.state_for)
         self._source_id = source_id
         self._sequence = 0
         self._spool = spool
         self._clock = clock
         self._limits = limits
+        self._earliest_us = int(earliest.timestamp() * 1_000_000)
         self._name = name
         self.max_readings = min(_MAX_READINGS, spool.max_bytes // _SPOOL_BYTES_PER_READING)
         self._throttled_log = ThrottledLog(name)
@@ -109,23 +122,24 @@ class BatchBuilder:
             self._results["unwanted"].inc()
             return
         arrived = now_us() if arrival is None else arrival.at_us
-        value = tag.factor * value + tag.offset
-        good = good and math.isfinite(value)
+        converted = tag.factor * value + tag.offset
+        stored = good and tag.is_usable(value, converted)
         state = self.devices.state_for(device)
-        state.record_value(arrived, at_us, good=good)
-        if not good:
-            self._results["bad"].inc()
+        state.record_value(arrived, at_us, good=stored)
+        if not stored:
+            self._refuse(device, "bad", *tag.refusal(value, good=good))
             return
         if tag.kind is TagKind.INVALID:
-            self._results["invalid"].inc()
+            self._refuse(device, "invalid", Reason.INVALID_NAME, tag.problem or str(tag))
             return
-        at = self._timestamp(arrived, at_us, self._skew_us(state, arrival))
-        if tag.kind is TagKind.BANDED and not tag.passes(at, value):
+        at = self._timestamp(device, tag, arrived, at_us, self._skew_us(state, arrival))
+        if tag.kind is TagKind.BANDED and not tag.passes(at, converted):
             self._results["unchanged"].inc()
             return
+        state.record_stored(arrived, 1, tag, at, converted)
         self._indices.append(tag.index)
         self._times.append(at)
-        self._values.append(value)
+        self._values.append(converted)
 
     def add_values(self, device: str, indices: Indices, at_us: Timestamps, values: Values, good: Flags) -> None:
         """Adds many values of one device. The arrays have the same length.
@@ -140,17 +154,17 @@ class BatchBuilder:
         kinds = self.tags.kinds[indices]
         wanted = kinds != TagKind.DROPPED
         with np.errstate(over="ignore", invalid="ignore"):
-            values = self.tags.factors[indices] * values + self.tags.offsets[indices]
-        good = good & np.isfinite(values)
-        stored = wanted & good & (kinds != TagKind.INVALID)
+            converted = self.tags.factors[indices] * values + self.tags.offsets[indices]
+        usable = good & self.tags.usable(indices, values, converted)
+        stored = wanted & usable & (kinds != TagKind.INVALID)
         self._count("unwanted", ~wanted)
-        self._count("bad", wanted & ~good)
-        self._count("invalid", wanted & good & (kinds == TagKind.INVALID))
+        if not stored.all():
+            self._refuse_many(device, indices, values, good, wanted & ~usable, wanted & usable & ~stored)
         arrived = now_us()
         state = self.devices.state_for(device)
-        state.record_values(arrived, at_us[wanted], good[wanted])
-        indices, at_us, values = indices[stored], at_us[stored], values[stored]
-        times = self._timestamps(arrived + _occurrences(indices), at_us, state.skew_us)
+        state.record_values(arrived, at_us[wanted], usable[wanted])
+        indices, at_us, values = indices[stored], at_us[stored], converted[stored]
+        times = self._timestamps(device, indices, arrived + _occurrences(indices), at_us, state.skew_us)
         (banded,) = np.nonzero(kinds[stored] == TagKind.BANDED)
         if len(banded):
             passing = np.ones(len(values), bool)
@@ -161,11 +175,40 @@ class BatchBuilder:
             self._count("unchanged", ~passing)
             indices, times, values = indices[passing], times[passing], values[passing]
         if len(values):
+            last = self.tags.tag_at(indices[-1])
+            state.record_stored(arrived, len(values), last, int(times[-1]), float(values[-1]))
             self._blocks.append((indices, times, values))
 
     def count_bad_values(self, count: int) -> None:
         """Counts values that cannot be stored after their conversion as bad."""
         self._results["bad"].inc(count)
+
+    def convert_series(self, device: str, tag: Tag, series: Series) -> Series | None:
+        """Converts the values of one tag, to be stored by `put`. Counts and logs those that cannot be stored.
+
+        Args:
+            device: The device.
+            tag: The tag.
+            series: Its values; NaN where there is none, which is not counted.
+
+        Returns:
+            The values that can be stored, in the stored unit; None if there are none.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            converted = tag.factor * series.values + tag.offset
+        indices = np.full(len(converted), tag.index, np.int32)
+        present = ~np.isnan(series.values)
+        usable = present & self.tags.usable(indices, series.values, converted)
+        stored = usable if tag.kind is not TagKind.INVALID else np.zeros(len(usable), bool)
+        if not stored.all():
+            self._refuse_many(device, indices, series.values, present, present & ~usable, usable & ~stored)
+        times, values = series.timestamps[stored], converted[stored]
+        if not len(values):
+            return None
+        state, now = self.devices.state_for(device), now_us()
+        state.record_values(now, np.zeros(len(present), np.int64), stored[present])
+        state.record_stored(now, len(values), tag, int(times[-1]), float(values[-1]))
+        return Series(tag.machine_id, tag.sensor, times, values)
 
     async def commit(self) -> Awaitable[Any] | None:
         """Puts the gathered values into the spool, and waits while the spool is full.
@@ -216,6 +259,42 @@ class BatchBuilder:
             self._results["accepted"].inc(written.accepted)
             return written
 
+    def _refuse(self, device: str, result: str, reason: Reason, example: str, count: int = 1) -> None:
+        self._results[result].inc(count)
+        self.refusals.refuse(reason, example, count, device=device)
+
+    def _refuse_many(
+        self, device: str, indices: Indices, values: Values, good: Flags, bad: Flags, unnamed: Flags
+    ) -> None:
+        """Counts and logs values that are not stored.
+
+        Args:
+            device: The device.
+            indices: The tags of all values.
+            values: All values of the device.
+            good: Whether the device marks each value as good.
+            bad: Which values are not good, or cannot be stored.
+            unnamed: Which ones have an unusable name.
+        """
+        absent = np.isnan(values) | self.tags.are_absent(indices, values)
+        told = bad & good & ~absent
+        for reason, which in (
+            (Reason.BAD_QUALITY, bad & ~good),
+            (Reason.ABSENT, bad & good & absent),
+            (Reason.NOT_A_NUMBER, told & np.isinf(values)),
+            (Reason.OUT_OF_RANGE, told & ~np.isinf(values)),
+            (Reason.INVALID_NAME, unnamed),
+        ):
+            if not which.any():
+                continue
+            last = int(np.flatnonzero(which)[-1])
+            tag, count = self.tags.tag_at(indices[last]), int(np.count_nonzero(which))
+            if reason is Reason.INVALID_NAME:
+                self._refuse(device, "invalid", reason, tag.problem or str(tag), count)
+            else:
+                example = tag.refusal(float(values[last]), good=bool(good[last]))[1]
+                self._refuse(device, "bad", reason, example, count)
+
     def _count(self, result: str, which: Flags) -> None:
         if count := np.count_nonzero(which):
             self._results[result].inc(int(count))
@@ -241,45 +320,51 @@ class BatchBuilder:
         order = np.argsort(indices, kind="stable")
         indices, times, values = indices[order], times[order], values[order]
         starts = np.flatnonzero(np.diff(indices, prepend=-1)).tolist()
-        slices_by_series: dict[tuple[str, str], list[slice]] = {}
         for start, end in zip(starts, [*starts[1:], len(values)], strict=True):
             tag = self.tags.tag_at(indices[start])
-            slices_by_series.setdefault((tag.machine_id, tag.sensor), []).append(slice(start, end))
-        for (machine_id, sensor), parts in slices_by_series.items():
-            if len(parts) == 1:
-                yield Series(machine_id, sensor, times[parts[0]], values[parts[0]])
-            else:  # several device names that the rules map to one sensor
-                yield Series(
-                    machine_id,
-                    sensor,
-                    np.concatenate([times[part] for part in parts]),
-                    np.concatenate([values[part] for part in parts]),
-                )
+            yield Series(tag.machine_id, tag.sensor, times[start:end], values[start:end])
 
     def _skew_us(self, state: DeviceState, arrival: Arrival | None) -> float:
         recorded = arrival.skew_us if arrival is not None else None
         return state.skew_us if recorded is None else recorded
 
-    def _timestamp(self, arrived: int, at_us: int | None, skew_us: float) -> int:
+    def _timestamp(self, device: str, tag: Tag, arrived: int, at_us: int | None, skew_us: float) -> int:
         if at_us is None or self._clock == "arrival":
             return arrived
         if self._clock == "corrected":
             at_us -= int(skew_us)
-        if at_us > arrived + MAX_AHEAD_US - _CLOCK_MARGIN_US or at_us < 0:
-            self._results["retimed"].inc()  # ingestion would refuse the whole batch otherwise
-            return arrived
-        return at_us
+        # Ingestion would refuse the whole batch for a time that is too far ahead
+        if self._earliest_us <= at_us <= arrived + MAX_AHEAD_US - _CLOCK_MARGIN_US:
+            return at_us
+        self._count_retimed(device, tag, at_us)
+        return arrived
 
-    def _timestamps(self, arrived: Timestamps, at_us: Timestamps, skew_us: float) -> Timestamps:
+    def _timestamps(
+        self, device: str, indices: Indices, arrived: Timestamps, at_us: Timestamps, skew_us: float
+    ) -> Timestamps:
         """Returns what `_timestamp` returns for each value."""
         has_time = at_us != 0
         if self._clock == "arrival":
             has_time = np.zeros(len(at_us), bool)
         elif self._clock == "corrected":
             at_us = at_us - int(skew_us)
-        wrong = has_time & ((at_us > arrived + MAX_AHEAD_US - _CLOCK_MARGIN_US) | (at_us < 0))
-        self._count("retimed", wrong)
+        wrong = has_time & ((at_us > arrived + MAX_AHEAD_US - _CLOCK_MARGIN_US) | (at_us < self._earliest_us))
+        if count := int(np.count_nonzero(wrong)):
+            last = int(np.flatnonzero(wrong)[-1])
+            self._count_retimed(device, self.tags.tag_at(indices[last]), int(at_us[last]), count)
         return np.where(has_time & ~wrong, at_us, arrived)
+
+    def _count_retimed(self, device: str, tag: Tag, at_us: int, count: int = 1) -> None:
+        self._results["retimed"].inc(count)
+        self.refusals.correct(Reason.WRONG_TIME, f"{tag}: {shown_time(at_us)}", count, device=device)
+
+
+def shown_time(at_us: int) -> str:
+    """Returns a time in µs since the epoch as text, also one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{at_us} µs since 1970"
 
 
 def _occurrences(indices: Indices) -> Timestamps:

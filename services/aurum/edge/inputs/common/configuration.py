@@ -4,6 +4,7 @@
 """
 
 import re
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +21,8 @@ from aurum.runtime.yaml_file import read_yaml
 
 _MAX_INPUTS = 100
 _MAX_RULES = 10_000
+EARLIEST = datetime(2002, 1, 1, tzinfo=UTC)
+"""Clocks that were never set begin in 1970, 1980 or 2000, and may run for some time before they are noticed."""
 PLACEHOLDER = re.compile(r"{(\w+)}")
 _SECURITY_POLICIES = Literal["Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"]
 
@@ -39,14 +42,22 @@ class TagRule(_Model):
         "*", min_length=1, max_length=200, description="Pattern of sensor names of the device, such as temp_*."
     )
     machine: str = Field(
-        "*", min_length=1, max_length=200, description="Pattern of machine ids to which the rule applies."
+        "*", min_length=1, max_length=200, description="Pattern of the device's names of machines, such as oven-*."
     )
     becomes: str | None = Field(None, description="Stored name of the sensor; the name of the device if absent.")
+    machine_becomes: str | None = Field(None, description="Machine id; the name of the device if absent.")
     drop: bool = Field(False, description="Whether the readings are discarded.")
     unit: str | None = Field(None, description="Unit of the device, such as degF.")
     to: str | None = Field(None, description="Stored unit, such as degC.")
     scale: float = Field(1.0, description="Factor that is applied before the unit conversion.")
     offset: float = Field(0.0, description="Offset that is added after the factor.")
+    minimum: float | None = Field(None, description="Lowest valid value in the stored unit; lower ones are refused.")
+    maximum: float | None = Field(None, description="Greatest valid value in the stored unit.")
+    absent: tuple[float, ...] = Field(
+        (),
+        max_length=20,
+        description="Numbers that the device sends in place of an absent value, before scale, such as -32768.",
+    )
     deadband: float = Field(0.0, ge=0, description="Change in the stored unit up to which a value is left out.")
     deadband_seconds: float = Field(60.0, gt=0, description="Seconds after which an unchanged value is stored anyway.")
 
@@ -56,6 +67,29 @@ class TagRule(_Model):
         if name is not None and (problem := sensor_problem(name)):
             raise ValueError(problem)
         return name
+
+    @field_validator("machine_becomes")
+    @classmethod
+    def _check_machine_id(cls, name: str | None) -> str | None:
+        if name is not None and (problem := machine_id_problem(name)):
+            raise ValueError(problem)
+        return name
+
+    @field_validator("scale")
+    @classmethod
+    def _check_scale(cls, scale: float) -> float:
+        if scale == 0:
+            raise ValueError("must not be 0, because every value would be stored as the same number")
+        return scale
+
+    @model_validator(mode="after")
+    def _check_range(self) -> "TagRule":
+        if self.minimum is not None and self.maximum is not None:
+            if self.minimum >= self.maximum:
+                raise ValueError(f"minimum: {self.minimum:g} must be less than the maximum, {self.maximum:g}")
+            if self.deadband > self.maximum - self.minimum:
+                raise ValueError(f"deadband: {self.deadband:g} is wider than the valid range")
+        return self
 
     @model_validator(mode="after")
     def _check_units(self) -> "TagRule":
@@ -76,6 +110,14 @@ class _InputOptions(_Model):
         "device",
         description="Time of a reading: the device's, that less the estimated skew of its clock, or the arrival.",
     )
+    earliest: datetime = Field(
+        EARLIEST,
+        description="Earliest time that a device can mean. Readings before it get their time of arrival, because the "
+        "clock of the device was not set.",
+    )
+    machines: dict[str, str] = Field(
+        {}, max_length=_MAX_RULES, description="Machine ids by the names that the device uses."
+    )
     absent_words: tuple[str, ...] = Field(
         (),
         max_length=1000,
@@ -87,6 +129,22 @@ class _InputOptions(_Model):
     def all_absent_words(self) -> frozenset[str]:
         """All texts in place of an absent value, as `parse_number` takes them."""
         return DEFAULT_ABSENT_WORDS | fold_words(self.absent_words)
+
+    @field_validator("earliest")
+    @classmethod
+    def _check_earliest(cls, moment: datetime) -> datetime:
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        if moment > datetime.now(UTC):
+            raise ValueError("is in the future, so that no device could have a valid time")
+        return moment
+
+    @field_validator("machines")
+    @classmethod
+    def _check_machines(cls, machines: dict[str, str]) -> dict[str, str]:
+        for name, machine_id in machines.items():
+            if problem := machine_id_problem(machine_id):
+                raise ValueError(f"{name}: {problem}")
+        return machines
 
 
 class Tls(_Model):
@@ -386,7 +444,8 @@ class FilesInput(_InputOptions):
     @property
     def table_key(self) -> str:
         """How the tables are written, as text; empty if nothing is declared."""
-        declared = {"encoding", "delimiter", "decimal", "time_format", "timezone", "absent_words", "machines"}
+        declared = {"encoding", "delimiter", "decimal", "time_format", "timezone"}
+        declared |= {"absent_words", "machines", "earliest"}
         given = self.model_dump(include=declared, exclude_defaults=True, mode="json")
         return str(sorted(given.items())) if given else ""
 

@@ -1,17 +1,20 @@
-"""The state of each device behind an input: the quality of its values, and the skew of its clock."""
+"""The state of each device behind an input: its values with their quality and rate, and the skew of its clock."""
 
 import collections
 import heapq
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from aurum.edge.inputs.common.refusals import Reason, Tally
+from aurum.edge.inputs.common.tags import Tag
 from aurum.readings.batch import Timestamps
 
 _MAX_DEVICES = 10_000
 _WINDOW_US = 60_000_000  # window of the skew estimate
+_RATE_WINDOW_US = 10_000_000  # shortest period of a rate
 _WEIGHT = 0.01  # weight of one value in the quality
 
 
@@ -25,6 +28,10 @@ class DeviceState:
         lead_us: The largest lead of a time over its arrival, in the present window.
         lead_before_us: The same, in the previous window.
         window_began_us: When the present window began.
+        accepted: The number of its values that were stored.
+        refused: What was not stored, by reason.
+        corrected: What was stored after a correction, by reason.
+        last: The latest stored value: its tag, its time in µs since the epoch, and the value in the stored unit.
     """
 
     quality: float = 1.0
@@ -34,6 +41,13 @@ class DeviceState:
     lead_us: float = -math.inf
     lead_before_us: float = -math.inf
     window_began_us: int = 0
+    accepted: int = 0
+    refused: dict[Reason, Tally] = field(default_factory=dict)
+    corrected: dict[Reason, Tally] = field(default_factory=dict)
+    last: tuple[Tag, int, float] | None = None
+    _counted_at_us: int = 0  # when `accepted` was _counted
+    _counted: int = 0
+    _rate: float = 0.0  # in the window before
 
     def record_value(self, arrived_us: int, at_us: int | None, *, good: bool) -> None:
         """Records a value.
@@ -65,6 +79,34 @@ class DeviceState:
         if len(device_times):
             self._record_lead(arrived_us, int(device_times.max()) - arrived_us)
 
+    def record_stored(self, now_us: int, count: int, tag: Tag, at_us: int, value: float) -> None:
+        """Records stored values.
+
+        Args:
+            now_us: When they arrived, in µs since the epoch.
+            count: Their number.
+            tag: The tag of the last one.
+            at_us: Its time in µs since the epoch.
+            value: Its value in the stored unit.
+        """
+        if now_us - self._counted_at_us > _RATE_WINDOW_US:
+            self._rate = self._rate_at(now_us) if self._counted_at_us else 0.0
+            self._counted_at_us, self._counted = now_us, self.accepted
+        self.accepted += count
+        self.last = (tag, at_us, value)
+
+    def rate(self, now_us: int) -> float:
+        """Returns the number of stored values per second, over 10 to 20 s.
+
+        Args:
+            now_us: The time in µs since the epoch.
+        """
+        within = now_us - self._counted_at_us < _RATE_WINDOW_US
+        return self._rate if within and self._rate else self._rate_at(now_us)
+
+    def _rate_at(self, now_us: int) -> float:
+        return (self.accepted - self._counted) * 1e6 / max(now_us - self._counted_at_us, 1_000_000)
+
     def _record_lead(self, arrived_us: int, lead_us: float) -> None:
         if arrived_us - self.window_began_us > _WINDOW_US:
             self.lead_before_us, self.lead_us, self.window_began_us = self.lead_us, -math.inf, arrived_us
@@ -82,6 +124,7 @@ class DeviceStats:
 
     def __init__(self) -> None:
         self._devices: collections.OrderedDict[str, DeviceState] = collections.OrderedDict()
+        self._accepted_before = 0  # by devices that were forgotten
 
     def state_for(self, device: str) -> DeviceState:
         """Returns the state of a device. Creates it at the first call."""
@@ -89,7 +132,8 @@ class DeviceStats:
         if state is None:
             state = self._devices[device] = DeviceState()
             if len(self._devices) > _MAX_DEVICES:
-                self._devices.popitem(last=False)
+                _, forgotten = self._devices.popitem(last=False)
+                self._accepted_before += forgotten.accepted
         else:
             self._devices.move_to_end(device)
         return state
@@ -102,6 +146,15 @@ class DeviceStats:
         return heapq.nsmallest(
             max_devices, self._devices.items(), key=lambda entry: (entry[1].quality, -abs(entry[1].skew_us))
         )
+
+    @property
+    def accepted(self) -> int:
+        """The number of stored values."""
+        return self._accepted_before + sum(state.accepted for state in self._devices.values())
+
+    def rate(self, now_us: int) -> float:
+        """Returns the number of stored values of all devices per second, at a time in µs since the epoch."""
+        return sum(state.rate(now_us) for state in self._devices.values())
 
     @property
     def worst_quality(self) -> float:

@@ -1,9 +1,9 @@
 """Maps any name of a device to one that can be stored, and back.
 
 A character that is not allowed becomes `_xHHHH_` with its code point in at least four upper-case hexadecimal digits, as
-.NET, Excel and SharePoint write names: machine `Line 1` is stored as `Line_x0020_1`. A machine id cannot begin with `_`,
-so the first `_` is left out there: `Öfen` becomes `x00D6_fen`. A name that already contains such a sequence is escaped
-too, so that two names never become the same one. All other names that can be stored stay as they are.
+.NET, Excel and SharePoint write names: machine `Line 1` is stored as `Line_x0020_1`. A machine id cannot begin with
+`_`, so the first `_` is left out there: `Öfen` becomes `x00D6_fen`. A name that already contains such a sequence is
+escaped too, so that two names never become the same one. All other names that can be stored stay as they are.
 """
 
 import re

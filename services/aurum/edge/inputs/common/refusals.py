@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from aurum.edge import metrics
 from aurum.edge.inputs.common.throttled_log import ThrottledLog
@@ -58,40 +59,61 @@ class Tally:
     last_at: float = 0.0
 
 
+class Tallied(Protocol):
+    """A part of an input with its own tallies, by reason."""
+
+    refused: dict[Reason, Tally]
+    corrected: dict[Reason, Tally]
+
+
 class Refusals:
     """What one input refused or corrected. Each reason is logged at most once a minute.
 
     Args:
         name: The name of the input.
         clock: Seconds since the epoch.
+        devices: Returns the tallies of a device.
     """
 
-    def __init__(self, name: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        name: str,
+        clock: Callable[[], float] = time.time,
+        devices: Callable[[str], Tallied] | None = None,
+    ) -> None:
         self._name = name
         self._clock = clock
+        self._devices = devices
         self._logs = {reason: ThrottledLog(name) for reason in Reason}
         self.refused: dict[Reason, Tally] = {}
         self.corrected: dict[Reason, Tally] = {}
 
-    def refuse(self, reason: Reason, example: str, count: int = 1) -> None:
+    def refuse(self, reason: Reason, example: str, count: int = 1, *, device: str | None = None) -> None:
         """Counts and logs values that are not stored.
 
         Args:
             reason: Why they are not stored.
             example: Which one, and what it was, such as "press-3 temp: 'Bad Input'". It is cut at 200 characters.
             count: The number of values.
+            device: The device that sent them, if it is known.
         """
+        example = example[:_MAX_EXAMPLE]
         metrics.edge_input_refused_total.labels(self._name, reason).inc(count)
         self._record(self.refused, reason, example, count)
-        self._logs[reason].warn(f"{reason.replace('_', ' ')}, not stored: {example[:_MAX_EXAMPLE]}")
+        if device is not None and self._devices is not None:
+            self._record(self._devices(device).refused, reason, example, count)
+        self._logs[reason].warn(f"{reason.replace('_', ' ')}, not stored: {example}")
 
-    def correct(self, reason: Reason, example: str, count: int = 1) -> None:
+    def correct(self, reason: Reason, example: str, count: int = 1, *, device: str | None = None) -> None:
         """Counts and logs values that are stored after a correction. The arguments are those of `refuse`."""
+        example = example[:_MAX_EXAMPLE]
         metrics.edge_input_corrected_total.labels(self._name, reason).inc(count)
         self._record(self.corrected, reason, example, count)
-        self._logs[reason].warn(f"{reason.replace('_', ' ')}, corrected: {example[:_MAX_EXAMPLE]}")
+        if device is not None and self._devices is not None:
+            self._record(self._devices(device).corrected, reason, example, count)
+        self._logs[reason].warn(f"{reason.replace('_', ' ')}, corrected: {example}")
 
     def _record(self, tallies: dict[Reason, Tally], reason: Reason, example: str, count: int) -> None:
         tally = tallies.setdefault(reason, Tally())
         tally.count += count
-        tally.example, tally.last_at = example[:_MAX_EXAMPLE], self._clock()
+        tally.example, tally.last_at = example, self._clock()

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from aurum.edge import metrics
-from aurum.edge.inputs.common.batch_builder import BatchBuilder
+from aurum.edge.inputs.common.batch_builder import BatchBuilder, shown_time
 from aurum.edge.inputs.common.configuration import FilesInput
 from aurum.edge.inputs.common.connection_status import ConnectionStatus
 from aurum.edge.inputs.common.refusals import Reason
@@ -59,6 +59,7 @@ class Files:
         self._options = options
         self._block = min(_BLOCK_READINGS, builder.max_readings)
         self._table = options.table_options
+        self._earliest_us = int(options.earliest.timestamp() * 1_000_000)
         self._key = f"{self._block} {[rule.model_dump_json() for rule in options.rules]}{options.table_key}"
         self._folder = DropFolder(options.folder, options.pattern, options.settled, options.keep)
         self._thread = ThreadPoolExecutor(1, f"files-{options.name}")
@@ -149,31 +150,29 @@ class Files:
 
     def _apply_rules(self, block: list[Series]) -> list[Series]:
         """Applies the rules, except for deadbands: a file is stored without thinning."""
-        parts: dict[tuple[str, str], list[Series]] = {}
+        converted: list[Series] = []
         for series in block:
             tag = self._builder.tags.tag_for(series.machine_id, series.sensor)
             if tag.kind is TagKind.DROPPED:
                 continue
-            with np.errstate(over="ignore"):
-                values = series.values * tag.factor + tag.offset
-            stored = ~np.isinf(values)
-            if np.isnan(values[stored]).all():  # ingestion would refuse the whole batch
-                stored[:] = False
-            if not stored.all():
-                self._builder.count_bad_values(int(np.count_nonzero(~stored)))
-            if stored.any():
-                converted = Series(tag.machine_id, tag.sensor, series.timestamps[stored], values[stored])
-                parts.setdefault((tag.machine_id, tag.sensor), []).append(converted)
-        return [
-            series_parts[0]
-            if len(series_parts) == 1
-            else Series(
-                *key,
-                np.concatenate([part.timestamps for part in series_parts]),
-                np.concatenate([part.values for part in series_parts]),
-            )
-            for key, series_parts in parts.items()
-        ]
+            timed = self._with_valid_times(series)
+            stored = None if timed is None else self._builder.convert_series(self._options.name, tag, timed)
+            if stored is not None:
+                converted.append(stored)
+        return converted
+
+    def _with_valid_times(self, series: Series) -> Series | None:
+        """Returns the readings whose time a device can mean, or None. The time of arrival is no time for the others."""
+        valid = series.timestamps >= self._earliest_us
+        if valid.all():
+            return series
+        first = int(np.argmin(valid))
+        example = f"{series.machine_id} {series.sensor}: {shown_time(int(series.timestamps[first]))}"
+        count = int(np.count_nonzero(~valid))
+        self._builder.refusals.refuse(Reason.WRONG_TIME, example, count, device=self._options.name)
+        if count == len(valid):
+            return None
+        return Series(series.machine_id, series.sensor, series.timestamps[valid], series.values[valid])
 
     async def _is_unchanged(self, path: Path, version: Version) -> bool:
         return await self._run_on_thread(lambda: self._folder.version(path)) == version

@@ -17,7 +17,7 @@ LONG_COLUMNS = ("machine_id", "timestamp", "sensor", "value")
 _MAX_COLUMNS = 500
 _MAX_NOTED_SERIES = 100_000
 _MAX_EXAMPLE = 40  # characters of a cell in a note
-_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
 
 Decimal = Literal["auto", "point", "comma"]
@@ -95,7 +95,7 @@ class TableNotes:
             texts.append(f"read as {self.encoding}")
         if self.delimiter != "," or self.decimal_comma:
             decimal = ", with a decimal comma" if self.decimal_comma else ""
-            texts.append(f"separated by {_DELIMITERS.get(self.delimiter, repr(self.delimiter))}{decimal}")
+            texts.append(f"separated by {DELIMITERS.get(self.delimiter, repr(self.delimiter))}{decimal}")
         if self.absent:
             texts.append(f"cells without a number, not stored: {self.absent:,} (first: {self.absent_example})")
         if silent := self.silent():
@@ -211,11 +211,11 @@ class _BoundedRows:
 
 def _delimiter_of(header: str) -> str:
     """Returns the delimiter with which the header has the required columns, else the most frequent one."""
-    for sign in _DELIMITERS:
+    for sign in DELIMITERS:
         names = {name.strip().strip('"') for name in header.split(sign)}
         if {"machine_id", "timestamp"} <= names:
             return sign
-    return max(_DELIMITERS, key=header.count)
+    return max(DELIMITERS, key=header.count)
 
 
 class _RowParser:
@@ -328,7 +328,7 @@ def _check_header(header: Sequence[str], delimiter: str, *, device_names: bool) 
                 1,
                 name,
                 f"is missing; the header must be machine_id,timestamp,sensor,value or machine_id,timestamp,SENSOR,…, "
-                f"and is separated by {_DELIMITERS.get(delimiter, repr(delimiter))}",
+                f"and is separated by {DELIMITERS.get(delimiter, repr(delimiter))}",
             )
     sensors = [name for name in header if name not in ("machine_id", "timestamp")]
     if not sensors:

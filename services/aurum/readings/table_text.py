@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
+PARQUET = frozenset({".parquet", ".pq"})  # names of tables that are no text
 _PART = 65_536  # bytes
 _MAX_LINE = 4_000_000  # characters; a longer line is passed on in parts, for the reader to refuse
 _GZIP = b"\x1f\x8b"

@@ -34,7 +34,7 @@ def read(path: Path, *types: str, run_to_failure: bool = False, **declared: str)
         ("a,1,5\na,1e17,6", {}, r"row 3, cycle: 1e\+17 is too large for a count of life"),
         ("a,one,5\na,two,6", {}, "row 1, cycle: contains text instead of a count of life"),
         ("a,1,long\na,2,short", {"left": "x"}, "row 1, x: contains text instead of the remaining life"),
-        ("a,1,5\na,2,", {"time": "x"}, "row 3, x: '' is not a time"),
+        ("a,1,1790000000\na,2,", {"time": "x"}, "row 3, x: '' is not a time"),
         ("a,1,inf\na,2,3", {"time": "x"}, "row 2, x: inf is not a time"),
     ],
     ids=["no life", "a huge life", "a life in words", "life left in words", "no time", "an endless time"],

@@ -98,7 +98,7 @@ class TimeReader:
         self.repeated = 0
         self.example = ""
         self._zone = options.zone_info
-        self._last: dict[Hashable, tuple[int, bool]] = {}  # by series: last time in µs, and whether times decrease
+        self._last: dict[Hashable, tuple[int, int]] = {}  # by series: last time in µs; 1 if times rise, -1 if they fall
         self._parse = _parser_of(options.form)
         self._plain = options.form == "auto" and self._zone is None
 
@@ -136,19 +136,23 @@ class TimeReader:
             raise ValueError(
                 f"local times of more than {_MAX_SERIES} series cannot be told apart; write times with their offset"
             )
-        descending = last is not None and (chosen < last[0] or (chosen == last[0] and last[1]))
-        self._last[series] = chosen, descending
+        change = 0 if last is None else chosen - last[0]
+        self._last[series] = chosen, (change > 0) - (change < 0) or (0 if last is None else last[1])
         return chosen
 
-    def _choose_pass(self, first: int, second: int, last: tuple[int, bool] | None, text: str) -> int:
+    def _choose_pass(self, first: int, second: int, last: tuple[int, int] | None, text: str) -> int:
         """Returns which of two passes of a repeated hour a time is in. Raises ValueError if neither continues it."""
         if last is None:
             return first
-        last_us, descending = last
-        passes = (second, first) if descending else (first, second)
-        for chosen in passes:
-            if chosen < last_us if descending else chosen > last_us:
-                return chosen
+        last_us, direction = last
+        if direction >= 0:
+            for chosen in (first, second):
+                if chosen > last_us:
+                    return chosen
+        if direction <= 0:
+            for chosen in (second, first):
+                if chosen < last_us:
+                    return chosen
         raise ValueError(
             f"{text[:_MAX_SHOWN]!r} is in the repeated hour of {self._zone} and out of order; sort the rows of the "
             f"series by time, or write times with their offset"

@@ -20,7 +20,7 @@ from aurum.readings.batch import MAX_READINGS, SINGLE_BATCH_PREFIX, source_id_pr
 from aurum.readings.csv_table import TableNotes, read_csv
 from aurum.readings.source_owner import SOURCE_TAKEN
 from aurum.readings.table_text import TableText
-from aurum.readings.tables import Rows, to_series
+from aurum.readings.tables import Rows, TableError, to_series
 from aurum.readings.transport.write_call import SerializedSeries
 from aurum.runtime.errors import FAILURES, AurumError, InvalidArgumentError, PermissionDeniedError
 from aurum.v1 import ingestion_pb2
@@ -79,7 +79,9 @@ _BODIES: dict[str, Any] = {
 }
 
 
-@router.post("", openapi_extra={"requestBody": {"required": True, "content": _BODIES}})
+@router.post(
+    "", response_model_exclude_defaults=True, openapi_extra={"requestBody": {"required": True, "content": _BODIES}}
+)
 async def write_readings(
     request: Request, context: Context, caller: Caller, idempotency_key: IdempotencyKey
 ) -> ReadingsOut:
@@ -219,7 +221,7 @@ def _serialize(parsed: _ParsedBody) -> SerializedSeries:
         raise InvalidArgumentError.for_field("readings", f"must be at most {MAX_READINGS}; send several requests")
     series = to_series(parsed.rows, value_column=parsed.value_column)
     if not series:
-        raise InvalidArgumentError.for_field(
-            "readings", "have no value other than NaN; at least one number is required"
-        )
+        (machine_id, sensor), *_ = parsed.rows.silent
+        problem = f"machine {machine_id}, sensor {sensor} has no value other than NaN"
+        raise TableError(parsed.rows.rows[0], parsed.value_column or sensor, problem)
     return SerializedSeries.from_series(series)

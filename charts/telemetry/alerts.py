@@ -230,6 +230,38 @@ _INPUT = Alert(
     ),
 )
 
+_INPUT_LABELS = "k8s_namespace_name, service_name, k8s_pod_name, input"
+_NOT_STORED = (  # absent values and old retained messages are usual for some devices
+    f'sum by ({_INPUT_LABELS}) (rate(edge_input_refused_total{{{EDGES}, reason!~"absent|old"}}[10m]))'
+)
+_STORED = f'sum by ({_INPUT_LABELS}) (rate(edge_input_readings_total{{{EDGES}, result=~"accepted|unchanged"}}[10m]))'
+_INPUT_REFUSES = Alert(
+    "AurumAIInputRefuses",
+    "Input {{ $labels.input }} of {{ $labels.k8s_pod_name }} refuses values",
+    "{{ $value | humanizePercentage }} of its values are not stored.",
+    f"{_NOT_STORED} / ({_NOT_STORED} + {_STORED}) > 0.1",
+    "10m",
+    "warning",
+    "ingestion",
+    labels={"k8s_namespace_name": "plant", "service_name": "edge", "k8s_pod_name": "edge-0", "input": "hall-1"},
+    cases=tuple(
+        Case(
+            {
+                f'edge_input_refused_total{{{_EDGE}, input="hall-1", reason="{reason}"}}': refused,
+                f'edge_input_readings_total{{{_EDGE}, input="hall-1", result="accepted"}}': _steady(600, 80),
+            },
+            at,
+            fires,
+        )
+        for reason, refused, at, fires in (
+            ("out_of_range", _steady(200), 30, True),
+            ("out_of_range", _steady(20), 30, False),
+            ("absent", _steady(6000), 30, False),
+            ("out_of_range", _then_quiet(200, 30), 50, False),
+        )
+    ),
+)
+
 _STORE = 'k8s_namespace_name="plant", service_name="ingestion", k8s_pod_name="ingestion-0"'
 _DISK = Alert(
     "AurumAIStoreDiskFull",
@@ -451,6 +483,7 @@ ALERTS: tuple[Alert, ...] = (
     _SPOOL,
     _DEAD_LETTERS,
     _INPUT,
+    _INPUT_REFUSES,
     _DISK,
     _DAMAGED,
     _DRIFT,

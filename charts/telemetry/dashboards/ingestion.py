@@ -203,6 +203,22 @@ PAGE = Page(
                     ),
                 ),
                 Panel(
+                    "Refused and corrected",
+                    "Values per second that an input did not store, or stored after a correction, by reason.",
+                    "docs/runbooks/AurumAIInputRefuses.md",
+                    "cps",
+                    (
+                        Query(
+                            or_zero(rate("edge_input_refused_total", _EDGE, "input, reason"), "input"),
+                            "{{input}} {{reason}}",
+                        ),
+                        Query(
+                            or_zero(rate("edge_input_corrected_total", _EDGE, "input, reason"), "input"),
+                            "{{input}} {{reason}}, corrected",
+                        ),
+                    ),
+                ),
+                Panel(
                     "Held back",
                     "Share of the time in which an input did not read, because of a full spool or its rate limit.",
                     "docs/runbooks/AurumAISpoolFilling.md",

@@ -95,8 +95,8 @@ def _show_devices(console: Console, state: dict[str, Any]) -> None:
             last["time"] if last else "",
             f"{device['readings_per_second']:g}/s",
             str(device["accepted"]),
-            _counts(device["corrected"]),
-            _counts(device["refused"]),
+            _counts(device["corrected"], examples=True),
+            _counts(device["refused"], examples=True),
             f"{device['quality']:.0%}",
             _seconds(device["clock_skew_seconds"]),
         )
@@ -112,8 +112,14 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _counts(tallies: Sequence[dict[str, Any]]) -> str:
-    return ", ".join(f"{tally['count']} {_words(tally['reason'])}" for tally in tallies) or "0"
+def _counts(tallies: Sequence[dict[str, Any]], *, examples: bool = False) -> str:
+    return (
+        ", ".join(
+            f"{tally['count']} {_words(tally['reason'])}" + (f" ({escape(tally['example'])})" if examples else "")
+            for tally in tallies
+        )
+        or "0"
+    )
 
 
 def _words(reason: str) -> str:

@@ -18,6 +18,7 @@ METER = {
     "host": "meter",
     "port": 5020,
     "registers": [{"address": 0, "machine": "meter-1", "sensor": "seconds"}],
+    "rules": [{"sensor": "seconds", "minimum": 0, "maximum": 59}],
 }
 
 

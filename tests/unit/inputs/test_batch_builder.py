@@ -139,7 +139,7 @@ async def test_absent_and_invalid_values_are_refused_by_reason(many: bool) -> No
     assert {reason: tally.count for reason, tally in state.refused.items()} == counts
     assert state.accepted == 3
     assert gathered.refusals.refused[Reason.ABSENT].example == "m flow: nan"
-    assert gathered.refusals.refused[Reason.OUT_OF_RANGE].example == "m level: -0.1 is not from 0 to 100"
+    assert gathered.refusals.refused[Reason.OUT_OF_RANGE].example == "m level: -0.1 is less than 0"
 
 
 @pytest.mark.parametrize("many", [False, True])

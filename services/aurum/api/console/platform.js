@@ -3,6 +3,7 @@
 
 import { messageOf, request } from "./api.js";
 import { h, headings, problemLine, setText, showProblem, tableOf, wideRegion } from "./dom.js";
+import { inputTable } from "./edge_inputs.js";
 import { clock, duration, number, percent } from "./format.js";
 import { serviceMap } from "./map.js";
 import { t } from "./text.js";
@@ -222,6 +223,7 @@ export function open(main, { console: settings }) {
   const map = serviceMap();
   const processes = wideRegion(t("platform.processes"));
   const policies = wideRegion(t("platform.policies"));
+  const inputs = wideRegion(t("platform.inputs"));
   const problem = problemLine();
   const traces = h("div");
   const detail = h("div", { class: "waterfall" });
@@ -261,6 +263,8 @@ export function open(main, { console: settings }) {
     detail,
     h("h2", {}, t("platform.processes")),
     processes,
+    h("h2", {}, t("platform.inputs")),
+    inputs,
     h("h2", {}, t("platform.policies")),
     policies,
   );
@@ -298,6 +302,7 @@ export function open(main, { console: settings }) {
       const { instances } = await request("/api/platform", { signal });
       map.show(instances);
       processes.replaceChildren(processTable(instances));
+      inputs.replaceChildren(inputTable(instances));
       policies.replaceChildren(policyTable(instances));
       await refreshTraces();
       showProblem(problem, "");

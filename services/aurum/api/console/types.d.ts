@@ -295,6 +295,51 @@ export interface ReachableInstance {
   missing: string[];
   targets: Target[];
   limits: Limit[];
+  inputs?: EdgeInput[];
+}
+
+/** How often values were refused or corrected for one reason. */
+export interface Tally {
+  reason: string;
+  count: number;
+  example: string;
+  last: string;
+}
+
+/** A device behind an input of a gateway. */
+export interface EdgeDevice {
+  source: string;
+  quality: number;
+  clock_skew_seconds: number;
+  seen: string;
+  accepted: number;
+  readings_per_second: number;
+  last: {
+    machine: string;
+    sensor: string;
+    stored_machine: string;
+    stored_sensor: string;
+    value: number;
+    time: string;
+  } | null;
+  refused: Tally[];
+  corrected: Tally[];
+}
+
+/** An input of a gateway, with its devices of the lowest quality. */
+export interface EdgeInput {
+  name: string;
+  problem: string | null;
+  sources: number;
+  worst_quality: number;
+  clock_skew_seconds: number;
+  accepted: number;
+  readings_per_second: number;
+  refused: Tally[];
+  corrected: Tally[];
+  losses: string[];
+  unusable: { machine: string; sensor: string; problem: string }[];
+  worst: EdgeDevice[];
 }
 
 /** A process that did not answer, and why. */

@@ -1,14 +1,17 @@
-"""A meter behind Modbus TCP: the holding registers of device 1 have the seconds of the minute."""
+"""A meter behind Modbus TCP: the holding registers of device 1 have the seconds of the minute, plus OFFSET."""
 
 import asyncio
+import os
 import time
 
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
+OFFSET = int(os.environ.get("OFFSET", "0"))
+
 
 async def answer(code, start, address, count, registers, _):
-    registers[address - start : address - start + count] = [int(time.time()) % 60] * count
+    registers[address - start : address - start + count] = [OFFSET + int(time.time()) % 60] * count
 
 
 async def serve():

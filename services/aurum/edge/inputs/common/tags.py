@@ -107,7 +107,8 @@ class Tag:
         if math.isinf(value):
             return Reason.NOT_A_NUMBER, f"{self}: {value:g}"
         converted = self.factor * value + self.offset
-        return Reason.OUT_OF_RANGE, f"{self}: {converted:g} is not from {self.minimum:g} to {self.maximum:g}"
+        limit = f"less than {self.minimum:g}" if converted < self.minimum else f"greater than {self.maximum:g}"
+        return Reason.OUT_OF_RANGE, f"{self}: {converted:g} is {limit}"
 
     def __str__(self) -> str:
         """Returns the names that the device uses."""

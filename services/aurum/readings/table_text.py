@@ -194,7 +194,7 @@ def open_table(path: Path, encoding: str | None = None, max_bytes: int | None = 
 def text_encoding_problem(name: str) -> str | None:
     """Returns what is wrong with the name of a text encoding, or None."""
     try:
-        b"".decode(name)
+        b" ".decode(name, "replace")
     except (LookupError, ValueError):
         return f"{name[:40]!r} is not a text encoding; use one such as utf-8, utf-16 or windows-1252"
     return None

@@ -123,7 +123,7 @@ class BatchBuilder:
             return
         arrived = now_us() if arrival is None else arrival.at_us
         converted = tag.factor * value + tag.offset
-        stored = good and tag.is_usable(value, converted)
+        stored = good and tag.minimum <= converted <= tag.maximum and value not in tag.absent  # not if NaN or infinite
         state = self.devices.state_for(device)
         state.record_value(arrived, at_us, good=stored)
         if not stored:

@@ -89,10 +89,6 @@ class Tag:
         self.last_value, self.last_us = value, at_us
         return True
 
-    def is_usable(self, value: float, converted: float) -> bool:
-        """Returns whether a value is finite, in its valid range, and does not stand for an absent one."""
-        return self.minimum <= converted <= self.maximum and value not in self.absent
-
     def refusal(self, value: float, *, good: bool) -> tuple[Reason, str]:
         """Returns why a value of the device is not stored, with an example for the log.
 

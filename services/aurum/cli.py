@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from aurum import __version__
-from aurum.commands import dead_letters, keys, models
+from aurum.commands import dead_letters, keys, models, tables
 
 if TYPE_CHECKING:
     from aurum.commands.migrating import Migrated
@@ -296,6 +296,12 @@ def import_(
     prefix: Annotated[
         str | None, typer.Option(help="cmapss: beginning of the machine ids; the file's name if absent.")
     ] = None,
+    time_format: tables.TimeFormat = None,
+    timezone: tables.Timezone = None,
+    encoding: tables.Encoding = None,
+    delimiter: tables.Delimiter = None,
+    decimal: tables.Decimal = tables.DecimalSign.auto,
+    absent: tables.Absent = None,
     api: Annotated[str | None, typer.Option(help="URL of the API to send readings to.")] = None,
     ingestion: Annotated[
         str | None, typer.Option(help="host:port of the ingestion service to send readings to; the default.")
@@ -304,21 +310,25 @@ def import_(
     """Import readings from a file. When repeated, readings that are already stored are skipped."""
     import asyncio
 
-    from aurum.commands.importing import grpc_target, http_target, import_file
+    from aurum.commands.importing import FileForm, grpc_target, http_target, import_file
     from aurum.platform_settings import CommandSettings
     from aurum.runtime.settings import load_settings
 
     if api and ingestion:
         raise typer.BadParameter("give either --api or --ingestion, not both")
     settings = load_settings(CommandSettings)
+    options = tables.table_options(time_format, timezone, delimiter, decimal, absent)
+    form = FileForm(format_.value, prefix, tables.text_encoding(encoding), options)
 
     async def run() -> None:
         opened = http_target(api, settings) if api else grpc_target(ingestion or settings.ingestion_target, settings)
         async with opened as target:
-            result = await import_file(file, format_.value, target, machine_type=machine_type, site=site, prefix=prefix)
+            result = await import_file(file, form, target, machine_type=machine_type, site=site)
         duplicates = f", {result.duplicates:,} already stored" if result.duplicates else ""
         machines = "1 machine" if result.machines == 1 else f"{result.machines} machines"
         typer.echo(f"{file.name}: {result.stored:,} readings of {machines} imported{duplicates}")
+        for note in result.notes:
+            typer.echo(f"  {note}")
 
     asyncio.run(run())
 

@@ -118,6 +118,51 @@ def test_csv_import_names_wrong_cell_and_stores_nothing(serving: Platform, tmp_p
     assert http("GET", f"{serving.api}/api/machines/wrong-1").status == 404
 
 
+def test_import_tells_what_it_recognised_and_left_out(serving: Platform, tmp_path: Path) -> None:
+    """A table of a historian in another encoding, with local times, words and a sensor without any number."""
+    path = tmp_path / "export.csv"
+    rows = ["26.10.2025 02:30;1,5;Bad Input", "26.10.2025 02:30;2,5;#N/A", "27.10.2025 02:30;No Data;NaN"]
+    path.write_text("machine_id;timestamp;temp;oil\n" + "".join(f"told-1;{row}\n" for row in rows), encoding="utf-16")
+    declared = ("--time-format", "%d.%m.%Y %H:%M", "--timezone", "Europe/Berlin")
+    result = aurum("import", "--format", "csv", *declared, "--api", serving.api, str(path))
+    assert result.returncode == 0, result.stderr
+    assert "2 readings of 1 machine imported" in result.stdout
+    for told in (
+        "read as UTF-16",
+        "separated by semicolon, with a decimal comma",
+        "cells without a number, not stored: 4 (first: row 2, told-1 oil: 'Bad Input')",
+        "without any number: told-1 oil",
+        "times in a repeated hour, resolved by the order of rows: 2",
+    ):
+        assert told in result.stdout
+    stored = http("GET", f"{serving.api}/api/machines/told-1/metrics?sensor=temp&points=0").json["series"][0]
+    assert stored["values"] == [1.5, 2.5]
+    assert [at[:16] for at in stored["timestamps"]] == ["2025-10-26T00:30", "2025-10-26T01:30"]
+
+
+@pytest.mark.parametrize("at", ["46354.4166667", "20261128", "20261128100000", "28.11.2026 10:00"])
+def test_import_refuses_times_that_may_be_dates(serving: Platform, tmp_path: Path, at: str) -> None:
+    path = tmp_path / "dates.csv"
+    path.write_text(f"machine_id,timestamp,temp\ndates-1,{at},71.5\n")
+    result = aurum("import", "--format", "csv", "--api", serving.api, str(path))
+    assert result.returncode == 1
+    assert f"row 2, timestamp: '{at}'" in result.stderr
+    assert "--time-format" in result.stderr
+    assert http("GET", f"{serving.api}/api/machines/dates-1").status == 404
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--time-format", "days"), ("--timezone", "Mars"), ("--encoding", "utf-9"), ("--delimiter", "")],
+)
+def test_import_refuses_an_unknown_declaration(tmp_path: Path, option: str, value: str) -> None:
+    path = tmp_path / "any.csv"
+    path.write_text("machine_id,timestamp,temp\n")
+    result = aurum("import", "--format", "csv", option, value, str(path))
+    assert result.returncode == 2
+    assert f"'{value}' is not a" in result.stderr.replace("│", "").replace("\n", " ")
+
+
 def test_training_accepts_csv_store_and_parquet(tmp_path: Path) -> None:
     lines = ["machine_id,timestamp,operating_hours,vibration,fault"]
     for machine in range(8):

@@ -1,6 +1,7 @@
 """Ingestion, prediction and API as real processes, through their public interfaces."""
 
 import asyncio
+import gzip
 import json
 import math
 import shutil
@@ -176,11 +177,57 @@ def test_invalid_readings_name_row_and_store_nothing(serving: Platform, rows: li
 
 
 def test_csv_upload_names_wrong_cell_and_stores_nothing(serving: Platform) -> None:
-    text = b"machine_id,timestamp,sensor,value\nbad-2,1,a,1\nbad-2,2,a,oops\n"
+    text = b"machine_id,timestamp,sensor,value\nbad-2,1790000001,a,1\nbad-2,1790000002,a,oops\n"
     answer = http("POST", f"{serving.api}/api/readings", text, {"Content-Type": "text/csv"})
     assert answer.status == 422
     assert answer.json["errors"] == [{"field": "value", "row": 3, "detail": "'oops' is not a number"}]
     assert http("GET", f"{serving.api}/api/machines/bad-2").status == 404
+
+
+def test_compressed_readings_are_stored(serving: Platform) -> None:
+    body = {"readings": [{"machine_id": "gz-1", "sensor": "a", "timestamp": NOW, "value": 1}]}
+    packed = gzip.compress(json.dumps(body).encode())
+    answer = http("POST", f"{serving.api}/api/readings", packed, {"Content-Encoding": "gzip"})
+    assert (answer.status, answer.json) == (200, {"accepted": 1, "duplicate": 0})
+    assert http("POST", f"{serving.api}/api/readings", packed, {"Content-Encoding": "br"}).status == 415
+
+
+def test_json_with_byte_order_mark_is_read(serving: Platform) -> None:
+    readings = {"readings": [{"machine_id": "bom-1", "sensor": "a", "timestamp": NOW, "value": 1}]}
+    machine = {"machine_id": "bom-1", "machine_type": "press", "site": ""}
+    for path, body in (("readings", readings), ("machines", machine)):
+        marked = b"\xef\xbb\xbf" + json.dumps(body).encode()
+        answer = http("POST", f"{serving.api}/api/{path}", marked, {"Content-Type": "application/json"})
+        assert answer.status in (200, 201), answer.body
+
+
+def test_every_get_route_answers_head(serving: Platform) -> None:
+    paths = http("GET", f"{serving.api}/openapi.json").json["paths"]
+    routes = [path.replace("{machine_id}", "head-1") for path, methods in paths.items() if "get" in methods]
+    assert len(routes) > 20
+    for path in ["/", "/docs", "/console/app.js", *(route for route in routes if "{" not in route)]:
+        answer = http("HEAD", f"{serving.api}{path}")
+        assert answer.body == b""
+        expected = 200 if path == "/api/events" else http("GET", f"{serving.api}{path}").status
+        assert (path, answer.status) == (path, expected)
+
+
+def test_small_number_is_no_time_of_a_reading(serving: Platform) -> None:
+    """It would be in 1970; it is rather a serial date or a counter."""
+    readings = [{"machine_id": "old-1", "sensor": "a", "timestamp": 46354.4166667, "value": 1}]
+    answer = http("POST", f"{serving.api}/api/readings", {"readings": readings})
+    assert answer.status == 422
+    assert "may be a serial date of a spreadsheet (2026-11-28 10:00)" in answer.json["errors"][0]["detail"]
+
+
+def test_reading_without_a_number_does_not_stop_the_others(serving: Platform) -> None:
+    text = f"machine_id,timestamp,a,b\nabsent-1,{NOW},Bad Input,1\n".encode()
+    answer = http("POST", f"{serving.api}/api/readings", text, {"Content-Type": "text/csv"})
+    assert (answer.status, answer.json) == (200, {"accepted": 1, "duplicate": 0, "absent": 1})
+    readings = [{"machine_id": "absent-1", "sensor": each, "timestamp": NOW, "value": None} for each in "cd"]
+    readings.append({"machine_id": "absent-1", "sensor": "e", "timestamp": NOW, "value": 2})
+    answer = http("POST", f"{serving.api}/api/readings", {"readings": readings})
+    assert (answer.status, answer.json) == (200, {"accepted": 1, "duplicate": 0, "absent": 2})
 
 
 def test_malformed_bodies_are_rejected_with_422(serving: Platform) -> None:

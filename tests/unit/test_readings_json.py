@@ -19,7 +19,8 @@ from aurum.api.series_json import encode_metrics
 from aurum.ingestion import series_reader
 from aurum.ingestion.memtable import SeriesPart
 from aurum.ingestion.sqlite.reads import _by_day
-from aurum.readings.tables import TableError, parse_timestamp
+from aurum.readings.tables import TableError
+from aurum.readings.times import parse_table_time
 from aurum.runtime.errors import AurumError, InvalidArgumentError, ResourceExhaustedError
 from aurum.runtime.time_units import DAY_US
 from aurum.storage.segment import Segment
@@ -51,7 +52,7 @@ def test_body_is_read_as_its_model_says(body: dict[str, Any]) -> None:
     text = json.dumps(body).encode()
     try:
         expected = ReadingsIn.model_validate_json(text)
-        expected_times = [parse_timestamp(str(each.timestamp)) for each in expected.readings]
+        expected_times = [parse_table_time(str(each.timestamp)) for each in expected.readings]
     except (ValidationError, ValueError):
         with pytest.raises((AurumError, TableError)):
             parse_readings(text)

@@ -1,7 +1,8 @@
 """Middleware for every HTTP request.
 
 It authenticates the caller and assigns a request id, a deadline and a criticality. It limits the concurrent requests
-and the size of bodies. It cancels a request when the client disconnects, and records metrics and an access log line.
+and the size of bodies, which it decompresses. A HEAD request is handled as a GET whose body is not sent. It cancels a
+request when the client disconnects, and records metrics and an access log line.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from aurum.api import metrics
 from aurum.api.access_control import AccessControl
 from aurum.api.body_budget import BodyBudget
+from aurum.api.gzip_body import GzipBody
 from aurum.api.problems import BodyTooLargeError, error_response, problem_response
 from aurum.resilience import (
     ConcurrencyLimit,
@@ -105,6 +107,9 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}
         headers = Headers(scope=scope)
         stated = headers.get("x-request-id", "")
         request_id = stated if _REQUEST_ID.fullmatch(stated) else uuid.uuid4().hex
@@ -121,6 +126,7 @@ class RequestMiddleware:
             max_body_bytes=max_body_bytes,
             max_discarded_bytes=_LINGER_BODIES * self._max_body_bytes,
             closing=self._health.draining,
+            only_head=method == "HEAD",
         )
         metrics.http_requests_in_progress.inc()
         try:
@@ -134,7 +140,7 @@ class RequestMiddleware:
             seconds = time.perf_counter() - started
             exchange.release_body()
             metrics.http_requests_in_progress.dec()
-            _record_request(scope, self._endpoint(scope), exchange, seconds)
+            _record_request(method, self._endpoint(scope), exchange, seconds)
             reset_request_context(token)
 
     async def _authorize(self, scope: Scope, headers: Headers) -> None:
@@ -164,6 +170,11 @@ class RequestMiddleware:
         if length.isdigit() and int(length) > exchange.max_body_bytes:
             error = BodyTooLargeError(exchange.max_body_bytes)
             await problem_response(413, error.detail)(scope, exchange.receive, exchange.send)
+            return
+        if encoding := exchange.unsupported_encoding:
+            detail = f"the Content-Encoding {encoding[:40]!r} is not supported; send the body as it is, or with gzip"
+            answer = problem_response(415, detail, headers={"Accept-Encoding": "gzip"})
+            await answer(scope, exchange.receive, exchange.send)
             return
         if scope["path"] in _EXEMPT:
             await self._app(scope, exchange.receive, exchange.send)
@@ -206,6 +217,7 @@ class _Exchange:
         max_body_bytes: Largest allowed body.
         status: Status of the answer; None before it has started.
         received: Received bytes of the body.
+        unsupported_encoding: The encoding of the body if it is not supported; else empty.
         delay: Seconds of delay before each part of the answer, by an injected fault.
     """
 
@@ -219,8 +231,20 @@ class _Exchange:
         max_body_bytes: int,
         max_discarded_bytes: int,
         closing: bool,
+        only_head: bool,
     ) -> None:
-        """Wraps the channels of a request. max_discarded_bytes: Bytes of a refused body after which reading stops."""
+        """Wraps the channels of a request.
+
+        Args:
+            headers: The headers of the request.
+            receive: Receives from the client.
+            send: Sends to the client.
+            request_id: The id of the request.
+            max_body_bytes: Largest allowed body, after decompression.
+            max_discarded_bytes: Bytes of a refused body after which reading stops.
+            closing: Whether the connection is closed after the answer.
+            only_head: Whether the body of the answer is left out.
+        """
         self.max_body_bytes = max_body_bytes
         self.status: int | None = None
         self.received = 0
@@ -233,6 +257,12 @@ class _Exchange:
         self._encrypted = headers.get("x-forwarded-proto") == "https"  # TLS terminates in front of the API
         self._body_expected = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._body_given = False
+        self._only_head = only_head
+        encoding = headers.get("content-encoding", "").strip().lower() if self._body_expected else ""
+        self._gzip = GzipBody() if encoding in ("gzip", "x-gzip") else None
+        self.unsupported_encoding = "" if self._gzip or encoding in ("", "identity") else encoding
+        self._decompressed = 0  # bytes
+        self._arrived = False  # whether all of the body has arrived
         self._budget: BodyBudget | None = None
         self._caller = ""
         self._reserved = 0  # bytes of the budget
@@ -252,15 +282,40 @@ class _Exchange:
         if self._body_done.is_set() and self._watched:
             await self._gone.wait()
             return {"type": "http.disconnect"}
-        message = await self._receive()
-        self.received += len(message.get("body", b""))
-        if self.received > self.max_body_bytes:
-            raise BodyTooLargeError(self.max_body_bytes)
-        if self._budget is not None and self.received > self._reserved:
-            self._reserve(self.received - self._reserved)  # a body without Content-Length
+        message = await (self._receive_part() if self._gzip is None else self._receive_decompressed(self._gzip))
         if not message.get("more_body", False):
             self._body_done.set()
         return message
+
+    async def _receive_part(self) -> Message:
+        """Returns the next part of the body as it arrives. Raises BodyTooLargeError, ResourceExhaustedError."""
+        message = await self._receive()
+        self.received += len(message.get("body", b""))
+        self._arrived = not message.get("more_body", False)
+        self._check_size(self.received)
+        return message
+
+    async def _receive_decompressed(self, body: GzipBody) -> Message:
+        """Returns the next part of a compressed body. Raises also InvalidArgumentError if it is damaged."""
+        while True:
+            if part := body.next_part():
+                self._decompressed += len(part)
+                self._check_size(self._decompressed)
+                await asyncio.sleep(0)  # other requests come in between, although this part needs not be waited for
+                return {"type": "http.request", "body": part, "more_body": True}
+            if body.ended:
+                return {"type": "http.request", "body": b"", "more_body": False}
+            message = await self._receive_part()
+            if message["type"] != "http.request":
+                return message
+            body.feed(message.get("body", b""), more=message.get("more_body", False))
+
+    def _check_size(self, nbytes: int) -> None:
+        """Reserves budget for what exceeds the Content-Length. Raises BodyTooLargeError, ResourceExhaustedError."""
+        if nbytes > self.max_body_bytes:
+            raise BodyTooLargeError(self.max_body_bytes)
+        if self._budget is not None and nbytes > self._reserved:
+            self._reserve(nbytes - self._reserved)
 
     def reserve_body(self, budget: BodyBudget, caller: str, nbytes: int) -> None:
         """Reserves budget for the body. Raises ResourceExhaustedError."""
@@ -294,12 +349,21 @@ class _Exchange:
                 headers["Connection"] = "close"
         if self.delay:
             await asyncio.sleep(self.delay)
+        if self._only_head:
+            await self._send_head(message)
+            return
         is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
-        if is_last and self._body_expected and not self._body_done.is_set():
+        if is_last and self._body_expected and not self._arrived:
             await self._send({**message, "more_body": True})
             await self._discard_body()
             message = {"type": "http.response.body"}
         await self._send(message)
+
+    async def _send_head(self, message: Message) -> None:
+        """Ends the answer after its headers, also one whose body would never end."""
+        if message["type"] == "http.response.start":
+            await self._send(message)
+            await self._send({"type": "http.response.body"})
 
     async def _discard_body(self) -> None:
         """Reads the rest of a refused body, within limits, so that the client can finish and read the answer."""
@@ -310,6 +374,7 @@ class _Exchange:
                         message = await self._receive()
                     self.received += len(message.get("body", b""))
                     if not message.get("more_body", False):
+                        self._arrived = True
                         self._body_done.set()
                         return
 
@@ -389,9 +454,9 @@ def _criticality(scope: Scope, headers: Headers) -> Criticality:
     return method.criticality if method else Criticality.QUERY
 
 
-def _record_request(scope: Scope, endpoint: str, exchange: _Exchange, seconds: float) -> None:
+def _record_request(method: str, endpoint: str, exchange: _Exchange, seconds: float) -> None:
     """Records the metrics and the access log line of a finished request."""
-    method, status = scope["method"], exchange.status or 500
+    status = exchange.status or 500
     metrics.track_request(method, endpoint, status)
     metrics.track_request_duration(method, endpoint, seconds)
     if endpoint not in _UNLOGGED:

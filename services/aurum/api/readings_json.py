@@ -6,7 +6,8 @@ from typing import Any
 
 from aurum.api.json_stream import JsonError, JsonStream
 from aurum.readings.batch import MAX_READINGS, MAX_SEQUENCE
-from aurum.readings.tables import Rows, TableError, parse_timestamp, timestamp_from_number
+from aurum.readings.tables import Rows, TableError
+from aurum.readings.times import UnclearTimeError, parse_table_time, plant_time_from_number
 from aurum.runtime.errors import InvalidArgumentError
 
 _FIELDS = ("machine_id", "sensor", "timestamp", "value")
@@ -119,9 +120,12 @@ class _ReadingsCollector:
 def _parse_time(row: int, value: Any) -> int:
     try:
         if isinstance(value, str):
-            return parse_timestamp(value)
+            return parse_table_time(value)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return timestamp_from_number(value)
+            return plant_time_from_number(value)
+    except UnclearTimeError as error:
+        problem = f"{error.problem}; use ISO 8601, or a number of s, ms, µs or ns since 1970"
+        raise TableError(row, "timestamp", problem) from error
     except (ValueError, OverflowError) as error:
         raise TableError(row, "timestamp", str(error)) from error
     raise TableError(row, "timestamp", "must be ISO 8601, or a number since 1970")

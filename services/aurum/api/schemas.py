@@ -123,6 +123,7 @@ class ReadingsOut(BaseModel):
 
     accepted: int
     duplicate: int
+    absent: int = Field(0, description="Readings that were not stored, because they have a word instead of a number.")
 
 
 class SeriesOut(BaseModel):

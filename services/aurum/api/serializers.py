@@ -14,7 +14,7 @@ from aurum.api.schemas import (
     Status,
 )
 from aurum.readings.history import FAULT
-from aurum.readings.tables import parse_timestamp
+from aurum.readings.times import parse_timestamp
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.telemetry.tracing import current_trace_id
 from aurum.v1 import ingestion_pb2, prediction_pb2

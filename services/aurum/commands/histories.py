@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from aurum.readings.batch import Timestamps, Values
+from aurum.readings.csv_table import DELIMITERS, LONG_COLUMNS, TableNotes, TableOptions, read_csv
 from aurum.readings.history import Run, split_runs
-from aurum.readings.tables import CMAPSS_COLUMNS, LONG_COLUMNS, Rows, cmapss_prefix, read_cmapss, read_csv, to_series
+from aurum.readings.table_text import PARQUET, TextError, open_table
+from aurum.readings.tables import CMAPSS_COLUMNS, Rows, cmapss_prefix, read_cmapss, to_series
 from aurum_sim.machine_types import MACHINE_TYPES
 from aurum_sim.plant_model import run_to_failure
 
@@ -48,10 +50,16 @@ def from_cmapss(files: Sequence[Path], machine_type: str) -> dict[str, list[Run]
 
 def is_long_csv(file: Path) -> bool:
     """Whether a file is a CSV table in long format: machine_id, timestamp, sensor, value."""
-    if file.suffix in {".parquet", ".pq"}:
+    if file.suffix.lower() in PARQUET:
         return False
-    with file.open(encoding="utf-8-sig", errors="replace") as lines:
-        return sorted(name.strip() for name in lines.readline().split(",")) == sorted(LONG_COLUMNS)
+    with open_table(file) as text:
+        try:
+            header = next(iter(text), "")
+        except TextError:
+            return False
+    return any(
+        sorted(name.strip().strip('"') for name in header.split(sign)) == sorted(LONG_COLUMNS) for sign in DELIMITERS
+    )
 
 
 def detect_format(file: Path) -> str:
@@ -64,12 +72,14 @@ def detect_format(file: Path) -> str:
     return "cmapss" if len(cells) == CMAPSS_COLUMNS and b"," not in start else "csv"
 
 
-def from_csv(files: Sequence[Path], machine_type: str, ends_in_failure: bool) -> dict[str, list[Run]]:
+def from_csv(
+    files: Sequence[Path], machine_type: str, ends_in_failure: bool, options: TableOptions, notes: TableNotes
+) -> dict[str, list[Run]]:
     """Returns the histories in CSV files in long format. Raises TableError, HistoryError."""
     machines: dict[str, Columns] = {}
     for file in files:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            _add_blocks(machines, read_csv(lines, _BLOCK), "value")
+        with open_table(file) as lines:
+            _add_blocks(machines, read_csv(lines, _BLOCK, options=options, notes=notes), "value")
     return {machine_type: _runs(machines, ends_in_failure)}
 
 

@@ -8,9 +8,9 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Protocol
 
 import httpx
 import tenacity
@@ -18,7 +18,9 @@ import tenacity
 from aurum.commands.progress import Update, progress_bar
 from aurum.platform_settings import CommandSettings
 from aurum.readings.batch import Series, encode
-from aurum.readings.tables import Rows, TableError, cmapss_prefix, read_cmapss, read_csv, to_series
+from aurum.readings.csv_table import TableNotes, TableOptions, read_csv
+from aurum.readings.table_text import TableText, open_table
+from aurum.readings.tables import Rows, TableError, cmapss_prefix, read_cmapss, to_series
 from aurum.resilience import RetryPolicy
 from aurum.resilience.status import TRANSIENT, code_of_http
 from aurum.runtime.errors import AlreadyExistsError, AurumError, FailedPreconditionError, UnavailableError
@@ -38,11 +40,36 @@ class ImportFailedError(Exception):
 
 @dataclass(slots=True)
 class Imported:
-    """The numbers of readings that were stored and that had been stored before, and of machines."""
+    """What was imported.
+
+    Attributes:
+        stored: The number of readings that were stored.
+        duplicates: The number of readings that had been stored before.
+        machines: The number of machines.
+        notes: What was recognised or left out, as texts.
+    """
 
     stored: int = 0
     duplicates: int = 0
     machines: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class FileForm:
+    """How a file is written.
+
+    Attributes:
+        form: The format, cmapss or csv.
+        prefix: The beginning of the machine ids (cmapss); None for the name of the file.
+        encoding: The declared encoding of the text; None to recognise it.
+        table: How a CSV table is written.
+    """
+
+    form: str
+    prefix: str | None = None
+    encoding: str | None = None
+    table: TableOptions = field(default_factory=TableOptions)
 
 
 class ImportTarget(Protocol):
@@ -56,33 +83,33 @@ class ImportTarget(Protocol):
 
 
 async def import_file(
-    path: Path, form: str, target: ImportTarget, *, machine_type: str | None, site: str, prefix: str | None = None
+    path: Path, form: FileForm, target: ImportTarget, *, machine_type: str | None, site: str
 ) -> Imported:
     """Imports a file.
 
     Args:
         path: The file.
-        form: Its format, cmapss or csv.
+        form: How the file is written.
         target: Where the readings go.
         machine_type: The type to register the machines with; None for no registration (csv) or the default (cmapss).
         site: The site to register the machines with.
-        prefix: The beginning of the machine ids (cmapss); None for the name of the file.
 
     Raises:
         ImportFailedError: The file is invalid, or the platform refused a block.
         FileNotFoundError: The file does not exist.
         AurumError: A machine could not be registered.
     """
-    if form == "cmapss":
+    if form.form == "cmapss":
         machine_type = machine_type or CMAPSS_TYPE
+    notes = TableNotes()
     result = Imported()
     registered: set[str] = set()
     size = max(1, path.stat().st_size)
-    with path.open(encoding="utf-8-sig", errors="strict", newline="") as text, progress_bar(path.name) as update:
-        blocks = _blocks(text, form, prefix or cmapss_prefix(path))
+    with open_table(path, form.encoding) as text, progress_bar(path.name) as update:
+        blocks = _blocks(text, form, form.prefix or cmapss_prefix(path), notes)
         pending: set[asyncio.Task[tuple[int, int]]] = set()
         try:
-            for series in _read_series(blocks, path, form):
+            for series in _read_series(blocks, path, form.form, notes):
                 for machine_id in {each.machine_id for each in series} - registered:
                     registered.add(machine_id)
                     if machine_type:
@@ -96,6 +123,8 @@ async def import_file(
             while pending:
                 pending = await _await_writes(pending, result, asyncio.ALL_COMPLETED)
     result.machines = len(registered)
+    notes.encoding = text.encoding
+    result.notes = notes.describe()
     return result
 
 
@@ -201,21 +230,27 @@ def _successful(response: httpx.Response, also: int = 200) -> httpx.Response:
     raise FailedPreconditionError(f"the API answers {response.status_code}: {detail}")
 
 
-def _blocks(text: TextIO, form: str, prefix: str) -> Iterator[Rows]:
-    return read_cmapss(text, prefix, _BLOCK) if form == "cmapss" else read_csv(text, _BLOCK)
+def _blocks(text: TableText, form: FileForm, prefix: str, notes: TableNotes) -> Iterator[Rows]:
+    if form.form == "cmapss":
+        return read_cmapss(text, prefix, _BLOCK)
+    return read_csv(text, _BLOCK, options=form.table, notes=notes)
 
 
-def _read_series(blocks: Iterator[Rows], path: Path, form: str) -> Iterator[list[Series]]:
+def _read_series(blocks: Iterator[Rows], path: Path, form: str, notes: TableNotes) -> Iterator[list[Series]]:
     last = 0
     try:
         for block in blocks:
-            yield to_series(block, value_column="" if form == "cmapss" else "value")
+            series = to_series(block, value_column="" if form == "cmapss" else "value")
+            notes.record_series(series)
+            for machine_id, sensor in block.silent:
+                notes.record_absent(block.rows[0], machine_id, sensor, "NaN")
+            if series:
+                yield series
             last = block.rows[-1]
-    except (TableError, UnicodeDecodeError) as error:
-        wrong = f"{path}, {error}" if isinstance(error, TableError) else f"{path} is not text: {error}"
+    except TableError as error:
         raise ImportFailedError(
-            f"{wrong}; nothing after row {last} was stored. Correct the file and repeat the command: readings that are "
-            f"already stored are skipped"
+            f"{path}, {error}; nothing after row {last} was stored. Correct the file and repeat the command: readings "
+            f"that are already stored are skipped"
         ) from error
 
 
@@ -243,9 +278,8 @@ async def _await_writes(
     return pending
 
 
-def _show(update: Update, text: TextIO, size: int, result: Imported) -> None:
-    position = text.buffer.tell() if hasattr(text, "buffer") else 0  # ahead of the text by the size of the buffer
-    update(min(1.0, position / size), f"{result.stored + result.duplicates:,} readings")
+def _show(update: Update, text: TableText, size: int, result: Imported) -> None:
+    update(min(1.0, text.position / size), f"{result.stored + result.duplicates:,} readings")
 
 
 def _identity(series: list[Series]) -> str:

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aurum.commands import tables
+
 if TYPE_CHECKING:
     from aurum.commands.training_data import DataSelection
     from aurum.prediction.serving.registry import ModelRegistry
+    from aurum.readings.times import TimeOptions
 
 
 _TABLES = frozenset({".csv", ".parquet", ".pq"})
@@ -44,6 +47,14 @@ Life = Annotated[
 ]
 Failure = Annotated[str | None, typer.Option(help="Column that is set at failures; recognized likewise.")]
 Left = Annotated[str | None, typer.Option(help="Column with the remaining life; recognized likewise.")]
+Failures = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        help="Table with a row for each failure: the machine and the time, named as in FILES.",
+    ),
+]
 Sensors = Annotated[
     list[str] | None, typer.Option("--sensor", help="Use only this column as a sensor; may be repeated; all if absent.")
 ]
@@ -75,6 +86,9 @@ def train(
     failure: Failure = None,
     left: Left = None,
     left_file: LeftFile = None,
+    failures: Failures = None,
+    time_format: tables.TimeFormat = None,
+    timezone: tables.Timezone = None,
     sensor: Sensors = None,
     horizon: Annotated[
         float | None, typer.Option(min=0, help="risk_score is the probability of a failure within this amount of life.")
@@ -114,6 +128,8 @@ def train(
         seed,
         left_file,
         sensor,
+        failures=failures,
+        times=tables.time_options(time_format, timezone),
     )
     train_all(
         given,
@@ -137,6 +153,9 @@ def evaluate(
     failure: Failure = None,
     left: Left = None,
     left_file: LeftFile = None,
+    failures: Failures = None,
+    time_format: tables.TimeFormat = None,
+    timezone: tables.Timezone = None,
 ) -> None:
     """Evaluate a model on histories that it was not trained on."""
     from aurum.commands.evaluation import evaluate_files
@@ -150,6 +169,8 @@ def evaluate(
         run_to_failure,
         (unit, time, life, failure, left),
         left_file=left_file,
+        failures=failures,
+        times=tables.time_options(time_format, timezone),
     )
     evaluate_files(given, models or load_settings(PredictionSettings).models_path, version)
 
@@ -165,13 +186,22 @@ def explain(
     unit: Unit = None,
     time: Time = None,
     life: Life = None,
+    time_format: tables.TimeFormat = None,
+    timezone: tables.Timezone = None,
 ) -> None:
     """Explain the predictions of machines at their last readings by their strongest factors."""
     from aurum.commands.evaluation import explain_files
     from aurum.prediction.settings import PredictionSettings
     from aurum.runtime.settings import load_settings
 
-    given = _data_selection(format_, _require_files(files), machine_type, False, (unit, time, life, None, None))
+    given = _data_selection(
+        format_,
+        _require_files(files),
+        machine_type,
+        False,
+        (unit, time, life, None, None),
+        times=tables.time_options(time_format, timezone),
+    )
     explain_files(given, models or load_settings(PredictionSettings).models_path, version, machine, top)
 
 
@@ -191,27 +221,30 @@ def _data_selection(
     seed: int = 7,
     left_file: Path | None = None,
     sensors: list[str] | None = None,
+    *,
+    failures: Path | None = None,
+    times: "TimeOptions",
 ) -> "DataSelection":
     from aurum.commands.tabular_histories import DeclaredColumns
     from aurum.commands.training_data import DataSelection
 
     if format_ in (DataFormat.cmapss, DataFormat.csv) and not files:
         raise typer.BadParameter(f"--format {format_.value} needs at least one file", param_hint="FILES")
-    tables: list[Path] = []
+    found: list[Path] = []
     for file in files or ():
         if not file.exists():
             raise typer.BadParameter(f"{file} does not exist", param_hint="FILES")
         inside = sorted(each for each in file.rglob("*") if each.suffix in _TABLES) if file.is_dir() else [file]
         if not inside:
             raise typer.BadParameter(f"{file} contains no {' or '.join(sorted(_TABLES))} file", param_hint="FILES")
-        tables += inside
+        found += inside
     unit, time, life, failure, left = columns
     return DataSelection(
         format_.value if format_ else None,
-        tables,
+        found,
         machine_type or [],
         run_to_failure,
-        DeclaredColumns(unit=unit, time=time, life=life, failure=failure, left=left),
+        DeclaredColumns(unit=unit, time=time, life=life, failure=failure, left=left, times=times, failures=failures),
         machines,
         seed,
         left_file,

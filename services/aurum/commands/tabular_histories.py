@@ -4,7 +4,6 @@ A row has the readings of all sensors of one machine at one time. The end of a l
 failures, by a column with the remaining life, or by declaring each machine's last row its failure.
 """
 
-import csv
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -15,27 +14,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aurum.commands.failure_tables import FailureTable, mark_failures
 from aurum.commands.histories import align
+from aurum.commands.table_columns import FIRST_ROW, is_counter, numbers_of, read_columns, texts_of, times_of
 from aurum.readings.batch import Timestamps, Values, machine_id_problem, sensor_problem
-from aurum.readings.history import AXES, FAULT, Run, split_runs
-from aurum.readings.tables import CMAPSS_EPOCH_US, TableError, parse_timestamp
+from aurum.readings.history import AXES, FAULT, LABELS, Run, split_runs
+from aurum.readings.tables import CMAPSS_EPOCH_US, TableError
+from aurum.readings.times import TimeOptions
 from aurum.runtime.time_units import HOUR_US
 
 _UNITS = (
     "machine_id", "machine", "unit_id", "unit_number", "unit_nr", "unit", "engine_id", "engine", "asset_id", "asset",
     "equipment_id", "equipment", "device_id", "device", "serial_number", "serial", "product_id", "turbine_id", "id",
+    "machineid", "unitid", "assetid", "equipmentid", "deviceid",
 )  # fmt: skip
 _TIMES = ("timestamp", "datetime", "time_stamp", "date_time", "time", "date", "ds", "ts")
 _TYPES = ("machine_type", "asset_type", "equipment_type")
 _TARGETS = (FAULT, "machine_failure", "failure", "failed", "label", "target")
 _LIFE_LEFT = ("rul", "remaining_useful_life", "time_to_failure", "ttf")
 _NO_FAILURE = frozenset({"", "0", "0.0", "no", "none", "normal", "healthy", "ok", "false", "n", "nan", "null"})
-_NUMBERS = 0.5  # a text column with at least this share of numbers is numeric, and its other cells are errors
-_COUNTER_BELOW = 1e8  # smaller numbers in a time column are a count of hours or cycles, not times since 1970
 _LIFE_BELOW = 2e9  # hours, which are µs in a machine word
 _MOST_NAMED = 5
-_DELIMITERS = ",;\t|"
-_FIRST_ROW = 2  # of a table, after its header
 
 
 class TableRoleError(ValueError):
@@ -53,6 +52,8 @@ class DeclaredColumns:
         life: The column that counts life.
         failure: The column that is set at failures.
         left: The column with the remaining life.
+        times: How times are written.
+        failures: A table of failures, with the columns of the machine and the time.
     """
 
     machine_type: str | None = None
@@ -61,6 +62,8 @@ class DeclaredColumns:
     life: str | None = None
     failure: str | None = None
     left: str | None = None
+    times: TimeOptions = field(default_factory=TimeOptions)
+    failures: Path | None = None
 
 
 @dataclass(slots=True)
@@ -71,6 +74,7 @@ class _Roles:
     failure: str | None
     left: str | None
     machine_type: str | None
+    failures: Path | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -91,7 +95,7 @@ def read_histories(
         TableError: A row cannot be read.
         TableRoleError: A column is missing.
     """
-    parts = [_read(file) for file in files]
+    parts = [read_columns(file) for file in files]
     lengths = [len(next(iter(part.values()))) for part in parts]
     table = _concatenate(files, parts)
     roles = _roles(table, declared, run_to_failure)
@@ -126,46 +130,14 @@ def _concatenate(files: Sequence[Path], parts: Sequence[dict[str, Any]]) -> dict
 
 def _error_in_file(error: TableError, files: Sequence[Path], lengths: Sequence[int]) -> TableError:
     """Returns the error with the row number within its own file."""
-    if len(files) == 1 or error.row < _FIRST_ROW:
+    if len(files) == 1 or error.row < FIRST_ROW:
         return error
-    row = error.row - _FIRST_ROW
+    row = error.row - FIRST_ROW
     for file, length in zip(files, lengths, strict=True):
         if row < length:
-            return TableError(row + _FIRST_ROW, error.column, f"{error.description} (in {file.name})")
+            return TableError(row + FIRST_ROW, error.column, f"{error.description} (in {file.name})")
         row -= length
     return error
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Returns the columns of a table as pyarrow arrays. Raises TableError."""
-    import pyarrow as pa  # noqa: PLC0415 - an image that serves lacks it
-    from pyarrow import csv as arrow_csv  # noqa: PLC0415
-    from pyarrow import parquet  # noqa: PLC0415
-
-    try:
-        if file.suffix in {".parquet", ".pq"}:
-            table = parquet.read_table(file)
-        else:
-            with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-                first = lines.readline()
-            delimiter = max(_DELIMITERS, key=first.count)
-            names = next(csv.reader([first], delimiter=delimiter), [])
-            if len(names) < 2:
-                raise TableError(1, "", "has only one column; separate columns by commas, semicolons or tabs")
-            table = arrow_csv.read_csv(
-                file,
-                arrow_csv.ReadOptions(use_threads=False),  # with threads its errors do not name the row
-                arrow_csv.ParseOptions(delimiter=delimiter),
-            )
-    except pa.ArrowInvalid as error:
-        row = re.search(r"Row #(\d+)", str(error))
-        raise TableError(int(row[1]) if row else 1, "", f"cannot be read: {str(error).splitlines()[0]}") from error
-    if not table.num_rows:
-        raise TableError(1, "", "is the only row; the table has no data")
-    twice = next((name for name in table.column_names if table.column_names.count(name) > 1), None)
-    if twice is not None:
-        raise TableError(1, twice, "is repeated in the header")
-    return {name: table.column(name).combine_chunks() for name in table.column_names}
 
 
 def _roles(table: dict[str, Any], declared: DeclaredColumns, run_to_failure: bool) -> _Roles:
@@ -189,8 +161,14 @@ def _roles(table: dict[str, Any], declared: DeclaredColumns, run_to_failure: boo
         failure=role(declared.failure, "failure", _TARGETS),
         left=role(declared.left, "left", _LIFE_LEFT),
         machine_type=None if declared.machine_type else role(None, "", _TYPES),
+        failures=declared.failures,
     )
-    if roles.time is not None and roles.life is None and _is_counter(table[roles.time]):
+    if roles.failures is not None:
+        if declared.failure is not None or declared.left is not None:
+            raise TableRoleError("give either --failures, or --failure or --left")
+        roles.failure = roles.left = None
+    undeclared = declared.times.form == "auto" and roles.life is None
+    if roles.time is not None and undeclared and is_counter(table[roles.time]):
         roles.life, roles.time = roles.time, None
     roles.notes += [*_notes_on_rows(roles), _note_on_failures(roles, table, run_to_failure)]
     return roles
@@ -214,6 +192,8 @@ def _note_on_failures(roles: _Roles, table: dict[str, Any], run_to_failure: bool
     """Returns how failures are recognized."""
     if roles.failure is not None:
         return f"failures by {roles.failure!r}"
+    if roles.failures is not None:
+        return f"failures by {roles.failures.name}"
     if roles.left is not None:
         return f"remaining life by {roles.left!r}"
     if run_to_failure:
@@ -229,21 +209,21 @@ def _runs(
     if {"sensor", "value"} <= set(table) and roles.unit and roles.time:
         return _long_runs(table, (roles.unit, roles.time, roles.machine_type), file, declared, run_to_failure)
     count = len(next(iter(table.values())))
-    units = _texts(table[roles.unit]) if roles.unit else [_slug(file.stem)] * count
-    types = _texts(table[roles.machine_type]) if roles.machine_type else None
+    units = texts_of(table[roles.unit]) if roles.unit else [_slug(file.stem)] * count
+    types = texts_of(table[roles.machine_type]) if roles.machine_type else None
     named_type = declared.machine_type or _slug(file.stem)
     if types is None and declared.machine_type is None:
         roles.notes.append(f"the machines' type is taken from the file's name: {named_type!r} (--machine-type)")
     columns = _sensor_columns(table, roles)
-    if roles.failure:
-        columns[FAULT] = _failures(table[roles.failure])
-    left = _numbers(roles.left, table[roles.left]) if roles.left and not roles.failure else None
+    times = times_of(table[roles.time], roles.time, declared.times, units) if roles.time else None
+    if (faults := _faults(table, declared, roles, units, times)) is not None:
+        columns[FAULT] = faults
+    left = numbers_of(roles.left, table[roles.left]) if roles.left and not roles.failure else None
     if roles.left and not roles.failure and left is None:
         raise TableError(1, roles.left, "contains text instead of the remaining life")
     life = _sensor_name(roles.life) if roles.life else None
     if life is not None and life not in columns:
         raise TableError(1, roles.life or "", "contains text instead of a count of life")
-    times = _times(table[roles.time], roles.time) if roles.time else None
     runs: dict[str, list[Run]] = {}
     order = sorted(range(count), key=lambda row: units[row])
     for unit, grouped in itertools.groupby(order, key=lambda row: units[row]):
@@ -259,7 +239,7 @@ def _runs(
             unit if machine_id_problem(unit) is None else _slug(unit) or "machine",
             at,
             {name: values[rows] for name, values in columns.items()},
-            ends_in_failure=run_to_failure and roles.failure is None,
+            ends_in_failure=run_to_failure and roles.failure is None and roles.failures is None,
             axis=life,
         )
         if left is not None:
@@ -268,21 +248,55 @@ def _runs(
     return runs
 
 
+def _faults(
+    table: dict[str, Any], declared: DeclaredColumns, roles: _Roles, units: Sequence[str], times: Timestamps | None
+) -> Values | None:
+    """Returns 1 for each row at a failure, else 0; None if no failures are given."""
+    if declared.failures is not None:
+        return _given_failures(declared.failures, declared.times, roles, units, times)
+    return _failures(table[roles.failure]) if roles.failure else None
+
+
+def _given_failures(
+    file: Path, options: TimeOptions, roles: _Roles, units: Sequence[str], times: Timestamps | None
+) -> Values:
+    """Returns 1 for the first row of a machine at or after each failure in a table of failures, else 0."""
+    if roles.unit is None or roles.time is None or times is None:
+        raise TableRoleError("--failures needs a table with columns of the machine (--unit) and the time (--time)")
+    try:
+        table = read_columns(file)
+        names = FailureTable(roles.unit, roles.time)
+        for name in names:
+            if name not in table:
+                raise TableRoleError(
+                    f"{file} must have the columns {roles.unit!r} and {roles.time!r}, as the table of "
+                    f"readings has; its columns are {', '.join(table)}"
+                )
+        faults, notes = mark_failures(table, names, options, units, times)
+    except TableError as error:
+        raise TableRoleError(f"{file}, {error}") from error
+    roles.notes += notes
+    return faults
+
+
 def _sensor_columns(table: dict[str, Any], roles: _Roles) -> dict[str, Values]:
     """Returns every numeric column without another role, by the sensor's name."""
     special = {roles.unit, roles.time, roles.failure, roles.left, roles.machine_type}
     columns: dict[str, Values] = {}
     texts = []
+    hidden = [name for name in table if name not in special and name != roles.life and _is_no_sensor(name)]
     for name, array in table.items():
-        if name in special:
+        if name in special or name in hidden:
             continue
-        values = _numbers(name, array)
+        values = numbers_of(name, array, roles.notes)
         if values is None:
             texts.append(name)
             continue
         if _sensor_name(name) in columns:
             raise TableError(1, name, "has the same sensor name as another column; names differ only in case and signs")
         columns[_sensor_name(name)] = values
+    if hidden:
+        roles.notes.append(f"{', '.join(name or 'column without a name' for name in hidden)}: no sensor, not used")
     if texts:
         more = f" and {len(texts) - _MOST_NAMED} more" if len(texts) > _MOST_NAMED else ""
         roles.notes.append(f"{', '.join(texts[:_MOST_NAMED])}{more}: text column, not used")
@@ -306,12 +320,13 @@ def _long_runs(
         run_to_failure: Whether each machine's last row is its failure, unless there is a sensor of failures.
     """
     unit_column, time_column, type_column = named
-    units, sensors = _texts(table[unit_column]), _texts(table["sensor"])
-    times = _times(table[time_column], time_column)
-    values = _numbers("value", table["value"])
+    units, sensors = texts_of(table[unit_column]), texts_of(table["sensor"])
+    series = list(zip(units, sensors, strict=True))
+    times = times_of(table[time_column], time_column, declared.times, series)
+    values = numbers_of("value", table["value"])
     if values is None:
         raise TableError(1, "value", "contains text; a table with a column `sensor` must have numbers in `value`")
-    types = _texts(table[type_column]) if type_column else None
+    types = texts_of(table[type_column]) if type_column else None
     rows: dict[str, dict[str, list[int]]] = {}
     for row, (unit, sensor) in enumerate(zip(units, sensors, strict=True)):
         rows.setdefault(unit, {}).setdefault(sensor, []).append(row)
@@ -351,76 +366,21 @@ def _sorted_by_time(
     return rows, at
 
 
-def _texts(array: Any) -> list[str]:
-    return ["" if each is None else str(each) for each in array.to_pylist()]
-
-
-def _numbers(name: str, array: Any) -> Values | None:
-    """Returns the numbers of a column, NaN for empty cells; None for a text column. Raises TableError."""
-    import pyarrow as pa  # noqa: PLC0415
-
-    kind = array.type
-    if pa.types.is_boolean(kind):
-        array = array.cast(pa.int8())
-    elif pa.types.is_null(kind):
-        return np.full(len(array), np.nan)
-    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        texts = _texts(array)
-        numbers = [_number(text) for text in texts]
-        wrong = [row for row, number in enumerate(numbers) if number is None]
-        if len(wrong) > _NUMBERS * len(texts):
-            return None
-        if wrong:
-            raise TableError(wrong[0] + 2, name, f"{texts[wrong[0]][:40]!r} is not a number")
-        return np.array(numbers, dtype=np.float64)
-    values: Values = np.asarray(array.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
-    infinite = np.flatnonzero(np.isinf(values))
-    if len(infinite):
-        raise TableError(int(infinite[0]) + 2, name, "is infinite")
-    return values
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text) if text else float("nan")
-    except ValueError:
-        return None
-
-
 def _failures(array: Any) -> Values:
     """Returns 1 for each row at a failure, else 0. Numbers from 0.5 on and words not in _NO_FAILURE are failures."""
-    return np.array([float(_is_failure(text)) for text in _texts(array)])
+    return np.array([float(_is_failure(text)) for text in texts_of(array)])
 
 
 def _is_failure(text: str) -> bool:
-    number = _number(text)
-    return number >= 0.5 if number is not None else text.strip().lower() not in _NO_FAILURE
+    try:
+        return float(text) >= 0.5
+    except ValueError:
+        return text.strip().lower() not in _NO_FAILURE
 
 
-def _is_counter(array: Any) -> bool:
-    import pyarrow as pa  # noqa: PLC0415
-
-    if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
-        return False
-    largest = np.nanmax(np.abs(np.asarray(array.cast(pa.float64()).to_numpy(zero_copy_only=False))))
-    return bool(largest < _COUNTER_BELOW)
-
-
-def _times(array: Any, name: str) -> Timestamps:
-    import pyarrow as pa  # noqa: PLC0415
-
-    if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
-        if array.null_count:
-            raise TableError(array.to_pylist().index(None) + 2, name, "is empty")
-        moments: Timestamps = array.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy()
-        return moments
-    times = []
-    for row, text in enumerate(_texts(array)):
-        try:
-            times.append(parse_timestamp(text))
-        except ValueError as error:
-            raise TableError(row + 2, name, str(error)) from None
-    return np.array(times, dtype=np.int64)
+def _is_no_sensor(name: str) -> bool:
+    """Whether a column tells the outcome, or is the number of the row, which has no name."""
+    return not name.strip() or _slug(name) in LABELS
 
 
 def _times_of_life(life: Values, rows: npt.NDArray[np.intp], name: str) -> Timestamps:
@@ -429,7 +389,7 @@ def _times_of_life(life: Values, rows: npt.NDArray[np.intp], name: str) -> Times
     if len(wrong):
         first = int(wrong[0])
         problem = "is empty" if np.isnan(life[first]) else f"{life[first]:g} is too large for a count of life"
-        raise TableError(int(rows[first]) + _FIRST_ROW, name, problem)
+        raise TableError(int(rows[first]) + FIRST_ROW, name, problem)
     at: Timestamps = CMAPSS_EPOCH_US + np.round(life * HOUR_US).astype(np.int64)
     return at
 

@@ -18,6 +18,7 @@ from aurum.commands.histories import (
 )
 from aurum.commands.importing import CMAPSS_TYPE
 from aurum.commands.tabular_histories import DeclaredColumns, read_histories
+from aurum.readings.csv_table import TableNotes, TableOptions
 from aurum.readings.history import AXES, FAULT, Run
 from aurum.readings.tables import TableError
 
@@ -107,7 +108,10 @@ def _from_table(given: DataSelection, only: str | None) -> Histories:
     if all(is_long_csv(file) for file in given.files):
         if only is None:
             raise HistoryError("give the type of these machines with --machine-type")
-        return Histories({only: from_csv(given.files, only, given.run_to_failure)[only]}, source)
+        table_notes = TableNotes()
+        options = TableOptions(times=given.declared.times)
+        runs = from_csv(given.files, only, given.run_to_failure, options, table_notes)
+        return Histories(runs, source, notes=table_notes.describe())
     by_type, life, notes = read_histories(given.files, replace(given.declared, machine_type=only), given.run_to_failure)
     return Histories(by_type, source, given.declared.life and life, notes)
 

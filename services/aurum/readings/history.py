@@ -20,7 +20,7 @@ AXES = {
     "run_hours": "h",
 }
 """Sensors that count a machine's life, and their units. Without one, life is counted in hours of time."""
-LABELS = frozenset({FAULT, "failure", "failed", "rul", "label", "target"})
+LABELS = frozenset({FAULT, "failure", "failed", "rul", "label", "target", "anomaly", "changepoint"})
 """Columns that reveal the outcome and must be hidden from models."""
 
 

@@ -1,9 +1,8 @@
-"""Reads readings from tables: CSV (long or wide), C-MAPSS text files, JSON rows. Errors name the row and the column."""
+"""Readings in rows, as tables and JSON have them, and C-MAPSS text files. Errors name the row and the column."""
 
-import csv
 import math
 from array import array
-from collections.abc import Iterable, Iterator, MutableSequence, Sequence
+from collections.abc import Iterable, Iterator, MutableSequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,14 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from aurum.readings.batch import MAX_AHEAD_US, Series, machine_id_problem, now_us, sensor_problem
+from aurum.readings.table_text import TextError
 from aurum.runtime.time_units import HOUR_US
 
-LONG_COLUMNS = ("machine_id", "timestamp", "sensor", "value")
 _ABSENT = frozenset({"", "na", "nan", "null", "none"})
-_MAX_COLUMNS = 500
-_MIN_MILLISECONDS, _MIN_MICROSECONDS = 1e11, 1e14  # from these on, a number is in ms or µs
-_YEAR_10000 = 253_402_300_800_000_000  # µs
-_OUT_OF_RANGE = "out of range; use a time from 1970 to 9999"
 
 CMAPSS_SENSORS = ("setting_1", "setting_2", "setting_3", *(f"sensor_{number}" for number in range(1, 22)))
 CMAPSS_COLUMNS = 2 + len(CMAPSS_SENSORS)
@@ -44,13 +39,23 @@ class TableError(ValueError):
 
 @dataclass(slots=True)
 class Rows:
-    """Single readings from a table, each with the number of its row."""
+    """Single readings from a table, each with the number of its row.
+
+    Attributes:
+        machine_ids: The machine of each reading.
+        sensors: The sensors.
+        timestamps: The times in µs since the epoch.
+        values: The values.
+        rows: The numbers of the rows.
+        silent: The number of readings of each machine and sensor that `to_series` left out, because none is a number.
+    """
 
     machine_ids: list[str] = field(default_factory=list)
     sensors: list[str] = field(default_factory=list)
     timestamps: MutableSequence[int] = field(default_factory=lambda: array("q"))
     values: MutableSequence[float] = field(default_factory=lambda: array("d"))
     rows: MutableSequence[int] = field(default_factory=lambda: array("q"))
+    silent: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def add_reading(self, row: int, machine_id: str, sensor: str, timestamp_us: int, value: float) -> None:
         """Adds a reading that was read from row number `row`."""
@@ -64,14 +69,17 @@ class Rows:
         return len(self.values)
 
 
-def to_series(rows: Rows, now: int | None = None, *, value_column: str = "value") -> list[Series]:
-    """Groups readings by machine and sensor.
+def to_series(
+    rows: Rows, now: int | None = None, *, value_column: str = "value", device_names: bool = False
+) -> list[Series]:
+    """Groups readings by machine and sensor. Those without any number are left out, and named in `rows.silent`.
 
     Args:
         rows: The readings.
         now: The time in µs since the epoch; by default the clock's.
         value_column: The name of the value column in errors. It is empty if each sensor has its own column (wide
             table).
+        device_names: Whether machines and sensors have any names, which are mapped later.
 
     Raises:
         TableError: Names the first row that breaks a rule of batches.
@@ -82,9 +90,9 @@ def to_series(rows: Rows, now: int | None = None, *, value_column: str = "value"
         group = groups.get(key)
         if group is None:
             machine_id, sensor = key
-            if problem := machine_id_problem(machine_id):
+            if problem := None if device_names else machine_id_problem(machine_id):
                 raise TableError(rows.rows[index], "machine_id", problem)
-            if problem := sensor_problem(sensor):
+            if problem := None if device_names else sensor_problem(sensor):
                 raise TableError(rows.rows[index], "sensor", problem)
             group = groups[key] = []
         group.append(index)
@@ -104,53 +112,10 @@ def to_series(rows: Rows, now: int | None = None, *, value_column: str = "value"
     for (machine_id, sensor), indices in groups.items():
         part = values[indices]
         if np.isnan(part).all():
-            raise TableError(
-                rows.rows[indices[0]],
-                value_column or sensor,
-                f"machine {machine_id}, sensor {sensor} has no value other than NaN",
-            )
+            rows.silent[machine_id, sensor] = len(indices)
+            continue
         series.append(Series(machine_id, sensor, timestamps[indices], part))
     return series
-
-
-def parse_timestamp(text: str) -> int:
-    """Parses a time to microseconds since the epoch. Raises ValueError.
-
-    Args:
-        text: ISO 8601 (UTC if it names no zone), or a number since 1970. Numbers below 1e11 are seconds, those below
-            1e14 milliseconds, and others microseconds.
-    """
-    text = text.strip()
-    try:
-        number = _parse_number(text)
-    except ValueError:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            raise ValueError(f"{text[:40]!r} is not a time; use ISO 8601 such as 2026-05-04T12:00:00Z") from None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        try:
-            seconds = moment - datetime(1970, 1, 1, tzinfo=UTC)
-        except OverflowError:
-            raise ValueError(f"{text[:40]!r} is {_OUT_OF_RANGE}") from None
-        return _check_range((seconds.days * 86_400 + seconds.seconds) * 1_000_000 + seconds.microseconds, text)
-    return timestamp_from_number(number)
-
-
-def timestamp_from_number(number: float) -> int:
-    """Converts a number to microseconds since the epoch, by the rules of `parse_timestamp`. Raises ValueError."""
-    if not math.isfinite(number):
-        raise ValueError(f"{number!r} is not a time")
-    if abs(number) >= _MIN_MICROSECONDS:
-        return _check_range(int(number), f"{number:g}")
-    return round(number * (1_000 if abs(number) >= _MIN_MILLISECONDS else 1_000_000))
-
-
-def _check_range(us: int, text: str) -> int:
-    if abs(us) >= _YEAR_10000:
-        raise ValueError(f"{text[:40]!r} is {_OUT_OF_RANGE}")
-    return us
 
 
 def parse_value(text: str) -> float:
@@ -169,69 +134,6 @@ def _parse_number(text: str) -> float:
     if "_" in text:
         raise ValueError(text)
     return float(text)
-
-
-def read_csv(lines: Iterable[str], block: int, *, max_row_characters: int = 1_000_000) -> Iterator[Rows]:
-    """Reads a CSV table with a header, in blocks of about `block` readings.
-
-    The table is long (machine_id, timestamp, sensor, value) or wide (machine_id, timestamp, then one column per
-    sensor). Row numbers start at 1 with the header.
-
-    Args:
-        lines: The lines of the table.
-        block: Number of readings in a block.
-        max_row_characters: Maximum length of a row. It bounds the memory, since the cells of a row take many times the
-            bytes of its text.
-
-    Raises:
-        TableError: If a row is wrong. Readings of the same block are then not yielded.
-    """
-    bounded = _BoundedRows(lines, max_row_characters)
-    reader = csv.reader(bounded, strict=True)
-    rows = Rows()
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        long = _check_header(header)
-        bounded.begin_row()
-        for cells in reader:
-            bounded.begin_row()
-            if not cells:
-                continue
-            _add_row(rows, reader.line_num, cells, header, long)
-            if len(rows) >= block:
-                yield rows
-                rows = Rows()
-    except csv.Error as error:
-        raise TableError(reader.line_num, "", f"is not CSV: {error}") from error
-    except UnicodeDecodeError as error:
-        raise TableError(reader.line_num + 1, "", "is not UTF-8 text") from error
-    if len(rows):
-        yield rows
-
-
-class _BoundedRows:
-    """Yields the lines of a table, and limits the length of a row, which may have several lines."""
-
-    def __init__(self, lines: Iterable[str], max_characters: int) -> None:
-        self._lines = iter(lines)
-        self._max_characters = max_characters
-        self._line = 0
-        self._length = 0
-
-    def begin_row(self) -> None:
-        """Starts to count the characters of the next row."""
-        self._length = 0
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._lines)
-        self._line += 1
-        self._length += len(line)
-        if self._length > self._max_characters:
-            raise TableError(self._line, "", f"has more than {self._max_characters} characters")
-        return line
 
 
 def read_cmapss(lines: Iterable[str], prefix: str, block: int) -> Iterator[Rows]:
@@ -277,13 +179,15 @@ def read_cmapss(lines: Iterable[str], prefix: str, block: int) -> Iterator[Rows]
 
 
 def _number_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """Yields lines with their numbers from 1. Raises TableError if a line is not UTF-8."""
+    """Yields lines with their numbers from 1. Raises TableError if a line is not text."""
     number = 0
     try:
         for number, line in enumerate(lines, start=1):
             yield number, line
     except UnicodeDecodeError as error:
         raise TableError(number + 1, "", "is not UTF-8 text") from error
+    except TextError as error:
+        raise TableError(number + 1, "", str(error)) from error
 
 
 def cmapss_prefix(path: Path) -> str:
@@ -293,54 +197,6 @@ def cmapss_prefix(path: Path) -> str:
     """
     name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in path.stem)
     return name.strip("._-") or "cmapss"
-
-
-def _check_header(header: Sequence[str]) -> bool:
-    """Returns True for a long table and False for a wide one. Raises TableError if it is neither."""
-    if len(header) > _MAX_COLUMNS:
-        raise TableError(1, "", f"has {len(header)} columns; at most {_MAX_COLUMNS} are allowed")
-    if sorted(header) == sorted(LONG_COLUMNS):
-        return True
-    for name in ("machine_id", "timestamp"):
-        if header.count(name) > 1:
-            raise TableError(1, name, "is in the header twice")
-        if name not in header:
-            raise TableError(
-                1,
-                name,
-                "is missing; the header must be machine_id,timestamp,sensor,value or machine_id,timestamp,SENSOR,…",
-            )
-    sensors = [name for name in header if name not in ("machine_id", "timestamp")]
-    if not sensors:
-        raise TableError(1, "", "has no sensor besides machine_id and timestamp")
-    for name in sensors:
-        if problem := sensor_problem(name):
-            raise TableError(1, name, problem)
-        if header.count(name) > 1:
-            raise TableError(1, name, "is in the header twice")
-    return False
-
-
-def _add_row(rows: Rows, row: int, cells: Sequence[str], header: Sequence[str], long: bool) -> None:
-    if len(cells) != len(header):
-        column = header[len(cells)] if len(cells) < len(header) else f"column {len(header) + 1}"
-        problem = f"has {len(cells)} cells, and the header has {len(header)}; the file may be truncated"
-        raise TableError(row, column, problem)
-    named = dict(zip(header, cells, strict=True))
-    machine_id = named.pop("machine_id").strip()
-    try:
-        timestamp = parse_timestamp(named.pop("timestamp"))
-    except ValueError as error:
-        raise TableError(row, "timestamp", str(error)) from None
-    if long:
-        named = {named["sensor"].strip(): named["value"]}
-    for sensor, text in named.items():
-        try:
-            value = parse_value(text)
-        except ValueError as error:
-            raise TableError(row, "value" if long else sensor, str(error)) from None
-        if long or not math.isnan(value):
-            rows.add_reading(row, machine_id, sensor, timestamp, value)
 
 
 def _parse_positive_integer(text: str, row: int, name: str) -> int:

@@ -35,7 +35,8 @@ from aurum.edge.spool_clock import SpoolClock, Uptime
 from aurum.prediction.model.model import CorruptModelError, load_model
 from aurum.prediction.model.model_files import read_serving
 from aurum.readings.batch import Batch, Series, Values, decode, encode, parse_request
-from aurum.readings.tables import Rows, TableError, read_cmapss, read_csv, to_series
+from aurum.readings.csv_table import read_csv
+from aurum.readings.tables import Rows, TableError, read_cmapss, to_series
 from aurum.readings.transport.refusals import Refused
 from aurum.resilience import PolicyError
 from aurum.resilience.outcomes import OutcomeError, read_outcomes

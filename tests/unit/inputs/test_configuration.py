@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
-from aurum.edge.inputs.common.configuration import InputsError, load_inputs
+from aurum.edge.inputs.common.configuration import FilesInput, InputsError, load_inputs
 
 MQTT: dict[str, Any] = {
     "name": "hall-1",
@@ -57,3 +58,17 @@ def test_invalid_inputs_file_names_the_field(tmp_path: Path, change: dict[str, A
 def test_duplicate_input_names_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputsError, match="two inputs have the name 'hall-1'"):
         load_inputs(written(tmp_path, MQTT, MQTT))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("encoding", "utf-9", "'utf-9' is not a text encoding"),
+        ("encoding", "base64", "'base64' is not a text encoding"),
+        ("time_format", "days", "time_format: 'days' is not a format of times"),
+        ("timezone", "Mars/Olympus", "timezone: 'Mars/Olympus' is not a time zone"),
+    ],
+)
+def test_unknown_declaration_of_a_files_input_is_refused(field: str, value: str, problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        FilesInput.model_validate({"name": "drops", "protocol": "files", "folder": "/drops", field: value})

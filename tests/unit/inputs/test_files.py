@@ -29,12 +29,12 @@ async def stored(folder: Path, content: str, *rules: TagRule) -> list[dict[tuple
 
 
 async def test_series_without_a_number_once_converted_is_left_out(tmp_path: Path) -> None:
-    rows = "m,0,big,1e300\nm,1,big,nan\nm,0,other,2\n"
+    rows = "m,1790000000,big,1e300\nm,1790000001,big,nan\nm,1790000000,other,2\n"
     assert await stored(tmp_path, HEAD + rows, TagRule(sensor="big", scale=1e300)) == [{("m", "other"): [2.0]}]
 
 
 @pytest.mark.parametrize("more", [0, 1])
 async def test_file_of_many_machines_makes_batches_within_limits(tmp_path: Path, more: int) -> None:
-    rows = "".join(f"m-{number},0,s,1\n" for number in range(MAX_SERIES + more))
+    rows = "".join(f"m-{number},1790000000,s,1\n" for number in range(MAX_SERIES + more))
     found = await stored(tmp_path, HEAD + rows)
     assert [len(batch) for batch in found] == [MAX_SERIES, 1][: 1 + more]

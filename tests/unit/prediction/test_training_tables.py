@@ -1,5 +1,6 @@
 """Histories from tables: which columns mean what, and tables that say nothing usable."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from aurum.commands.tabular_histories import DeclaredColumns, TableRoleError
 from aurum.commands.training_data import DataSelection, Histories, load_histories
 from aurum.readings.history import FAULT
 from aurum.readings.tables import TableError
+from aurum.readings.times import TimeOptions
 
 HOUR_US = 3_600_000_000
 
@@ -34,7 +36,7 @@ def read(path: Path, *types: str, run_to_failure: bool = False, **declared: str)
         ("a,1,5\na,1e17,6", {}, r"row 3, cycle: 1e\+17 is too large for a count of life"),
         ("a,one,5\na,two,6", {}, "row 1, cycle: contains text instead of a count of life"),
         ("a,1,long\na,2,short", {"left": "x"}, "row 1, x: contains text instead of the remaining life"),
-        ("a,1,5\na,2,", {"time": "x"}, "row 3, x: '' is not a time"),
+        ("a,1,1790000000\na,2,", {"time": "x"}, "row 3, x: '' is not a time"),
         ("a,1,inf\na,2,3", {"time": "x"}, "row 2, x: inf is not a time"),
     ],
     ids=["no life", "a huge life", "a life in words", "life left in words", "no time", "an endless time"],
@@ -173,3 +175,81 @@ def test_readings_of_several_types_need_one_named_type(tmp_path: Path) -> None:
         read(long, "fans", "pumps")
     with pytest.raises(HistoryError, match="machine type 'fan' is not simulated; there are "):
         load_histories(DataSelection("plant", [], ["fan"]))
+
+
+TELEMETRY = '"datetime","machineID","volt"\n' + "".join(
+    f'"1/{day}/2015 {hour}:00:00 {half}",{machine},{160 + day}\n'
+    for machine in (1, 2)
+    for day in range(1, 29)
+    for half in ("AM", "PM")
+    for hour in (1, 7)
+)
+PATTERN = "%m/%d/%Y %I:%M:%S %p"
+
+
+def test_failures_in_a_table_of_their_own_end_runs(tmp_path: Path) -> None:
+    path = table(tmp_path, TELEMETRY, "telemetry.csv")
+    rows = '"1/13/2015 5:00:00 PM",1,"comp2"\n"1/20/2015 1:00:00 AM",1,"comp1"\n"2/13/2015 5:00:00 PM",2,"x"\n'
+    failures = table(
+        tmp_path, f'"datetime","machineID","failure"\n{rows}"1/13/2015 5:00:00 PM",9,"x"\n', "failures.csv"
+    )
+    declared = DeclaredColumns(failures=failures, times=TimeOptions(PATTERN))
+    found = load_histories(DataSelection(None, [path], ["press"], False, declared))
+    assert [(run.machine_id, run.failed) for run in found.by_type["press"]] == [
+        ("1/1", True), ("1/2", True), ("1/3", False), ("2", False)
+    ]  # fmt: skip
+    assert {*found.notes} >= {
+        "failures by failures.csv",
+        "1 failures of machines without readings are not used",
+        "1 failures after the last reading of their machine are not used",
+    }
+    at = datetime.fromtimestamp(found.by_type["press"][0].timestamps[-1] / 1e6, UTC)
+    assert at == datetime(2015, 1, 13, 19, tzinfo=UTC)
+
+
+def test_table_of_failures_without_the_columns_is_refused(tmp_path: Path) -> None:
+    path, wrong = table(tmp_path, TELEMETRY, "t.csv"), table(tmp_path, "at,machine\n1,2\n", "f.csv")
+    with pytest.raises(TableRoleError, match=r"f\.csv must have the columns 'machineID' and 'datetime'.* at, machine"):
+        load_histories(
+            DataSelection(None, [path], ["press"], False, DeclaredColumns(failures=wrong, times=TimeOptions(PATTERN)))
+        )
+
+
+def test_undeclared_times_of_a_training_table_name_the_option(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"row 2, datetime: '1/1/2015 1:00:00 AM' .*--time-format.*%m/%d/%Y"):
+        read(table(tmp_path, TELEMETRY), "press")
+
+
+def test_columns_that_tell_the_outcome_are_no_sensors(tmp_path: Path) -> None:
+    rows = "".join(f"{row};2018-04-01 00:00:{row:02};0,{row};{row % 2};0\n" for row in range(20))
+    path = table(tmp_path, f";datetime;Volume Flow RateRMS;anomaly;changepoint\n{rows}")
+    found = read(path, "valve")
+    (run,) = found.by_type["valve"]
+    assert set(run.columns) == {"Volume Flow RateRMS"}
+    assert run.columns["Volume Flow RateRMS"][5] == 0.5
+    assert "column without a name, anomaly, changepoint: no sensor, not used" in found.notes
+
+
+def test_words_in_a_column_of_numbers_are_empty_cells(tmp_path: Path) -> None:
+    rows = "".join(f"a,{row},{'Bad Input' if row % 3 else row},{'none' if row else 'E1'}\n" for row in range(9))
+    found = read(table(tmp_path, f"unit,cycle,x,code\n{rows}"), "fan")
+    (run,) = found.by_type["fan"]
+    assert np.isnan(run.columns["x"]).sum() == 6
+    assert "code" not in run.columns
+    assert "x: 6 cells without a number, such as 'Bad Input' in row 3" in found.notes
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("utf-16", "a.csv"), ("cp1252", "A.CSV")])
+def test_training_table_in_another_encoding_is_read(tmp_path: Path, encoding: str, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes("Gerät;cycle;x\nÖ1;1;1,5\nÖ1;2;2,5\n".encode(encoding))
+    (run,) = read(path, "fan", unit="Gerät").by_type["fan"]
+    assert run.columns["x"].tolist() == [1.5, 2.5]
+
+
+def test_local_times_of_a_training_table_are_resolved_in_order(tmp_path: Path) -> None:
+    rows = "".join(f"a,2025-10-26 0{hour}:30:00,1\n" for hour in (1, 2, 2, 3))
+    path = table(tmp_path, f"machine,timestamp,x\n{rows}")
+    declared = DeclaredColumns(times=TimeOptions(zone="Europe/Berlin"))
+    (run,) = load_histories(DataSelection(None, [path], ["fan"], False, declared)).by_type["fan"]
+    assert np.diff(run.timestamps).tolist() == [HOUR_US] * 3

@@ -1,6 +1,7 @@
 """Writing readings over HTTP, for scripts, tests and devices without gRPC."""
 
 import asyncio
+import codecs
 import hashlib
 import io
 from collections.abc import Callable
@@ -16,8 +17,10 @@ from aurum.api.readings_json import parse_readings
 from aurum.api.schemas import ReadingsIn, ReadingsOut
 from aurum.api.scope import require_machine
 from aurum.readings.batch import MAX_READINGS, SINGLE_BATCH_PREFIX, source_id_problem
+from aurum.readings.csv_table import TableNotes, read_csv
 from aurum.readings.source_owner import SOURCE_TAKEN
-from aurum.readings.tables import Rows, read_csv, to_series
+from aurum.readings.table_text import TableText
+from aurum.readings.tables import Rows, TableError, to_series
 from aurum.readings.transport.write_call import SerializedSeries
 from aurum.runtime.errors import FAILURES, AurumError, InvalidArgumentError, PermissionDeniedError
 from aurum.v1 import ingestion_pb2
@@ -41,12 +44,14 @@ class _ParsedBody:
         value_column: Name of the column of values in errors; empty if each sensor has its own.
         source_id: The source of the batch, if the body states it.
         sequence: The number of the batch within its source.
+        absent: The number of cells that have a word instead of a number.
     """
 
     rows: Rows
     value_column: str
     source_id: str | None = None
     sequence: int = 0
+    absent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +63,14 @@ class _Content:
         source_id: The source of the batch, if the body states it.
         sequence: The number of the batch within its source.
         digest: The digest of the body; empty if it is not needed.
+        absent: The number of readings without a number, which are left out.
     """
 
     series: SerializedSeries
     source_id: str | None
     sequence: int
     digest: str
+    absent: int
 
 
 _BODIES: dict[str, Any] = {
@@ -72,7 +79,9 @@ _BODIES: dict[str, Any] = {
 }
 
 
-@router.post("", openapi_extra={"requestBody": {"required": True, "content": _BODIES}})
+@router.post(
+    "", response_model_exclude_defaults=True, openapi_extra={"requestBody": {"required": True, "content": _BODIES}}
+)
 async def write_readings(
     request: Request, context: Context, caller: Caller, idempotency_key: IdempotencyKey
 ) -> ReadingsOut:
@@ -91,7 +100,7 @@ async def write_readings(
         written = await _write_once(context, idempotency_key, content)
     else:
         written = await _write_as_own(context, content.series)
-    return ReadingsOut(accepted=written.accepted, duplicate=written.duplicate)
+    return ReadingsOut(accepted=written.accepted, duplicate=written.duplicate, absent=content.absent)
 
 
 async def _write_once(context: ApiContext, idempotency_key: str, content: _Content) -> ingestion_pb2.WriteResponse:
@@ -153,7 +162,8 @@ async def _read_content(request: Request, parse: Callable[[bytearray], _ParsedBo
     parsed = await run_in_executor(parsers, parse, body)
     del body
     series = await run_in_executor(parsers, _serialize, parsed)
-    return _Content(series, parsed.source_id, parsed.sequence, digest)
+    absent = parsed.absent + sum(parsed.rows.silent.values())
+    return _Content(series, parsed.source_id, parsed.sequence, digest, absent)
 
 
 def _digest(body: bytearray) -> str:
@@ -161,6 +171,8 @@ def _digest(body: bytearray) -> str:
 
 
 def _parse_json(body: bytearray) -> _ParsedBody:
+    if body.startswith(codecs.BOM_UTF8):
+        del body[: len(codecs.BOM_UTF8)]
     body_content = parse_readings(body)
     if (body_content.source_id is None) != (body_content.sequence is None):
         raise InvalidArgumentError.for_field("sequence", "and source_id must be given together, or neither")
@@ -177,14 +189,13 @@ def _parse_json(body: bytearray) -> _ParsedBody:
 
 def _parse_csv(body: bytearray) -> _ParsedBody:
     rows = Rows()
-    text = io.TextIOWrapper(io.BufferedReader(_BodyFile(body)), encoding="utf-8-sig", newline="")
-    lines = iter(lambda: text.readline(_MAX_ROW_CHARACTERS + 1), "")
-    for block in read_csv(lines, MAX_READINGS + 1, max_row_characters=_MAX_ROW_CHARACTERS):
+    notes = TableNotes()
+    text = TableText(io.BufferedReader(_BodyFile(body)), decompress=False)
+    for block in read_csv(text, MAX_READINGS + 1, notes=notes, max_row_characters=_MAX_ROW_CHARACTERS):
         if len(rows):
             break
         rows = block
-    header = bytes(body[:_MAX_ROW_CHARACTERS]).partition(b"\n")[0]
-    return _ParsedBody(rows, "value" if b"sensor" in header.split(b",") else "")
+    return _ParsedBody(rows, "value" if notes.long else "", absent=notes.absent)
 
 
 class _BodyFile(io.RawIOBase):
@@ -208,4 +219,9 @@ def _serialize(parsed: _ParsedBody) -> SerializedSeries:
         raise InvalidArgumentError.for_field("readings", "at least one reading is required")
     if len(parsed.rows) > MAX_READINGS:
         raise InvalidArgumentError.for_field("readings", f"must be at most {MAX_READINGS}; send several requests")
-    return SerializedSeries.from_series(to_series(parsed.rows, value_column=parsed.value_column))
+    series = to_series(parsed.rows, value_column=parsed.value_column)
+    if not series:
+        (machine_id, sensor), *_ = parsed.rows.silent
+        problem = f"machine {machine_id}, sensor {sensor} has no value other than NaN"
+        raise TableError(parsed.rows.rows[0], parsed.value_column or sensor, problem)
+    return SerializedSeries.from_series(series)

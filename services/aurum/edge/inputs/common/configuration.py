@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from aurum.edge.inputs.common.number_text import DEFAULT_ABSENT_WORDS, fold_words
 from aurum.edge.inputs.common.units import UnitError, conversion
 from aurum.readings.batch import machine_id_problem, sensor_problem
+from aurum.readings.csv_table import TableOptions
+from aurum.readings.table_text import text_encoding_problem
+from aurum.readings.times import TimeOptions, TimeOptionsError
 from aurum.runtime.yaml_file import read_yaml
 
 _MAX_INPUTS = 100
@@ -404,9 +407,69 @@ class FilesInput(_InputOptions):
 
     protocol: Literal["files"]
     folder: Path = Field(description="Folder of new files; stored files are moved to done, invalid ones to refused.")
-    pattern: str = Field("*.csv", description="Pattern of file names.")
+    pattern: str = Field(
+        "*.csv", description="Pattern of file names, in upper or lower case. Names with .gz appended match too."
+    )
     settled: float = Field(1.0, ge=0, le=3600, description="Seconds without a change after which a file is complete.")
-    keep: int = Field(1000, ge=0, le=1_000_000, description="Number of stored files that are kept.")
+    keep: int = Field(
+        1000, ge=0, le=1_000_000, description="Number of stored files that are kept; each is kept for ten minutes."
+    )
+    encoding: str | None = Field(
+        None, description="Encoding of the text, such as windows-1252; UTF-8, UTF-16 or Windows-1252 if absent."
+    )
+    delimiter: str | None = Field(
+        None, min_length=1, max_length=1, description="Sign between cells; recognized from the header if absent."
+    )
+    decimal: Literal["auto", "point", "comma"] = Field(
+        "auto", description="Decimal sign; auto takes that of the first number, and a point in a table with commas."
+    )
+    time_format: str = Field(
+        "auto",
+        max_length=100,
+        description="Format of times: auto for ISO 8601 or a number since 1970; its unit s, ms, us or ns; excel for "
+        "serial dates of a spreadsheet; or a pattern such as %d.%m.%Y %H:%M:%S.",
+    )
+    timezone: str | None = Field(
+        None, max_length=100, description="Zone of times that state none, such as Europe/Berlin; UTC if absent."
+    )
+
+    @property
+    def table_options(self) -> TableOptions:
+        """How the tables are written."""
+        return TableOptions(
+            self.delimiter,
+            self.decimal,
+            self.all_absent_words,
+            TimeOptions(self.time_format, self.timezone),
+            device_names=True,
+        )
+
+    @property
+    def table_key(self) -> str:
+        """How the tables are written, as text; empty if nothing is declared."""
+        declared = {"encoding", "delimiter", "decimal", "time_format", "timezone"}
+        declared |= {"absent_words", "machines", "earliest"}
+        given = self.model_dump(include=declared, exclude_defaults=True, mode="json")
+        return str(sorted(given.items())) if given else ""
+
+    @field_validator("encoding")
+    @classmethod
+    def _check_encoding(cls, name: str | None) -> str | None:
+        if name is not None and (problem := text_encoding_problem(name)):
+            raise ValueError(problem)
+        return name
+
+    @model_validator(mode="after")
+    def _check_times(self) -> "FilesInput":
+        try:
+            TimeOptions(self.time_format)
+        except TimeOptionsError as error:
+            raise ValueError(f"time_format: {error}") from error
+        try:
+            TimeOptions(zone=self.timezone)
+        except TimeOptionsError as error:
+            raise ValueError(f"timezone: {error}") from error
+        return self
 
     @property
     def summary(self) -> str:

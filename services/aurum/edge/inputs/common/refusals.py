@@ -27,6 +27,7 @@ class Reason(StrEnum):
         WRONG_TIME: The time cannot be used, for example because a device has no clock.
         OLD: A retained message was stored already, or has no time of its own.
         UNSUPPORTED: The data type is not supported.
+        INCOMPLETE: A file changed after it had been read, so that it is read again.
     """
 
     NOT_A_NUMBER = "not_a_number"
@@ -40,6 +41,7 @@ class Reason(StrEnum):
     WRONG_TIME = "wrong_time"
     OLD = "old"
     UNSUPPORTED = "unsupported"
+    INCOMPLETE = "incomplete"
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from aurum.edge.inputs.common.number_text import DEFAULT_ABSENT_WORDS, parse_num
 from aurum.edge.inputs.common.refusals import Reason
 from aurum.edge.inputs.mqtt.excerpts import HIDDEN, excerpt, names_secret
 from aurum.edge.inputs.mqtt.flattening import Unflattened, leaves, value_at
-from aurum.readings.tables import parse_timestamp, timestamp_from_number
+from aurum.readings.times import parse_timestamp, timestamp_from_number
 
 _MAX_BYTES = 1_000_000  # of one message
 _MAX_VALUES = 10_000  # in one message

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurum.edge.inputs.common.configuration import REGISTERS_PER_VALUE, Register
-from aurum.edge.inputs.modbus.input import decode_value, group_registers
+from aurum.edge.inputs.modbus.poll_plan import group_registers
+from aurum.edge.inputs.modbus.values import decode_value
 
 
 def register(address: int, **options: Any) -> Register:

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aurum.edge import metrics
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
@@ -27,6 +27,9 @@ from aurum.edge.settings import EdgeSettings
 from aurum.edge.spool import Spool
 from aurum.runtime.service import Service
 from aurum.security.source_limits import SourceLimits
+
+if TYPE_CHECKING:
+    from aurum.edge.inputs.modbus.connection import ModbusConnection
 
 _GAUGE_INTERVAL = 1.0  # seconds
 _MAX_SHOWN = 10  # devices with the lowest quality shown for each input
@@ -77,15 +80,15 @@ def start_inputs(
     """Starts all inputs. Recoverable errors are retried with backoff; unexpected ones stop the service."""
     started_ms = time.time_ns() // 1_000_000
     inputs: dict[str, _RunningInput] = {}
+    connections: dict[tuple[str, int], ModbusConnection] = {}
     for options in file.inputs:
         source_id = f"{options.name}-{started_ms:x}"  # a new source, because sequences start again at 1
         builder = BatchBuilder(options.name, source_id, spool, Tags(options.rules), options.clock, limits)
         status = ConnectionStatus(options.name)
         reconnector = Reconnector(service.name, options.name, service.policies, status)
         inputs[options.name] = _RunningInput(builder, status)
-        service.spawn(
-            _create_input(options, builder, reconnector, spool.folder / "inputs").run(), f"input:{options.name}"
-        )
+        created = _create_input(options, builder, reconnector, spool.folder / "inputs", connections)
+        service.spawn(created.run(), f"input:{options.name}")
     supervisor = InputSupervisor(inputs)
     service.spawn(supervisor.update_gauges(), "input-gauges")
     return supervisor
@@ -105,8 +108,17 @@ def _create_input(
     builder: BatchBuilder,
     reconnector: Reconnector,
     state_folder: Path,
+    connections: "dict[tuple[str, int], ModbusConnection]",
 ) -> Input:
-    """Creates an input. `state_folder` is the folder for its persistent state."""
+    """Creates an input.
+
+    Args:
+        options: Its description.
+        builder: Gathers its values.
+        reconnector: Keeps it connected.
+        state_folder: The folder for its persistent state.
+        connections: The Modbus connections by host and port, which inputs share.
+    """
     # Each protocol's library is loaded only if an input uses it
     match options:
         case MqttInput():
@@ -121,11 +133,15 @@ def _create_input(
         case OpcuaInput():
             from aurum.edge.inputs.opcua.input import Opcua
 
-            return Opcua(options, builder, reconnector)
+            return Opcua(options, builder, reconnector, state_folder)
         case ModbusInput():
+            from aurum.edge.inputs.modbus.connection import ModbusConnection
             from aurum.edge.inputs.modbus.input import Modbus
 
-            return Modbus(options, builder, reconnector)
+            address = options.host, options.port
+            if address not in connections:
+                connections[address] = ModbusConnection(*address)
+            return Modbus(options, builder, reconnector, connections[address])
         case FilesInput():
             from aurum.edge.inputs.files.input import Files
 

@@ -6,6 +6,7 @@ told apart by their ids.
 
 import asyncio
 import time
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -54,9 +55,11 @@ class ModbusConnection:
     Args:
         host: The host of the device or gateway.
         port: Its port.
+        clock: A monotonic clock in seconds.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._address = f"{host}:{port}"
         self._host, self._port = host, port
         self._turn = asyncio.Lock()  # first come, first served
@@ -111,7 +114,7 @@ class ModbusConnection:
         if self._client is not None and self._client.connected:
             return self._client
         self._drop()
-        if time.monotonic() < self._next_attempt:
+        if self._clock() < self._next_attempt:
             raise UnavailableError(self._problem)
         client = AsyncModbusTcpClient(
             self._host, port=self._port, timeout=_LONGEST, retries=0, reconnect_delay=0, name=self._address
@@ -135,7 +138,7 @@ class ModbusConnection:
     def _wait_before_next_attempt(self, problem: str) -> None:
         self._problem = problem
         self._pause = min(_MAX_PAUSE, max(_MIN_PAUSE, 2 * self._pause))
-        self._next_attempt = time.monotonic() + self._pause
+        self._next_attempt = self._clock() + self._pause
 
     def _record_silence(self) -> None:
         self._silent += 1

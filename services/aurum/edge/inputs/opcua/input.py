@@ -43,7 +43,7 @@ class _Link:
     Attributes:
         client: The client.
         limits: What the server accepts in one call.
-        subscription: The subscription; None until it is created.
+        subscription: The subscription; None until there is a variable for it.
         missing: Why parts of the configuration are not read.
     """
 
@@ -117,7 +117,6 @@ class Opcua:
         try:
             async with asyncio.timeout(_START_TIMEOUT):
                 link.limits = await read_operation_limits(link.session)
-                link.subscription = await self._create_subscription(link)
                 await self._look_for(link, (*self._options.nodes, *self._options.browse))
         except (OSError, TimeoutError, ua.UaError) as error:
             reason = str(error) or type(error).__name__
@@ -183,8 +182,9 @@ class Opcua:
 
     async def _subscribe(self, link: _Link, variables: Sequence[Variable]) -> dict[Variable, str]:
         """Subscribes to variables. Returns the refused ones with the name of their status."""
-        subscription = link.subscription
-        assert subscription is not None  # noqa: S101 - made by _start_subscription
+        if not variables:
+            return {}
+        subscription = link.subscription = link.subscription or await self._create_subscription(link)
         requests = [
             subscription._make_monitored_item_request(
                 Node(link.session, variable.node),

@@ -44,7 +44,7 @@ class MonitoredVariables:
 
         Two nodes with the same names would be stored under one name. The first keeps it, and the others are refused.
         """
-        unknown = []
+        unknown: dict[Variable, None] = {}
         for variable in variables:
             node = self._nodes.setdefault((variable.machine, variable.sensor), variable.node)
             if node != variable.node:
@@ -54,7 +54,7 @@ class MonitoredVariables:
                     "which is not read; name more levels of the path in machine or sensor",
                 )
             else:
-                unknown.append(variable)
+                unknown[variable] = None
         monitored = set(self._by_handle.values())
         return [variable for variable in unknown if variable not in monitored]
 

@@ -186,7 +186,7 @@ ROUNDS = (
     SLOW | FAILING | {"AurumAIPolicyRefused", "AurumAIStoreDiskFull", "AurumAITelemetryDropped", "AurumAIModelDrift"},
     {"AurumAIManyRetries", "AurumAIPolicyNotConverged", "AurumAIOperatorObjectsFailing"},
     CUT_OFF | PREDICTION_GONE,
-    {"AurumAIApiAbsent", "AurumAIInputAway", "AurumAIDeadLetters", "AurumAIDamaged"},
+    {"AurumAIApiAbsent", "AurumAIInputAway", "AurumAIInputIncomplete", "AurumAIDeadLetters", "AurumAIDamaged"},
 )
 
 
@@ -250,11 +250,14 @@ def test_missing_prediction_and_ingestion_alerts_fire(watch: Watch) -> None:
 
 @pytest.mark.proof("alerts")
 def test_absence_dead_letter_and_damage_alerts_fire(watch: Watch) -> None:
-    """A missing API, a silent Modbus meter, a batch refused for good and a damaged segment fire their alerts."""
+    """A missing API, a lacking and silent meter, a batch refused for good and a damaged segment fire their alerts."""
     release = watch.release
     with release.forwarded("service/aurumai-api", 8000) as api:
         shown = f"{api}/api/machines/meter-1/metrics?sensor=seconds"
         wait_for(lambda: http("GET", shown)[1]["series"][0]["values"], 120, "readings of the meter")
+    release.kubectl("delete", "pod", "meter", "--grace-period=0", "--force")
+    release.start_script("meter", "meter.py", image="edge", WORDS=5)
+    watch.fires({"AurumAIInputIncomplete"})
     release.kubectl("delete", "pod", "meter", "--grace-period=0", "--force")
     with contextlib.ExitStack() as faults:
         with release.forwarded("service/aurumai-api", 8000) as api:

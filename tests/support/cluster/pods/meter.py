@@ -1,6 +1,7 @@
 """A meter behind Modbus TCP: the holding registers of device 1 have the seconds of the minute."""
 
 import asyncio
+import os
 import time
 
 from pymodbus.server import ModbusTcpServer
@@ -12,7 +13,7 @@ async def answer(code, start, address, count, registers, _):
 
 
 async def serve():
-    words = SimData(0, count=10, values=0, datatype=DataType.REGISTERS)
+    words = SimData(0, count=int(os.environ.get("WORDS", "10")), values=0, datatype=DataType.REGISTERS)
     await ModbusTcpServer(SimDevice(1, simdata=[words], action=answer), address=("", 5020)).serve_forever()
 
 

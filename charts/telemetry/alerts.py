@@ -232,7 +232,7 @@ _INPUT = Alert(
 
 _INCOMPLETE = Alert(
     "AurumAIInputIncomplete",
-    "The device of input {{ $labels.input }} of {{ $labels.k8s_pod_name }} lacks {{ $value }} parts of its configuration",
+    "The device of input {{ $labels.input }} of {{ $labels.k8s_pod_name }} lacks {{ $value }} configured parts",
     "Its device has had no such browse root, node or register for five minutes, so their values are missing.",
     f"min_over_time(edge_input_missing{{{EDGES}}}[1m]) > 0",
     "5m",

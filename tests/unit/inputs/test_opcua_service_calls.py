@@ -98,7 +98,7 @@ async def test_browsing_reads_all_pages_within_server_limits() -> None:
     tree |= {machine: {f"{machine}.{name}": name for name in names} for machine in tree["Plant"]}
     server = PagingServer(tree)
     limits = await read_operation_limits(server)  # type: ignore[arg-type]
-    assert (limits.browse, limits.monitor) == (3, 1000)
+    assert (limits.browse, limits.monitor) == (3, 200)
     found = await browse(server, OpcuaNodes(root="ns=2;s=Plant"), ua.NodeId("Plant", 2), limits.browse)  # type: ignore[arg-type]
     expected = {(f"Motor [{number}]", name) for number in range(7) for name in names}
     assert {(each.machine, each.sensor) for each in found.variables} == expected

@@ -12,6 +12,7 @@ from aurum.runtime.errors import UnavailableError
 
 MAX_VARIABLES = 100_000
 _MAX_DEPTH = 20
+_MAX_REFERENCES = 1000  # of a node in one answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ async def _browse_nodes(session: AbstractSession, nodes: Sequence[ua.NodeId], si
     async def call(part: Sequence[ua.NodeId]) -> list[ua.BrowseResult]:
         parameters = ua.BrowseParameters()
         parameters.View.Timestamp = ua.get_win_epoch()
-        parameters.RequestedMaxReferencesPerNode = 0
+        parameters.RequestedMaxReferencesPerNode = _MAX_REFERENCES
         parameters.NodesToBrowse = [_description(node) for node in part]
         results: list[ua.BrowseResult] = await session.browse(parameters)
         for result in results:

@@ -30,6 +30,9 @@ from aurum.edge.inputs.opcua.subscription import DurableSubscription, Session
 from aurum.runtime.errors import AurumError, UnavailableError
 
 _REQUEST_TIMEOUT = 10.0  # seconds; a request for a thousand variables takes long
+_SIGN_OF_LIFE = (
+    3.0  # seconds, between two requests for it and until its answer; a busy controller takes longer than one
+)
 _START_TIMEOUT = 120.0  # seconds for browsing and subscribing
 _SESSION_TIMEOUT = 120.0  # seconds without a connection after which a new session is created
 _RETRY_MISSING = 60.0  # seconds until what the server did not have is looked for again
@@ -43,7 +46,7 @@ class _Link:
     Attributes:
         client: The client.
         limits: What the server accepts in one call.
-        subscription: The subscription; None until there is a variable for it.
+        subscription: The subscription; None until it is created.
         missing: Why parts of the configuration are not read.
     """
 
@@ -82,7 +85,11 @@ class Opcua:
     async def _open(self, timeout: float) -> _Link:
         options = self._options
         client = Client(
-            options.endpoint, timeout=max(timeout, _REQUEST_TIMEOUT), auto_reconnect=True, reconnect_max_delay=5.0
+            options.endpoint,
+            timeout=max(timeout, _REQUEST_TIMEOUT),
+            watchdog_intervall=_SIGN_OF_LIFE,
+            auto_reconnect=True,
+            reconnect_max_delay=5.0,
         )
         client.uaclient.session = Session(client.uaclient)
         client.application_uri = "urn:aurumai:edge"
@@ -117,6 +124,9 @@ class Opcua:
         try:
             async with asyncio.timeout(_START_TIMEOUT):
                 link.limits = await read_operation_limits(link.session)
+                # Before the namespaces are read: if the server restarts after that, it does not know the subscription,
+                # so that nothing is monitored under an index that has another meaning then
+                link.subscription = await self._create_subscription(link)
                 await self._look_for(link, (*self._options.nodes, *self._options.browse))
         except (OSError, TimeoutError, ua.UaError) as error:
             reason = str(error) or type(error).__name__
@@ -182,9 +192,8 @@ class Opcua:
 
     async def _subscribe(self, link: _Link, variables: Sequence[Variable]) -> dict[Variable, str]:
         """Subscribes to variables. Returns the refused ones with the name of their status."""
-        if not variables:
-            return {}
-        subscription = link.subscription = link.subscription or await self._create_subscription(link)
+        if (subscription := link.subscription) is None:
+            raise UnavailableError(f"there is no subscription to {self._options.endpoint}")
         requests = [
             subscription._make_monitored_item_request(
                 Node(link.session, variable.node),

@@ -14,7 +14,9 @@ from asyncua.common.session_interface import AbstractSession
 Operation = TypeVar("Operation")
 Result = TypeVar("Result")
 
-_MAX_READ, _MAX_BROWSE, _MAX_MONITOR = 1000, 100, 1000  # operations in a call if the server has no limit
+# Operations in a call if the server has no limit. A node that is browsed has many references, and a server that is busy
+# with an answer for seconds does not answer the client's sign of life
+_MAX_READ, _MAX_BROWSE, _MAX_MONITOR = 1000, 10, 200
 _TOO_MANY = frozenset({
     ua.StatusCodes.BadTooManyOperations,
     ua.StatusCodes.BadEncodingLimitsExceeded,

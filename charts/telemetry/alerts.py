@@ -216,7 +216,7 @@ _DEAD_LETTERS = Alert(
 _INPUT = Alert(
     "AurumAIInputAway",
     "Input {{ $labels.input }} of {{ $labels.k8s_pod_name }} is disconnected",
-    "Its broker, server, device or folder has been unavailable for five minutes.",
+    "Its broker, server, device or folder has been unavailable, or has given no data, for five minutes.",
     f"max_over_time(edge_input_connected{{{EDGES}}}[1m]) == 0",
     "5m",
     "warning",
@@ -259,6 +259,23 @@ _INPUT_REFUSES = Alert(
             ("absent", _steady(6000), 30, False),
             ("out_of_range", _then_quiet(200, 30), 50, False),
         )
+    ),
+)
+
+_INCOMPLETE = Alert(
+    "AurumAIInputIncomplete",
+    "The device of input {{ $labels.input }} of {{ $labels.k8s_pod_name }} lacks {{ $value }} configured parts",
+    "Its device has had no such browse root, node or register for five minutes, so their values are missing.",
+    f"min_over_time(edge_input_missing{{{EDGES}}}[1m]) > 0",
+    "5m",
+    "warning",
+    "ingestion",
+    labels={"k8s_namespace_name": "plant", "service_name": "edge", "k8s_pod_name": "edge-0", "input": "cell-7"},
+    cases=_cases(
+        f'edge_input_missing{{{_EDGE}, input="cell-7"}}',
+        ("0x5 2x20", 15, True),
+        ("0x5 2x3 0x20", 12, False),
+        ("0x5 2x15 0x20", 30, False),
     ),
 )
 
@@ -484,6 +501,7 @@ ALERTS: tuple[Alert, ...] = (
     _DEAD_LETTERS,
     _INPUT,
     _INPUT_REFUSES,
+    _INCOMPLETE,
     _DISK,
     _DAMAGED,
     _DRIFT,

@@ -16,8 +16,9 @@ import pytest
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
-from tests.support.edge import input_counts, is_connected, start_gateway, stored_values
+from tests.support.edge import input_counts, input_problem, is_connected, start_gateway, stored_values
 from tests.support.http import http
+from tests.support.modbus_device import ModbusDevice, Unit
 from tests.support.platform import Platform
 from tests.support.ports import free_port
 from tests.support.waiting import wait_for
@@ -155,6 +156,64 @@ def test_modbus_input_reconnects_to_returning_device(platform: Platform) -> None
     again.set(0, 2)
     wait_for(lambda: 2.0 in stored_values(platform, "m-1", "x"), 40, "readings come again")
     again.close()
+
+
+def test_holes_and_absent_registers_are_told_and_left_out(platform: Platform) -> None:
+    unit = Unit({10: 1, 12: 0xFFFF, 13: 3, 20: 0x8000, 21: 0xFFFF})
+    gateway = ModbusDevice({1: unit})
+    declared = [{"address": address, "machine": "m-1", "sensor": f"r{address}"} for address in (10, 12, 13, 15)]
+    declared.append({"address": 20, "type": "int16", "machine": "m-1", "sensor": "r20"})
+    declared.append({"address": 21, "not_implemented": "keep", "machine": "m-1", "sensor": "r21"})
+    start_gateway(platform, modbus(gateway.port, declared))
+    wait_for(lambda: len(stored_values(platform, "m-1", "r10")) > 3, 30, "readings")
+    assert set(stored_values(platform, "m-1", "r13")) == {3.0}
+    assert set(stored_values(platform, "m-1", "r21")) == {65535.0}
+    for sensor in ("r12", "r15", "r20"):
+        assert stored_values(platform, "m-1", sensor) == []
+    assert is_connected(platform, "meters")
+    assert "does not give holding 15 to 15 (m-1 r15)" in input_problem(platform, "meters")
+    assert platform.metric("edge", 'edge_input_missing{input="meters"}') == 1
+    assert platform.metric("edge", 'edge_input_refused_total{input="meters",reason="unreadable"}') == 1
+    assert platform.metric("edge", 'edge_input_refused_total{input="meters",reason="absent"}') > 3
+    asked = len([each for each in gateway.asked if each[1] <= 15 < each[1] + each[2]])
+    assert asked < 5, "the hole is asked for again and again"
+    gateway.close()
+
+
+def test_inputs_of_one_gateway_share_its_connection(platform: Platform) -> None:
+    gateway = ModbusDevice({1: Unit({0: 11}), 2: Unit({0: 22})}, single=True)
+    inputs = [
+        modbus(gateway.port, [{"address": 0, "machine": f"m-{unit}", "sensor": "x"}], name=f"unit-{unit}", unit=unit,
+               timeout=0.3)
+        for unit in (1, 2, 3)
+    ]  # fmt: skip
+    start_gateway(platform, *inputs)
+    for unit in (1, 2):
+        wait_for(lambda: len(stored_values(platform, f"m-{unit}", "x")) > 3, 30, f"readings of unit {unit}")  # noqa: B023
+        assert set(stored_values(platform, f"m-{unit}", "x")) == {11.0 * unit}
+    wait_for(lambda: "/3 does not respond" in input_problem(platform, "unit-3"), 30, "the unit that is away is told of")
+    assert [is_connected(platform, f"unit-{unit}") for unit in (1, 2, 3)] == [True, True, False]
+    assert gateway.refused == 0
+    gateway.close()
+
+
+def test_device_that_answers_nothing_is_not_connected(platform: Platform) -> None:
+    unit = Unit({0: 5}, mute=True)
+    device = ModbusDevice({1: unit})
+    start_gateway(platform, modbus(device.port, [{"address": 0, "machine": "m-1", "sensor": "x"}], timeout=0.2))
+
+    def breaker() -> str:
+        targets = {each["name"]: each for each in platform.admin("edge", "/policy").json["targets"]}
+        return str(targets.get("edge/inputs:meters", {}).get("breaker"))
+
+    wait_for(lambda: breaker() == "open", 30, "its breaker opens")
+    assert device.connections > 0
+    assert not is_connected(platform, "meters")
+    assert "does not respond within 0.2 s" in input_problem(platform, "meters")
+    unit.mute = False
+    wait_for(lambda: is_connected(platform, "meters"), 60, "it is noticed that it answers")
+    wait_for(lambda: stored_values(platform, "m-1", "x"), 20, "readings")
+    device.close()
 
 
 @pytest.mark.proof("devices")

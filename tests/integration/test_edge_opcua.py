@@ -12,7 +12,7 @@ import pytest
 from asyncua.crypto.cert_gen import setup_self_signed_certificate
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tests.support.edge import input_counts, is_connected, newest_time, start_gateway, stored_values
+from tests.support.edge import input_counts, input_problem, is_connected, newest_time, start_gateway, stored_values
 from tests.support.opcua_server import OpcuaServer
 from tests.support.platform import Platform
 from tests.support.proxy import Mode, Proxy
@@ -57,6 +57,77 @@ def test_missing_opcua_node_is_logged_and_others_subscribed(platform: Platform, 
     start_gateway(platform, opcua(server.port, browse=[], nodes=nodes))
     wait_for(lambda: stored_values(platform, "m-1", "five"), 30, "readings of the one that is there")
     assert "ns=2;s=nowhere was refused by the server: BadNodeIdUnknown" in platform.processes["edge"].log.read_text()
+
+
+def missing(platform: Platform, name: str) -> float:
+    return platform.metric("edge", f'edge_input_missing{{input="{name}"}}')
+
+
+def test_reordered_namespaces_store_no_other_nodes_values(platform: Platform, server: OpcuaServer) -> None:
+    server.start(10, 0.2)
+    nodes = [
+        {"node": "ns=2;s=press-0.s1", "machine": "m-1", "sensor": "by_index"},
+        {"node": "nsu=urn:aurumai:test;s=press-0.s2", "machine": "m-1", "sensor": "by_uri"},
+    ]
+    start_gateway(platform, opcua(server.port, nodes=nodes))
+    wait_for(lambda: stored_values(platform, "m-1", "by_uri"), 30, "readings")
+    for moment in ("while the gateway runs", "while it is away"):
+        server.stop()
+        if moment == "while it is away":
+            platform.processes["edge"].kill()
+        server.start(10, 0.2, "--before", "urn:other")
+        before = len(stored_values(platform, "m-1", "by_index"))
+        if moment == "while it is away":
+            platform.restart("edge")
+        wait_for(lambda: len(stored_values(platform, "m-1", "by_index")) > before + 5, 60, f"again, {moment}")  # noqa: B023
+    for machine, sensor in (("m-1", "by_index"), ("m-1", "by_uri"), ("press-0", "s0")):
+        found = stored_values(platform, machine, sensor)
+        assert len(found) > 10, sensor
+        assert 999.0 not in found, sensor
+    assert input_problem(platform, "cell") == ""
+
+
+def test_opcua_namespace_that_is_gone_stores_nothing(platform: Platform, server: OpcuaServer) -> None:
+    server.start(10, 0.2)
+    start_gateway(platform, opcua(server.port))
+    wait_for(lambda: stored_values(platform, "press-0", "s0"), 30, "readings")
+    server.stop()
+    server.start(10, 0.2, "--uri", "urn:new", "--before", "urn:other")
+    wait_for(lambda: "ns=2 was urn:aurumai:test" in input_problem(platform, "cell"), 60, "it is told")
+    assert not is_connected(platform, "cell")
+    assert missing(platform, "cell") == 1
+    assert 999.0 not in stored_values(platform, "press-0", "s0")
+
+
+def test_missing_browse_root_shows_beside_data_of_others(platform: Platform, server: OpcuaServer) -> None:
+    server.start(10, 0.2, "--uncertain")
+    browse = [
+        {"root": "ns=2;s=Plant"},
+        {"root": "ns=2;s=Plnt"},
+        {"root": "ns=2;s=Plant", "path": "{machine}/x/{sensor}"},
+    ]
+    start_gateway(platform, opcua(server.port, browse=browse), opcua(server.port, name="empty", browse=browse[1:2]))
+    wait_for(lambda: stored_values(platform, "press-0", "s1"), 30, "readings of the root that is there")
+    assert is_connected(platform, "cell")
+    assert missing(platform, "cell") == 2
+    assert "ns=2;s=Plnt cannot be browsed: BadNodeId" in input_problem(platform, "cell")
+    assert "browsing ns=2;s=Plant finds no variable at {machine}/x/{sensor}" in input_problem(platform, "cell")
+    wait_for(
+        lambda: "ns=2;s=Plnt cannot be browsed" in input_problem(platform, "empty"), 30, "so it is for an empty input"
+    )
+    assert not is_connected(platform, "empty")
+    uncertain = 'edge_input_refused_total{input="cell",reason="bad_quality"}'
+    wait_for(lambda: platform.metric("edge", uncertain) > 1, 30, "uncertain values are counted")
+    log = platform.processes["edge"].log.read_text()
+    assert "press-0 s0 (ns=2;s=press-0.s0): UncertainLastUsableValue" in log
+
+
+def test_opcua_calls_respect_the_limits_of_the_server(platform: Platform, server: OpcuaServer) -> None:
+    server.start(150, 0.5, "--limit", "40")
+    start_gateway(platform, opcua(server.port))
+    wait_for(lambda: stored_values(platform, "press-1", "s49"), 30, "readings of the last one")
+    assert stored_values(platform, "press-0", "s0")
+    assert server.count_in_log("refused") == 0
 
 
 def test_opcua_input_reconnects_to_returning_server(platform: Platform, server: OpcuaServer) -> None:

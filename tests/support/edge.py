@@ -27,6 +27,12 @@ def is_connected(platform: Platform, name: str) -> bool:
         return False
 
 
+def input_problem(platform: Platform, name: str) -> str:
+    """Returns the problem that the overview shows for an input; empty if there is none."""
+    inputs = platform.admin("edge", "/overview").json["inputs"]
+    return str(next(each["problem"] for each in inputs if each["name"] == name) or "")
+
+
 def input_counts(platform: Platform, name: str, kind: str = "readings") -> dict[str, float]:
     """Returns how many readings or messages an input has counted, by result."""
     counts = {}

@@ -170,10 +170,17 @@ PAGE = Page(
             (
                 Panel(
                     "Connected",
-                    "1 while an input is connected to its broker, server, device or folder, else 0.",
+                    "1 while an input is connected to its broker, server, device or folder, and is given data, else 0.",
                     "docs/runbooks/AurumAIInputAway.md",
                     "short",
                     (Query(or_zero(smallest("edge_input_connected", _EDGE, "input"), "input"), "{{input}}"),),
+                ),
+                Panel(
+                    "Missing",
+                    "Browse roots, nodes and registers in the configuration of an input that its device does not have.",
+                    "docs/runbooks/AurumAIInputIncomplete.md",
+                    "short",
+                    (Query(total("edge_input_missing", _EDGE, "input"), "{{input}}"),),
                 ),
                 Panel(
                     "Heard",

@@ -22,7 +22,14 @@ edge_dead_letters_waiting = Gauge(
 edge_dead_letter_bytes = Gauge("edge_dead_letter_bytes", "Bytes of the dead letters.")
 edge_dead_letters_total = Counter("edge_dead_letters_total", "Batches that became dead letters.", ["reason"])
 edge_input_connected = Gauge(
-    "edge_input_connected", "1 while an input is connected to its broker, server, device or folder, else 0.", ["input"]
+    "edge_input_connected",
+    "1 while an input is connected to its broker, server, device or folder, and is given data, else 0.",
+    ["input"],
+)
+edge_input_missing = Gauge(
+    "edge_input_missing",
+    "Browse roots, nodes and registers in the configuration of an input that its device does not have.",
+    ["input"],
 )
 edge_input_messages_total = Counter(
     "edge_input_messages_total",

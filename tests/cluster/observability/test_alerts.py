@@ -186,7 +186,14 @@ ROUNDS = (
     SLOW | FAILING | {"AurumAIPolicyRefused", "AurumAIStoreDiskFull", "AurumAITelemetryDropped", "AurumAIModelDrift"},
     {"AurumAIManyRetries", "AurumAIPolicyNotConverged", "AurumAIOperatorObjectsFailing"},
     CUT_OFF | PREDICTION_GONE,
-    {"AurumAIApiAbsent", "AurumAIInputAway", "AurumAIInputRefuses", "AurumAIDeadLetters", "AurumAIDamaged"},
+    {
+        "AurumAIApiAbsent",
+        "AurumAIInputAway",
+        "AurumAIInputIncomplete",
+        "AurumAIInputRefuses",
+        "AurumAIDeadLetters",
+        "AurumAIDamaged",
+    },
 )
 
 
@@ -256,8 +263,9 @@ def test_absence_dead_letter_and_damage_alerts_fire(watch: Watch) -> None:
         shown = f"{api}/api/machines/meter-1/metrics?sensor=seconds"
         wait_for(lambda: http("GET", shown)[1]["series"][0]["values"], 120, "readings of the meter")
     release.kubectl("delete", "pod", "meter", "--grace-period=0", "--force")
-    release.start_script("meter", "meter.py", image="edge", OFFSET=1000)  # out of the range that the input declares
-    watch.fires({"AurumAIInputRefuses"})
+    # The value is out of the range that the input declares, and the second register does not exist
+    release.start_script("meter", "meter.py", image="edge", OFFSET=1000, WORDS=5)
+    watch.fires({"AurumAIInputRefuses", "AurumAIInputIncomplete"})
     release.kubectl("delete", "pod", "meter", "--grace-period=0", "--force")
     with contextlib.ExitStack() as faults:
         with release.forwarded("service/aurumai-api", 8000) as api:

@@ -17,7 +17,10 @@ METER = {
     "protocol": "modbus",
     "host": "meter",
     "port": 5020,
-    "registers": [{"address": 0, "machine": "meter-1", "sensor": "seconds"}],
+    "registers": [
+        {"address": 0, "machine": "meter-1", "sensor": "seconds"},
+        {"address": 9, "machine": "meter-1", "sensor": "seconds_again"},
+    ],
     "rules": [{"sensor": "seconds", "minimum": 0, "maximum": 59}],
 }
 

@@ -72,3 +72,46 @@ def test_duplicate_input_names_are_rejected(tmp_path: Path) -> None:
 def test_unknown_declaration_of_a_files_input_is_refused(field: str, value: str, problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
         FilesInput.model_validate({"name": "drops", "protocol": "files", "folder": "/drops", field: value})
+
+
+REGISTER = {"address": 0, "machine": "m-1", "sensor": "x"}
+NODE = {"node": "nsu=urn:plant;s=A", "machine": "m-1", "sensor": "x"}
+POLLED: dict[str, dict[str, Any]] = {
+    "modbus": {"name": "meters", "protocol": "modbus", "host": "127.0.0.1", "registers": [REGISTER]},
+    "opcua": {"name": "cell", "protocol": "opcua", "endpoint": "opc.tcp://127.0.0.1:4840", "nodes": [NODE]},
+}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "change", "field"),
+    [
+        ("modbus", {"registers": [REGISTER, {**REGISTER, "address": 7}]}, "registers.1: m-1 x is also registers.0"),
+        (
+            "modbus",
+            {"registers": [{**REGISTER, "type": "bcd64", "address": 65_533}]},
+            "extends beyond the last register",
+        ),
+        ("modbus", {"registers": [{**REGISTER, "byte_order": "middle"}]}, "registers.0.byte_order"),
+        ("modbus", {"not_implemented": "zero"}, "not_implemented"),
+        ("opcua", {"nodes": [NODE, {**NODE, "node": "ns=2;s=B"}]}, "nodes.1: m-1 x is also nodes.0"),
+        ("opcua", {"nodes": [{**NODE, "node": "Pump1.Vibration"}]}, "is not a node id"),
+        ("opcua", {"nodes": [{**NODE, "node": "ns=2;i=one"}]}, "is not a node id"),
+        ("opcua", {"nodes": [{**NODE, "node": "ns=2;g=12"}]}, "is not a node id"),
+        ("opcua", {"browse": [{"root": "nsu=urn:plant"}]}, "is not a node id"),
+    ],
+)
+def test_polled_input_that_would_lose_values_is_refused(
+    tmp_path: Path, protocol: str, change: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InputsError) as raised:
+        load_inputs(written(tmp_path, {**POLLED[protocol], **change}))
+    assert field in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "node",
+    ["i=85", "ns=2;i=4294967295", "ns=2;s=A;B=1", "nsu=urn:plant;s=A", "nsu=http://x/y?z=1;b=TWFuZ2Zpc2NoLg==",
+     "ns=3;g=09087e75-8e5e-499b-954f-f2a9603db28a"],
+)  # fmt: skip
+def test_node_ids_of_all_kinds_are_accepted(tmp_path: Path, node: str) -> None:
+    load_inputs(written(tmp_path, {**POLLED["opcua"], "nodes": [{**NODE, "node": node}]}))

@@ -49,7 +49,7 @@ def test_change_decoder_matches_the_library(notification: ua.DataChangeNotificat
     body = struct_to_binary(notification)
     expected = changes_from_notification(struct_from_binary(ua.DataChangeNotification, Buffer(body)))
     found = read_changes(body)
-    for name in ("handles", "at_us", "good", "values"):
+    for name in ("handles", "at_us", "good", "values", "statuses"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
 
 

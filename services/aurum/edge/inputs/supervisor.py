@@ -5,7 +5,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aurum.edge import metrics
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
@@ -28,6 +28,9 @@ from aurum.edge.settings import EdgeSettings
 from aurum.edge.spool import Spool
 from aurum.runtime.service import Service
 from aurum.security.source_limits import SourceLimits
+
+if TYPE_CHECKING:
+    from aurum.edge.inputs.modbus.connection import ModbusConnection
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +80,7 @@ def start_inputs(
     losses = find_losses(file)
     for place, problem in losses:
         logger.warning("the inputs would lose data: %s: %s", ".".join(map(str, place)), problem)
+    connections: dict[tuple[str, int], ModbusConnection] = {}
     for number, options in enumerate(file.inputs):
         source_id = f"{options.name}-{started_ms:x}"  # a new source, because sequences start again at 1
         tags = Tags(options.rules, options.machines, options.name)
@@ -85,9 +89,8 @@ def start_inputs(
         reconnector = Reconnector(service.name, options.name, service.policies, status)
         own_losses = tuple(f"{'.'.join(map(str, place[2:]))}: {text}" for place, text in losses if place[1] == number)
         inputs[options.name] = _RunningInput(builder, status, own_losses)
-        service.spawn(
-            _create_input(options, builder, reconnector, spool.folder / "inputs").run(), f"input:{options.name}"
-        )
+        created = _create_input(options, builder, reconnector, spool.folder / "inputs", connections)
+        service.spawn(created.run(), f"input:{options.name}")
     supervisor = InputSupervisor(inputs)
     service.spawn(supervisor.update_gauges(), "input-gauges")
     return supervisor
@@ -98,8 +101,17 @@ def _create_input(
     builder: BatchBuilder,
     reconnector: Reconnector,
     state_folder: Path,
+    connections: "dict[tuple[str, int], ModbusConnection]",
 ) -> Input:
-    """Creates an input. `state_folder` is the folder for its persistent state."""
+    """Creates an input.
+
+    Args:
+        options: Its description.
+        builder: Gathers its values.
+        reconnector: Keeps it connected.
+        state_folder: The folder for its persistent state.
+        connections: The Modbus connections by host and port, which inputs share.
+    """
     # Each protocol's library is loaded only if an input uses it
     match options:
         case MqttInput():
@@ -116,11 +128,15 @@ def _create_input(
         case OpcuaInput():
             from aurum.edge.inputs.opcua.input import Opcua
 
-            return Opcua(options, builder, reconnector)
+            return Opcua(options, builder, reconnector, state_folder)
         case ModbusInput():
+            from aurum.edge.inputs.modbus.connection import ModbusConnection
             from aurum.edge.inputs.modbus.input import Modbus
 
-            return Modbus(options, builder, reconnector)
+            address = options.host, options.port
+            if address not in connections:
+                connections[address] = ModbusConnection(*address)
+            return Modbus(options, builder, reconnector, connections[address])
         case FilesInput():
             from aurum.edge.inputs.files.input import Files
 

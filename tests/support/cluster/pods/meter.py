@@ -1,4 +1,4 @@
-"""A meter behind Modbus TCP: the holding registers of device 1 have the seconds of the minute, plus OFFSET."""
+"""A meter behind Modbus TCP: the WORDS holding registers of device 1 have the seconds of the minute, plus OFFSET."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ async def answer(code, start, address, count, registers, _):
 
 
 async def serve():
-    words = SimData(0, count=10, values=0, datatype=DataType.REGISTERS)
+    words = SimData(0, count=int(os.environ.get("WORDS", "10")), values=0, datatype=DataType.REGISTERS)
     await ModbusTcpServer(SimDevice(1, simdata=[words], action=answer), address=("", 5020)).serve_forever()
 
 

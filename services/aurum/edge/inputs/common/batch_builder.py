@@ -29,6 +29,7 @@ Flags = npt.NDArray[np.bool_]
 _CLOCK_MARGIN_US = 10_000_000  # reserve below the limit for future times, because ingestion's clock may be behind
 _MAX_READINGS, _MAX_SERIES = MAX_READINGS // 2, MAX_SERIES // 2  # of one batch
 _SPOOL_BYTES_PER_READING = 1000  # limits a batch to a part of the spool
+_QUALITY_REASONS = (Reason.ABSENT, Reason.BAD_QUALITY)  # which the device itself states
 _RETRY_SECONDS = 1.0  # seconds before a failed write is repeated
 
 
@@ -187,8 +188,8 @@ class BatchBuilder:
             self._results["unwanted"].inc(count)
             return
         state = self.devices.state_for(device)
-        if reason is Reason.ABSENT:
-            state.record_value(now_us(), None, good=False)
+        if reason in _QUALITY_REASONS:
+            state.record_values(now_us(), np.zeros(count, np.int64), np.zeros(count, np.bool_))
         else:
             state.seen_us = now_us()
         self._refuse(device, "bad", reason, f"{tag}: {problem}", count)

@@ -3,13 +3,16 @@
 `aurum edge schema` prints its JSON schema. `aurum edge check FILE` prints what is wrong with a file.
 """
 
+import base64
 import re
+import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from aurum.edge.inputs.common.number_text import DEFAULT_ABSENT_WORDS, fold_words
 from aurum.edge.inputs.common.units import UnitError, conversion
@@ -283,10 +286,33 @@ class SparkplugInput(_InputOptions):
         return self
 
 
+def _check_node_id(text: str) -> str:
+    match = NODE_ID.fullmatch(text)
+    problem = f"{text!r} is not a node id, such as nsu=urn:plant;s=Pump1.Vibration or ns=2;i=1001"
+    if match is None:
+        raise ValueError(problem)
+    kind, identifier = match["kind"], match["identifier"]
+    try:
+        if kind == "i":
+            if not 0 <= int(identifier) < 1 << 32:
+                raise ValueError
+        elif kind == "g":
+            uuid.UUID(identifier)
+        elif kind == "b":
+            base64.b64decode(identifier, validate=True)
+    except ValueError:
+        raise ValueError(problem) from None
+    return text
+
+
+NODE_ID = re.compile(r"(?:nsu=(?P<uri>[^;]+);|ns=(?P<index>\d{1,5});)?(?P<kind>[isgb])=(?P<identifier>.+)", re.DOTALL)
+NodeIdText = Annotated[str, AfterValidator(_check_node_id)]
+
+
 class OpcuaNodes(_Model):
     """Variables below a node. In machine and sensor, {name} stands for the browse name at that level of the path."""
 
-    root: str = Field("i=85", description="Node id at which browsing starts, such as ns=2;s=Plant.")
+    root: NodeIdText = Field("i=85", description="Node id at which browsing starts, such as nsu=urn:plant;s=Plant.")
     path: str = Field("{machine}/{sensor}", description="Browse names from the root to a variable; + matches any.")
     machine: str = "{machine}"
     sensor: str = "{sensor}"
@@ -304,7 +330,7 @@ class OpcuaNodes(_Model):
 class OpcuaNode(_Model):
     """A variable by its node id."""
 
-    node: str = Field(description="Node id, such as ns=2;s=Pump1.Vibration.")
+    node: NodeIdText = Field(description="Node id, such as nsu=urn:plant;s=Pump1.Vibration or ns=2;i=1001.")
     machine: str
     sensor: str
 
@@ -349,6 +375,7 @@ class OpcuaInput(_InputOptions):
     def _check_nodes(self) -> "OpcuaInput":
         if not self.browse and not self.nodes:
             raise ValueError("browse or nodes is required")
+        _raise_first(_duplicate_problem("nodes", self.nodes))
         return self
 
 
@@ -357,8 +384,17 @@ class Register(_Model):
 
     address: int = Field(ge=0, le=65_535, description="Address of the first register, from 0.")
     kind: Literal["holding", "input", "coil", "discrete"] = "holding"
-    type: Literal["int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "bit"] = "uint16"
+    type: Literal[
+        "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "bcd16", "bcd32", "bcd64", "bit"
+    ] = Field("uint16", description="Type of the value; bcd16 is four decimal digits in a register.")
     word_order: Literal["big", "little"] = Field("big", description="Order of the registers of a value.")
+    byte_order: Literal["big", "little"] = Field("big", description="Order of the bytes of a register.")
+    not_implemented: Literal["absent", "keep"] | None = Field(
+        None, description="Whether the type's mark of a value that does not exist is stored; as the input, if absent."
+    )
+    absent: tuple[float, ...] = Field(
+        (), max_length=20, description="Values of the register, before any rule, that stand for no value."
+    )
     machine: str
     sensor: str
 
@@ -376,12 +412,15 @@ REGISTERS_PER_VALUE = {
     "bit": 1,
     "int16": 1,
     "uint16": 1,
+    "bcd16": 1,
     "int32": 2,
     "uint32": 2,
     "float32": 2,
+    "bcd32": 2,
     "int64": 4,
     "uint64": 4,
     "float64": 4,
+    "bcd64": 4,
 }
 
 
@@ -394,12 +433,22 @@ class ModbusInput(_InputOptions):
     unit: int = Field(1, ge=0, le=255, description="Unit id of the device.")
     period: float = Field(1.0, gt=0, le=86_400, description="Polling interval in seconds.")
     timeout: float = Field(1.0, gt=0, le=60, description="Seconds to wait for a response.")
+    not_implemented: Literal["absent", "keep"] = Field(
+        "absent",
+        description="absent: 0x8000 as int16, 0xFFFF as uint16, 0x80000000, 0xFFFFFFFF and so on are not stored, "
+        "because devices mean by them that they have no such value. keep: they are stored as numbers.",
+    )
     registers: tuple[Register, ...] = Field(min_length=1, max_length=100_000)
 
     @property
     def summary(self) -> str:
         """What the input reads, in one phrase."""
         return f"at {self.host}:{self.port}, {len(self.registers)} values each {self.period:g} s"
+
+    @model_validator(mode="after")
+    def _check_unique_registers(self) -> "ModbusInput":
+        _raise_first(_duplicate_problem("registers", self.registers))
+        return self
 
 
 class FilesInput(_InputOptions):
@@ -498,6 +547,18 @@ class InputsFile(_Model):
 def load_inputs(path: Path) -> InputsFile:
     """Loads an inputs file. Raises InputsError."""
     return read_yaml(path, InputsFile, InputsError)
+
+
+def _duplicate_problem(field: str, sources: "Sequence[OpcuaNode | Register]") -> str | None:
+    """Returns which two sources would be stored under one name, because each would hide the other's values."""
+    seen: dict[tuple[str, str], int] = {}
+    for position, source in enumerate(sources):
+        first = seen.setdefault((source.machine, source.sensor), position)
+        if first != position:
+            return (
+                f"{field}.{position}: {source.machine} {source.sensor} is also {field}.{first}; name each sensor once"
+            )
+    return None
 
 
 def _raise_first(*problems: str | None) -> None:

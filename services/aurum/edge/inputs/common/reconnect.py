@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from aurum.edge.inputs.common.connection_status import ConnectionStatus
-from aurum.resilience import ErrorClassifier
+from aurum.resilience import DeadlineExceededError, ErrorClassifier
 from aurum.resilience.errors import CIRCUIT_OPEN, code_of
 from aurum.runtime.errors import AurumError, UnavailableError, from_policy_error
 from aurum.runtime.policy.policies import Policies
@@ -46,6 +46,7 @@ class Reconnector:
         connect: Callable[[float], Awaitable[Connection]],
         use: Callable[[Connection], Awaitable[None]],
         close: Callable[[Connection], Awaitable[None]],
+        prepare: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> None:
         """Connects, uses the connection, closes it when it is lost, and repeats until cancelled.
 
@@ -53,9 +54,13 @@ class Reconnector:
             connect: Opens a connection within the given seconds. Raises UnavailableError.
             use: Uses the connection. Raises UnavailableError when it is lost.
             close: Closes it. Must not raise.
+            prepare: Proves that the peer gives data, and may take longer than an attempt to connect. Raises
+                UnavailableError. Only after it the input counts as connected, and the breaker counts its failure, so
+                that a peer that accepts connections and answers nothing is noticed.
         """
+        attempt = connect if prepare is None else _with_preparation(connect, prepare, close)
         while True:
-            connection = await self._open(connect)
+            connection = await self._open(attempt, timed=prepare is None)
             try:
                 await use(connection)
             except UnavailableError as error:
@@ -64,13 +69,13 @@ class Reconnector:
                 await close(connection)
             await asyncio.sleep(_MIN_PAUSE)  # avoids a busy loop if a peer accepts connections and closes them at once
 
-    async def _open(self, connect: Callable[[float], Awaitable[Connection]]) -> Connection:
+    async def _open(self, connect: Callable[[float], Awaitable[Connection]], *, timed: bool) -> Connection:
         pause = _MIN_PAUSE
         while True:
             pipeline = self._policies.pipeline(self._client, "inputs", METHOD, _ERRORS, instance=self._name)
             try:
                 with traced_operation("connect input", {"aurum.input": self._name}):
-                    connection = await pipeline.call_async(connect)
+                    connection = await pipeline.call_async(connect, timed=timed)
             except Exception as error:
                 failure = error if isinstance(error, AurumError) else from_policy_error(error)
                 if failure is None:
@@ -81,3 +86,26 @@ class Reconnector:
                 return connection
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(_MAX_PAUSE, pause * 2)
+
+
+def _with_preparation(
+    connect: Callable[[float], Awaitable[Connection]],
+    prepare: Callable[[Connection], Awaitable[None]],
+    close: Callable[[Connection], Awaitable[None]],
+) -> Callable[[float], Awaitable[Connection]]:
+    """Returns an attempt that connects within its timeout, and then prepares the connection without one."""
+
+    async def attempt(timeout: float) -> Connection:
+        try:
+            async with asyncio.timeout(timeout):
+                connection = await connect(timeout)
+        except TimeoutError as error:
+            raise DeadlineExceededError(f"no answer within {timeout:.3f} s") from error
+        try:
+            await prepare(connection)
+        except BaseException:
+            await close(connection)
+            raise
+        return connection
+
+    return attempt

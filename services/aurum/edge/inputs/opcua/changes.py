@@ -33,6 +33,9 @@ _MIN_RUN = 4  # changes of one layout that are read as an array; fewer are read 
 _DATA_CHANGE = ua.NodeId(ua.Int32(ua.ObjectIds.DataChangeNotification_Encoding_DefaultBinary))
 
 
+_Single = tuple[int, int, float, bool, int]  # the columns of one change
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """Value changes. The arrays have the same length.
@@ -42,12 +45,14 @@ class Changes:
         at_us: Times in µs since the epoch; 0 if there is none.
         values: The values.
         good: Whether the status is good and the value is a number.
+        statuses: The status codes; 0 is good.
     """
 
     handles: npt.NDArray[np.int64]
     at_us: Timestamps
     values: Values
     good: npt.NDArray[np.bool_]
+    statuses: npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ def read_changes(body: bytes) -> Changes:
     """
     (count,) = struct.unpack_from("<i", body)
     parts: list[Changes] = []
-    singles: list[tuple[int, int, float, bool]] = []
+    singles: list[_Single] = []
     offset, left = 4, max(0, count)
     while left:
         layout = _layout_at(body, offset)
@@ -126,8 +131,8 @@ def changes_from_notification(notification: ua.DataChangeNotification) -> Change
     return _changes_from_singles([_single_from_item(item) for item in notification.MonitoredItems or []])
 
 
-_COLUMNS = ("handles", "at_us", "values", "good")
-_EMPTY = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, bool))
+_COLUMNS = ("handles", "at_us", "values", "good", "statuses")
+_EMPTY = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, bool), np.empty(0, np.uint32))
 
 
 def _read_scalar(data: Buffer, code: str) -> Any:
@@ -170,28 +175,31 @@ def _changes_from_rows(rows: npt.NDArray[Any]) -> Changes:
         np.where(ticks != 0, ticks // 10 - _EPOCH_US, 0),
         rows["value"].astype(np.float64),
         (rows["status"] & _BAD) == 0 if "status" in names else np.ones(len(rows), bool),
+        rows["status"] if "status" in names else np.zeros(len(rows), np.uint32),
     )
 
 
-def _single_from_row(row: dict[str, Any]) -> tuple[int, int, float, bool]:
+def _single_from_row(row: dict[str, Any]) -> _Single:
     ticks = row.get("source_time") or row.get("server_time", 0)
     at_us = ticks // 10 - _EPOCH_US if ticks else 0
-    return row["handle"], at_us, float(row["value"]), not row.get("status", 0) & _BAD
+    status = row.get("status", 0)
+    return row["handle"], at_us, float(row["value"]), not status & _BAD, status
 
 
-def _read_by_library(body: bytes, offset: int) -> tuple[tuple[int, int, float, bool], int]:
+def _read_by_library(body: bytes, offset: int) -> tuple[_Single, int]:
     data = Buffer(body, offset)
     item = from_binary(ua.MonitoredItemNotification, data)
     return _single_from_item(item), len(body) - len(data)
 
 
-def _single_from_item(item: ua.MonitoredItemNotification) -> tuple[int, int, float, bool]:
+def _single_from_item(item: ua.MonitoredItemNotification) -> _Single:
     data = item.Value
     value = data.Value.Value if data.Value is not None else None
-    good = data.StatusCode is None or data.StatusCode.is_good()
+    status = 0 if data.StatusCode is None else int(data.StatusCode.value)
+    good = not status & _BAD
     if not isinstance(value, (int, float)):
         value, good = math.nan, False
-    return item.ClientHandle, _microseconds(data.SourceTimestamp or data.ServerTimestamp), float(value), good
+    return item.ClientHandle, _microseconds(data.SourceTimestamp or data.ServerTimestamp), float(value), good, status
 
 
 def _microseconds(moment: datetime | None) -> int:
@@ -203,17 +211,21 @@ def _microseconds(moment: datetime | None) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def _take_singles(singles: list[tuple[int, int, float, bool]]) -> list[Changes]:
+def _take_singles(singles: list[_Single]) -> list[Changes]:
     """Converts single changes to columns, and clears the list."""
     changes = [_changes_from_singles(singles)] if singles else []
     singles.clear()
     return changes
 
 
-def _changes_from_singles(singles: Sequence[tuple[int, int, float, bool]]) -> Changes:
+def _changes_from_singles(singles: Sequence[_Single]) -> Changes:
     if not singles:
         return Changes(*_EMPTY)
-    handles, times, values, good = zip(*singles, strict=True)
+    handles, times, values, good, statuses = zip(*singles, strict=True)
     return Changes(
-        np.array(handles, np.int64), np.array(times, np.int64), np.array(values, float), np.array(good, bool)
+        np.array(handles, np.int64),
+        np.array(times, np.int64),
+        np.array(values, float),
+        np.array(good, bool),
+        np.array(statuses, np.uint32),
     )

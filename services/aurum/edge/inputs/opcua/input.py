@@ -3,53 +3,75 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-from asyncua import Client, Node, ua
+from asyncua import Client, ua
 from asyncua.client.ua_client import UaClientState
+from asyncua.common.node import Node
 from asyncua.crypto import security_policies
 
 from aurum.edge import metrics
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
-from aurum.edge.inputs.common.configuration import PLACEHOLDER, OpcuaInput, OpcuaNodes
+from aurum.edge.inputs.common.configuration import OpcuaInput, OpcuaNode, OpcuaNodes
 from aurum.edge.inputs.common.reconnect import Reconnector
-from aurum.edge.inputs.common.tags import Indices
-from aurum.edge.inputs.common.throttled_log import ThrottledLog
+from aurum.edge.inputs.opcua.browsing import MAX_VARIABLES, Variable, browse
 from aurum.edge.inputs.opcua.changes import Changes, changes_from_notification
+from aurum.edge.inputs.opcua.monitored import MonitoredVariables
+from aurum.edge.inputs.opcua.namespaces import RememberedNamespaces, UnknownNamespaceError
+from aurum.edge.inputs.opcua.service_calls import (
+    OperationLimits,
+    call_in_parts,
+    read_operation_limits,
+    read_values,
+)
 from aurum.edge.inputs.opcua.subscription import DurableSubscription, Session
 from aurum.runtime.errors import AurumError, UnavailableError
 
-_MAX_PER_REQUEST = 1000  # variables per request
-_MAX_VARIABLES = 100_000
-_MAX_DEPTH = 20
 _REQUEST_TIMEOUT = 10.0  # seconds; a request for a thousand variables takes long
+_SIGN_OF_LIFE = (
+    3.0  # seconds, between two requests for it and until its answer; a busy controller takes longer than one
+)
 _START_TIMEOUT = 120.0  # seconds for browsing and subscribing
 _SESSION_TIMEOUT = 120.0  # seconds without a connection after which a new session is created
+_RETRY_MISSING = 60.0  # seconds until what the server did not have is looked for again
 _MODES = {"Sign": ua.MessageSecurityMode.Sign, "SignAndEncrypt": ua.MessageSecurityMode.SignAndEncrypt}
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """A variable of the server, with the machine and sensor that it belongs to."""
+@dataclass(slots=True)
+class _Link:
+    """A connection to the server.
 
-    node: Node
-    machine: str
-    sensor: str
+    Attributes:
+        client: The client.
+        limits: What the server accepts in one call.
+        subscription: The subscription; None until it is created.
+        missing: Why parts of the configuration are not read.
+    """
+
+    client: Client
+    limits: OperationLimits = field(default_factory=OperationLimits)
+    subscription: DurableSubscription | None = None
+    missing: dict[OpcuaNode | OpcuaNodes, list[str]] = field(default_factory=dict)
+
+    @property
+    def session(self) -> Session:
+        """The session of the client."""
+        return cast("Session", self.client.uaclient.session)
 
 
 class Opcua:
     """An input that subscribes to the variables of one server."""
 
-    def __init__(self, options: OpcuaInput, builder: BatchBuilder, reconnector: Reconnector) -> None:
+    def __init__(
+        self, options: OpcuaInput, builder: BatchBuilder, reconnector: Reconnector, state_folder: Path
+    ) -> None:
         self._builder = builder
         self._options = options
         self._reconnector = reconnector
-        self._throttled_log = ThrottledLog(options.name)
-        self._by_handle: dict[int, Variable] = {}
-        self._indices: Indices = np.empty(0, np.int32)  # of tags, by handle
-        self._generation = -1  # of those tags
+        self._namespaces = RememberedNamespaces(state_folder / f"{options.name}.namespaces", options.endpoint)
+        self._monitored = MonitoredVariables(options.name, builder)
         self._problem: str | None = None
         self._results = {
             result: metrics.edge_input_messages_total.labels(options.name, result)
@@ -58,18 +80,21 @@ class Opcua:
 
     async def run(self) -> None:
         """Consumes notifications, and reconnects, until cancelled."""
-        await self._reconnector.run(self._open, self._run_session, _close)
+        await self._reconnector.run(self._open, self._watch_connection, _close, prepare=self._start_subscription)
 
-    async def _open(self, timeout: float) -> Client:
+    async def _open(self, timeout: float) -> _Link:
         options = self._options
         client = Client(
-            options.endpoint, timeout=max(timeout, _REQUEST_TIMEOUT), auto_reconnect=True, reconnect_max_delay=5.0
+            options.endpoint,
+            timeout=max(timeout, _REQUEST_TIMEOUT),
+            watchdog_intervall=_SIGN_OF_LIFE,
+            auto_reconnect=True,
+            reconnect_max_delay=5.0,
         )
         client.uaclient.session = Session(client.uaclient)
         client.application_uri = "urn:aurumai:edge"
         client.name = client.description = f"AurumAI edge {options.name}"
-        self._by_handle.clear()
-        self._generation = -1
+        self._monitored.clear()
         self._problem = None
         try:
             if options.username is not None:
@@ -86,95 +111,139 @@ class Opcua:
                 )
             await client.connect()
         except (OSError, TimeoutError, ua.UaError, ValueError) as error:
-            await _close(client)
+            await _disconnect(client)
             reason = str(error) or type(error).__name__
             raise UnavailableError(f"{options.endpoint} cannot be reached: {reason}") from error
         except BaseException:
             client.disconnect_socket()  # there may be no time for an orderly disconnect
             raise
-        return client
+        return _Link(client)
 
-    async def _run_session(self, client: Client) -> None:
-        await self._start_subscription(client)
-        await self._watch_connection(client)
-
-    async def _start_subscription(self, client: Client) -> None:
+    async def _start_subscription(self, link: _Link) -> None:
         """Subscribes to the variables. Raises UnavailableError if the server does not answer, or has no variables."""
         try:
             async with asyncio.timeout(_START_TIMEOUT):
-                await self._subscribe(client, await self._variables(client))
+                link.limits = await read_operation_limits(link.session)
+                # Before the namespaces are read: if the server restarts after that, it does not know the subscription,
+                # so that nothing is monitored under an index that has another meaning then
+                link.subscription = await self._create_subscription(link)
+                await self._look_for(link, (*self._options.nodes, *self._options.browse))
         except (OSError, TimeoutError, ua.UaError) as error:
             reason = str(error) or type(error).__name__
             raise UnavailableError(f"the subscription to {self._options.endpoint} failed: {reason}") from error
-
-    async def _variables(self, client: Client) -> list[Variable]:
-        variables = [
-            Variable(client.get_node(nodes.node), nodes.machine, nodes.sensor) for nodes in self._options.nodes
-        ]
-        for nodes in self._options.browse:
-            variables += await browse(client, nodes)
-        if not variables:
-            raise UnavailableError(f"{self._options.endpoint} has no variables that match the configuration")
-        if len(variables) > _MAX_VARIABLES:
+        if not self._monitored:
             raise UnavailableError(
-                f"{self._options.endpoint} has {len(variables)} variables; at most {_MAX_VARIABLES} are allowed"
+                f"{self._options.endpoint} has no variables that match the configuration: "
+                f"{'; '.join(problem for problems in link.missing.values() for problem in problems[:1])[:1000]}"
             )
-        return variables
 
-    async def _subscribe(self, client: Client, variables: Sequence[Variable]) -> None:
+    async def _create_subscription(self, link: _Link) -> DurableSubscription:
         period = self._options.publishing * 1000
         parameters = ua.CreateSubscriptionParameters()
         parameters.RequestedPublishingInterval = period
         parameters.RequestedLifetimeCount = 10_000
-        parameters.RequestedMaxKeepAliveCount = client.get_keepalive_count(period)
+        parameters.RequestedMaxKeepAliveCount = link.client.get_keepalive_count(period)
         parameters.MaxNotificationsPerPublish = 10_000
         parameters.PublishingEnabled = True
-        session = cast("Session", client.uaclient.session)
-        subscription = DurableSubscription(session, parameters, self._store, self._results["gap"].inc, self._restart)
+        subscription = DurableSubscription(
+            link.session, parameters, self._store, self._results["gap"].inc, self._restart
+        )
         await subscription.init()
-        client._subscriptions.append(subscription)  # so that the client restores it
-        for start in range(0, len(variables), _MAX_PER_REQUEST):
-            part = variables[start : start + _MAX_PER_REQUEST]
-            requests = [
-                subscription._make_monitored_item_request(
-                    variable.node,
-                    ua.AttributeIds.Value,
-                    None,
-                    self._options.queue,
-                    ua.MonitoringMode.Reporting,
-                    ua.Double(self._options.sampling * 1000),
-                )
-                for variable in part
-            ]
-            for request, variable in zip(requests, part, strict=True):
-                self._by_handle[request.RequestedParameters.ClientHandle] = variable
-            self._generation = -1
-            answers = await subscription.create_monitored_items(requests)
-            for answer, variable in zip(answers, part, strict=True):
-                if isinstance(answer, ua.StatusCode):
-                    self._results["invalid"].inc()
-                    self._throttled_log.warn(
-                        f"{variable.node.nodeid.to_string()} was refused by the server: {answer.name}"
-                    )
+        link.client._subscriptions.append(subscription)  # so that the client restores it
+        return subscription
 
-    async def _watch_connection(self, client: Client) -> None:
+    async def _look_for(self, link: _Link, entries: Sequence[OpcuaNode | OpcuaNodes]) -> None:
+        """Subscribes to what the server has of these parts of the configuration, and records what it does not have."""
+        (value,) = await read_values(link.session, [ua.NodeId(ua.Int32(ua.ObjectIds.Server_NamespaceArray))])
+        namespaces = [str(uri) for uri in (value.Value.Value if value.Value is not None else None) or ()]
+        found: dict[Variable, OpcuaNode | OpcuaNodes] = {}
+        for entry in entries:
+            link.missing.pop(entry, None)
+            variables, problems = await self._find(link, entry, namespaces)
+            found |= dict.fromkeys(variables, entry)
+            if problems:
+                link.missing[entry] = problems
+        variables = self._monitored.without_known(found)
+        if (count := len(self._monitored) + len(variables)) > MAX_VARIABLES:
+            raise UnavailableError(
+                f"{self._options.endpoint} has {count} variables; at most {MAX_VARIABLES} are allowed"
+            )
+        for variable, status in (await self._subscribe(link, variables)).items():
+            self._results["invalid"].inc()
+            text = f"{variable.node.to_string()} was refused by the server: {status}"
+            link.missing.setdefault(found[variable], []).append(text)
+        self._reconnector.status.mark_missing([problem for problems in link.missing.values() for problem in problems])
+
+    async def _find(
+        self, link: _Link, entry: OpcuaNode | OpcuaNodes, namespaces: Sequence[str]
+    ) -> tuple[list[Variable], list[str]]:
+        """Returns the variables that a part of the configuration names, and what the server does not have."""
+        text = entry.node if isinstance(entry, OpcuaNode) else entry.root
+        try:
+            node = self._namespaces.resolve(text, namespaces)
+        except UnknownNamespaceError as error:
+            return [], [f"{text} is not read: {error}"]
+        if isinstance(entry, OpcuaNode):
+            return [Variable(node, entry.machine, entry.sensor)], []
+        found = await browse(link.session, entry, node, link.limits.browse)
+        if not found.variables and not found.problems:
+            found.problems.append(f"browsing {text} finds no variable at {entry.path}")
+        return found.variables, found.problems
+
+    async def _subscribe(self, link: _Link, variables: Sequence[Variable]) -> dict[Variable, str]:
+        """Subscribes to variables. Returns the refused ones with the name of their status."""
+        if (subscription := link.subscription) is None:
+            raise UnavailableError(f"there is no subscription to {self._options.endpoint}")
+        requests = [
+            subscription._make_monitored_item_request(
+                Node(link.session, variable.node),
+                ua.AttributeIds.Value,
+                None,
+                self._options.queue,
+                ua.MonitoringMode.Reporting,
+                ua.Double(self._options.sampling * 1000),
+            )
+            for variable in variables
+        ]
+        handles = [int(request.RequestedParameters.ClientHandle) for request in requests]
+        self._monitored.add(handles, variables)  # before the first notification about them
+        answers = await call_in_parts(subscription.create_monitored_items, requests, link.limits.monitor)
+        refused: dict[Variable, str] = {}
+        for handle, variable, answer in zip(handles, variables, answers, strict=True):
+            if isinstance(answer, ua.StatusCode):
+                self._monitored.remove(handle)
+                refused[variable] = answer.name
+        return refused
+
+    async def _watch_connection(self, link: _Link) -> None:
         """Watches the connection while the client keeps or restores it.
 
         Raises UnavailableError if it is lost for too long.
         """
-        connected_at = time.monotonic()
+        connected_at = looked_at = time.monotonic()
         while True:
             await asyncio.sleep(0.5)
             if self._problem is not None:
                 raise UnavailableError(self._problem)
-            if client.state is UaClientState.CONNECTED:
+            if link.client.state is UaClientState.CONNECTED:
                 connected_at = time.monotonic()
                 self._reconnector.status.mark_connected()
+                if link.missing and time.monotonic() - looked_at > _RETRY_MISSING:
+                    await self._look_for_missing(link)
+                    looked_at = time.monotonic()
             else:
                 problem = f"the connection to {self._options.endpoint} is lost"
                 if time.monotonic() - connected_at > _SESSION_TIMEOUT:
                     raise UnavailableError(problem)
                 self._reconnector.status.mark_lost(problem)
+
+    async def _look_for_missing(self, link: _Link) -> None:
+        try:
+            async with asyncio.timeout(_START_TIMEOUT):
+                await self._look_for(link, list(link.missing))
+        except (OSError, TimeoutError, ua.UaError) as error:
+            reason = str(error) or type(error).__name__
+            raise UnavailableError(f"browsing {self._options.endpoint} failed: {reason}") from error
 
     async def _store(self, notifications: Sequence[Any]) -> None:
         """Stores the changes, and returns when they are durable.
@@ -186,7 +255,7 @@ class Opcua:
                 notification = changes_from_notification(notification)  # noqa: PLW2901
             if isinstance(notification, Changes):
                 self._results["read"].inc()
-                self._add_changes(notification)
+                self._monitored.add_changes(notification)
         try:
             durable = await self._builder.commit()
             if durable is not None:
@@ -198,58 +267,12 @@ class Opcua:
     def _restart(self, problem: str) -> None:
         self._problem = self._problem or problem
 
-    def _add_changes(self, changes: Changes) -> None:
-        if self._generation != self._builder.tags.generation:
-            self._update_tag_indices()
-        monitored = changes.handles < len(self._indices)
-        monitored[monitored] = self._indices[changes.handles[monitored]] >= 0
-        self._builder.add_values(
-            self._options.name,
-            self._indices[changes.handles[monitored]],
-            changes.at_us[monitored],
-            changes.values[monitored],
-            changes.good[monitored],
-        )
 
-    def _update_tag_indices(self) -> None:
-        tags = self._builder.tags
-        self._indices = np.full(max(self._by_handle, default=-1) + 1, -1, np.int32)
-        for handle, variable in self._by_handle.items():
-            self._indices[handle] = tags.tag_for(variable.machine, variable.sensor).index
-        self._generation = tags.generation
+async def _close(link: _Link) -> None:
+    await _disconnect(link.client)
 
 
-async def browse(client: Client, nodes: OpcuaNodes) -> list[Variable]:
-    """Finds the variables below a node whose path matches the description."""
-    levels = nodes.path.split("/")
-    variables: list[Variable] = []
-
-    async def descend(node: Node, depth: int, names: dict[str, str]) -> None:
-        if depth >= min(len(levels), _MAX_DEPTH):
-            return
-        last = depth == len(levels) - 1
-        for reference in await node.get_references(
-            ua.ObjectIds.HierarchicalReferences, ua.BrowseDirection.Forward, ua.NodeClass.Unspecified, True
-        ):
-            name = reference.BrowseName.Name
-            level = levels[depth]
-            placeholder = PLACEHOLDER.fullmatch(level)
-            if placeholder is None and level not in ("+", name):
-                continue
-            resolved = {**names, placeholder.group(1): name} if placeholder else names
-            child = client.get_node(reference.NodeId)
-            if last and reference.NodeClass is ua.NodeClass.Variable:
-                variables.append(Variable(child, nodes.machine.format_map(resolved), nodes.sensor.format_map(resolved)))
-            elif not last and reference.NodeClass in (ua.NodeClass.Object, ua.NodeClass.Variable):
-                await descend(child, depth + 1, resolved)
-            if len(variables) > _MAX_VARIABLES:
-                return
-
-    await descend(client.get_node(nodes.root), 0, {})
-    return variables
-
-
-async def _close(client: Client) -> None:
+async def _disconnect(client: Client) -> None:
     try:
         async with asyncio.timeout(3):
             await client.disconnect()

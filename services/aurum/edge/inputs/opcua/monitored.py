@@ -1,0 +1,110 @@
+"""The variables of a subscription, and what of their changes is stored."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from asyncua import ua
+
+from aurum.edge.inputs.common.batch_builder import BatchBuilder
+from aurum.edge.inputs.common.refusals import Reason
+from aurum.edge.inputs.common.tags import Indices, TagKind
+from aurum.edge.inputs.opcua.browsing import Variable
+from aurum.edge.inputs.opcua.changes import Changes
+
+
+class MonitoredVariables:
+    """The variables by the handle that their changes have.
+
+    Args:
+        name: The name of the input.
+        builder: Takes their values.
+    """
+
+    def __init__(self, name: str, builder: BatchBuilder) -> None:
+        self._name = name
+        self._builder = builder
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets all variables."""
+        self._by_handle: dict[int, Variable] = {}
+        self._nodes: dict[tuple[str, str], ua.NodeId] = {}
+        self._indices: Indices = np.empty(0, np.int32)  # of tags, by handle
+        self._unusable = np.empty(0, np.int64)  # changes that were not stored, by handle
+        self._generation = -1  # of those tags
+
+    def __len__(self) -> int:
+        return len(self._by_handle)
+
+    def without_known(self, variables: Iterable[Variable]) -> list[Variable]:
+        """Returns the variables that are not monitored yet.
+
+        Two nodes with the same names would be stored under one name. The first keeps it, and the others are refused.
+        """
+        unknown: dict[Variable, None] = {}
+        for variable in variables:
+            node = self._nodes.setdefault((variable.machine, variable.sensor), variable.node)
+            if node != variable.node:
+                self._builder.refusals.refuse(
+                    Reason.INVALID_NAME,
+                    f"{variable.machine} {variable.sensor} is both {node.to_string()} and {variable.node.to_string()}, "
+                    "which is not read; name more levels of the path in machine or sensor",
+                )
+            else:
+                unknown[variable] = None
+        monitored = set(self._by_handle.values())
+        return [variable for variable in unknown if variable not in monitored]
+
+    def add(self, handles: Sequence[int], variables: Sequence[Variable]) -> None:
+        """Adds variables with the handles that their changes will have."""
+        self._by_handle.update(zip(handles, variables, strict=True))
+        self._generation = -1
+
+    def remove(self, handle: int) -> None:
+        """Removes a variable that the server does not monitor."""
+        self._by_handle.pop(handle)
+        self._generation = -1
+
+    def add_changes(self, changes: Changes) -> None:
+        """Passes on the values of changes, and tells which cannot be stored."""
+        if self._generation != self._builder.tags.generation:
+            self._update_tag_indices()
+        monitored = changes.handles < len(self._indices)
+        monitored[monitored] = self._indices[changes.handles[monitored]] >= 0
+        handles = changes.handles[monitored]
+        indices, values, good = self._indices[handles], changes.values[monitored], changes.good[monitored]
+        refused = ~good & (self._builder.tags.kinds[indices] != TagKind.DROPPED)
+        if refused.any():
+            self._refuse(handles[refused], changes.statuses[monitored][refused])
+        at_us, kept = changes.at_us[monitored], ~refused
+        self._builder.add_values(self._name, indices[kept], at_us[kept], values[kept], good[kept])
+
+    def _refuse(self, handles: npt.NDArray[np.int64], statuses: npt.NDArray[np.uint32]) -> None:
+        np.add.at(self._unusable, handles, 1)
+        for status in np.unique(statuses).tolist():
+            of_status = handles[statuses == status]
+            handle = int(of_status[-1])
+            variable = self._by_handle[handle]
+            more = len(np.unique(of_status)) - 1
+            self._builder.refuse_value(
+                self._name,
+                variable.machine,
+                variable.sensor,
+                Reason.BAD_QUALITY,
+                f"{ua.StatusCode(ua.UInt32(status)).name} ({variable.node.to_string()}), "
+                f"{self._unusable[handle]} times{f'; and {more} other variables' if more else ''}",
+                len(of_status),
+            )
+
+    def _update_tag_indices(self) -> None:
+        tags = self._builder.tags
+        size = max(self._by_handle, default=-1) + 1
+        self._indices = np.full(size, -1, np.int32)
+        for handle, variable in self._by_handle.items():
+            self._indices[handle] = tags.tag_for(variable.machine, variable.sensor).index
+        counts = np.zeros(size, np.int64)
+        common = min(size, len(self._unusable))
+        counts[:common] = self._unusable[:common]
+        self._unusable = counts
+        self._generation = tags.generation

@@ -1,0 +1,83 @@
+"""OPC UA: what of a notification is stored, and how the rest is told."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from asyncua import ua
+
+from aurum.edge.inputs.common.batch_builder import BatchBuilder
+from aurum.edge.inputs.common.configuration import TagRule
+from aurum.edge.inputs.common.refusals import Reason
+from aurum.edge.inputs.opcua.browsing import Variable
+from aurum.edge.inputs.opcua.changes import Changes
+from aurum.edge.inputs.opcua.monitored import MonitoredVariables
+from tests.support.batch_builder import MemorySpool, make_builder
+
+BAD_SENSOR, UNCERTAIN, GOOD_OVERLOAD = 0x808C0000, 0x40900000, 0x002F0000
+
+
+def variable(number: int, machine: str = "m-1") -> Variable:
+    return Variable(ua.NodeId(f"n{number}", 2), machine, f"s{number}")
+
+
+def changes(*rows: tuple[int, float, int]) -> Changes:
+    """Changes of handle, value and status. The time of the first is 1 s, and so on."""
+    handles, values, statuses = (np.array(column) for column in zip(*rows, strict=True))
+    good = ((statuses & 0xC0000000) == 0) & ~np.isnan(values)
+    times = 1_700_000_000_000_000 + np.arange(len(rows)) * 1_000_000
+    return Changes(handles.astype(np.int64), times, values.astype(float), good, statuses.astype(np.uint32))
+
+
+def monitored(builder: BatchBuilder, variables: Sequence[Variable]) -> MonitoredVariables:
+    made = MonitoredVariables("cell", builder)
+    made.add(range(len(variables)), made.without_known(variables))
+    return made
+
+
+async def test_status_that_is_not_good_is_counted_by_its_name() -> None:
+    spool = MemorySpool()
+    builder = make_builder(spool)
+    made = monitored(builder, [variable(number) for number in range(4)])
+    made.add_changes(changes((0, 1.0, 0), (1, 2.0, BAD_SENSOR), (2, 3.0, UNCERTAIN), (3, 4.0, GOOD_OVERLOAD)))
+    made.add_changes(changes((1, 5.0, BAD_SENSOR), (0, 6.0, 0)))
+    await builder.commit()
+    stored = {sensor: [value for _, value in readings] for (_, sensor), readings in spool.readings().items()}
+    assert stored == {"s0": [1.0, 6.0], "s3": [4.0]}
+    tally = builder.refusals.refused[Reason.BAD_QUALITY]
+    assert tally.count == 3
+    assert tally.example == "m-1 s1 (ns=2;s=n1): BadSensorFailure, 2 times"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+async def test_value_that_is_no_number_is_counted(value: float) -> None:
+    spool = MemorySpool()
+    builder = make_builder(spool)
+    monitored(builder, [variable(0)]).add_changes(changes((0, value, 0), (0, 1.0, 0)))
+    await builder.commit()
+    assert [value for _, value in spool.readings()["m-1", "s0"]] == [1.0]
+    assert builder.refusals.refused[Reason.NOT_A_NUMBER].count == 1
+
+
+async def test_dropped_variables_are_not_refused() -> None:
+    builder = make_builder(MemorySpool(), TagRule(sensor="s0", drop=True))
+    monitored(builder, [variable(0)]).add_changes(changes((0, 1.0, BAD_SENSOR)))
+    assert builder.refusals.refused == {}
+
+
+def test_two_nodes_of_one_name_are_told_apart() -> None:
+    builder = make_builder(MemorySpool())
+    made = MonitoredVariables("cell", builder)
+    first, other = variable(0), Variable(ua.NodeId("elsewhere", 3), "m-1", "s0")
+    assert made.without_known([first, first, other]) == [first]
+    assert "m-1 s0 is both ns=2;s=n0 and ns=3;s=elsewhere" in builder.refusals.refused[Reason.INVALID_NAME].example
+    made.add([7], [first])
+    assert made.without_known([first]) == []
+
+
+def test_refused_variable_is_looked_for_again() -> None:
+    made = MonitoredVariables("cell", make_builder(MemorySpool()))
+    made.add([7], made.without_known([variable(0)]))
+    made.remove(7)
+    assert (len(made), made.without_known([variable(0)])) == (0, [variable(0)])

@@ -200,7 +200,7 @@ def test_each_flattened_name_is_a_path_to_its_value(payload: dict[str, Any]) -> 
         (b'{"wifi": {"Password": "hunter2"}, "t": "x', '{"wifi": {"Password": ***}, "t": "x'),
         (b'{"api_key": ["hunter2", "hunter3"], "auth-token":"hunter2', '{"api_key": ***, "auth-token":***'),
         (b"user=a;password=hunter2;x=1", "user=a;password=***;x=1"),
-        (b"\x00\x1b[31m\n", "\N{MIDDLE DOT}\N{MIDDLE DOT}[31m\N{MIDDLE DOT}"),
+        (b"\x00\x1b[31m\n", "\ufffd\ufffd[31m\ufffd"),
         (b"x" * 100, "x" * 80 + "\N{HORIZONTAL ELLIPSIS}"),
     ],
 )

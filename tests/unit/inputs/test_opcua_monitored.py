@@ -25,7 +25,7 @@ def variable(number: int, machine: str = "m-1") -> Variable:
 def changes(*rows: tuple[int, float, int]) -> Changes:
     """Changes of handle, value and status. The time of the first is 1 s, and so on."""
     handles, values, statuses = (np.array(column) for column in zip(*rows, strict=True))
-    good = ((statuses & 0xC0000000) == 0) & ~np.isnan(values)
+    good = (statuses & 0xC0000000) == 0
     times = 1_700_000_000_000_000 + np.arange(len(rows)) * 1_000_000
     return Changes(handles.astype(np.int64), times, values.astype(float), good, statuses.astype(np.uint32))
 
@@ -47,17 +47,17 @@ async def test_status_that_is_not_good_is_counted_by_its_name() -> None:
     assert stored == {"s0": [1.0, 6.0], "s3": [4.0]}
     tally = builder.refusals.refused[Reason.BAD_QUALITY]
     assert tally.count == 3
-    assert tally.example == "m-1 s1 (ns=2;s=n1): BadSensorFailure, 2 times"
+    assert tally.example == "m-1 s1: BadSensorFailure (ns=2;s=n1), 2 times"
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-async def test_value_that_is_no_number_is_counted(value: float) -> None:
+@pytest.mark.parametrize(("value", "reason"), [(math.nan, Reason.ABSENT), (math.inf, Reason.NOT_A_NUMBER)])
+async def test_value_that_is_no_number_is_counted(value: float, reason: Reason) -> None:
     spool = MemorySpool()
     builder = make_builder(spool)
     monitored(builder, [variable(0)]).add_changes(changes((0, value, 0), (0, 1.0, 0)))
     await builder.commit()
     assert [value for _, value in spool.readings()["m-1", "s0"]] == [1.0]
-    assert builder.refusals.refused[Reason.NOT_A_NUMBER].count == 1
+    assert {each: tally.count for each, tally in builder.refusals.refused.items()} == {reason: 1}
 
 
 async def test_dropped_variables_are_not_refused() -> None:

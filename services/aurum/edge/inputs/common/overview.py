@@ -6,6 +6,7 @@ from typing import Any
 
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.device_stats import DeviceState
+from aurum.edge.inputs.common.printable import printable
 from aurum.edge.inputs.common.refusals import Reason, Tally
 from aurum.readings.batch import now_us
 
@@ -35,7 +36,7 @@ def describe_input(
     names = min(max_shown, _MAX_NAMES)
     return {
         "name": name,
-        "problem": problem and _text(problem, _MAX_PROBLEM),
+        "problem": problem and printable(problem, _MAX_PROBLEM),
         "sources": len(devices),
         "worst_quality": round(devices.worst_quality, 4),
         "clock_skew_seconds": round(devices.largest_skew_seconds, 6),
@@ -43,18 +44,22 @@ def describe_input(
         "readings_per_second": round(devices.rate(now), 3),
         "refused": _describe_tallies(refusals.refused),
         "corrected": _describe_tallies(refusals.corrected),
-        "losses": [_text(loss) for loss in losses],
+        "losses": [printable(loss, _MAX_TEXT) for loss in losses],
         "renamed": [
             {
-                "machine": _text(tag.machine),
-                "sensor": _text(tag.name),
+                "machine": printable(tag.machine, _MAX_TEXT),
+                "sensor": printable(tag.name, _MAX_TEXT),
                 "stored_machine": tag.machine_id,
                 "stored_sensor": tag.sensor,
             }
             for tag in tags.renamed[:names]
         ],
         "unusable": [
-            {"machine": _text(machine), "sensor": _text(sensor), "problem": _text(text, _MAX_PROBLEM)}
+            {
+                "machine": printable(machine, _MAX_TEXT),
+                "sensor": printable(sensor, _MAX_TEXT),
+                "problem": printable(text, _MAX_PROBLEM),
+            }
             for (machine, sensor), text in list(tags.unusable.items())[:names]
         ],
         "worst": [_describe_device(device, state, now) for device, state in worst],
@@ -63,7 +68,7 @@ def describe_input(
 
 def _describe_device(device: str, state: DeviceState, now: int) -> dict[str, Any]:
     return {
-        "source": _text(device),
+        "source": printable(device, _MAX_TEXT),
         "quality": round(state.quality, 4),
         "clock_skew_seconds": round(state.skew_us / 1e6, 6),
         "seen": _iso(state.seen_us),
@@ -81,8 +86,8 @@ def _describe_last(state: DeviceState) -> dict[str, Any] | None:
         return None
     tag, at_us, value = state.last
     return {
-        "machine": _text(tag.machine),
-        "sensor": _text(tag.name),
+        "machine": printable(tag.machine, _MAX_TEXT),
+        "sensor": printable(tag.name, _MAX_TEXT),
         "stored_machine": tag.machine_id,
         "stored_sensor": tag.sensor,
         "value": value,
@@ -97,16 +102,11 @@ def _describe_tallies(tallies: Mapping[Reason, Tally], most: int = len(Reason)) 
         {
             "reason": str(reason),
             "count": tally.count,
-            "example": _text(tally.example),
+            "example": tally.example,
             "last": _iso(int(tally.last_at * 1e6)),
         }
         for reason, tally in ordered[:most]
     ]
-
-
-def _text(text: str, most: int = _MAX_TEXT) -> str:
-    """Returns the beginning of a text of a device, without characters that a terminal or an encoding cannot show."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text[:most])
 
 
 def _iso(at_us: int) -> str:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from aurum.edge import metrics
+from aurum.edge.inputs.common.printable import printable
 from aurum.edge.inputs.common.throttled_log import ThrottledLog
 
 _MAX_EXAMPLE = 200  # characters
@@ -97,7 +98,7 @@ class Refusals:
             count: The number of values.
             device: The device that sent them, if it is known.
         """
-        example = example[:_MAX_EXAMPLE]
+        example = printable(example, _MAX_EXAMPLE)
         metrics.edge_input_refused_total.labels(self._name, reason).inc(count)
         self._record(self.refused, reason, example, count)
         if device is not None and self._devices is not None:
@@ -106,7 +107,7 @@ class Refusals:
 
     def correct(self, reason: Reason, example: str, count: int = 1, *, device: str | None = None) -> None:
         """Counts and logs values that are stored after a correction. The arguments are those of `refuse`."""
-        example = example[:_MAX_EXAMPLE]
+        example = printable(example, _MAX_EXAMPLE)
         metrics.edge_input_corrected_total.labels(self._name, reason).inc(count)
         self._record(self.corrected, reason, example, count)
         if device is not None and self._devices is not None:

@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+from aurum.edge.inputs.common.printable import printable
+
 _MAX_SHOWN = 80  # characters
 _MAX_READ = 1000  # bytes that are searched for secrets
 HIDDEN: Final = "***"
@@ -17,14 +19,10 @@ _SECRET_FIELD = re.compile(
 def excerpt(payload: bytes) -> str:
     """Returns the beginning of a payload as printable text. The values of fields with names of secrets are hidden."""
     text = _SECRET_FIELD.sub(rf"\1{HIDDEN}", payload[:_MAX_READ].decode("utf-8", "replace"))
-    return _printable(text)
+    shown = printable(text, _MAX_SHOWN)
+    return shown if len(text) <= _MAX_SHOWN else f"{shown}…"
 
 
 def names_secret(name: str) -> bool:
     """Returns whether a name is that of a secret, such as a password."""
     return _SECRET_WORD.search(name) is not None
-
-
-def _printable(text: str) -> str:
-    cut = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
-    return "".join(letter if letter.isprintable() else "\N{MIDDLE DOT}" for letter in cut)

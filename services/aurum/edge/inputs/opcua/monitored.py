@@ -12,6 +12,8 @@ from aurum.edge.inputs.common.tags import Indices, TagKind
 from aurum.edge.inputs.opcua.browsing import Variable
 from aurum.edge.inputs.opcua.changes import Changes
 
+_BAD = 0xC000_0000  # bits of a status that is bad or uncertain
+
 
 class MonitoredVariables:
     """The variables by the handle that their changes have.
@@ -74,9 +76,10 @@ class MonitoredVariables:
         monitored[monitored] = self._indices[changes.handles[monitored]] >= 0
         handles = changes.handles[monitored]
         indices, values, good = self._indices[handles], changes.values[monitored], changes.good[monitored]
-        refused = ~good & (self._builder.tags.kinds[indices] != TagKind.DROPPED)
+        statuses = changes.statuses[monitored]
+        refused = ((statuses & _BAD) != 0) & (self._builder.tags.kinds[indices] != TagKind.DROPPED)
         if refused.any():
-            self._refuse(handles[refused], changes.statuses[monitored][refused])
+            self._refuse(handles[refused], statuses[refused])
         at_us, kept = changes.at_us[monitored], ~refused
         self._builder.add_values(self._name, indices[kept], at_us[kept], values[kept], good[kept])
 

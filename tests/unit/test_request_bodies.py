@@ -115,6 +115,7 @@ async def test_decompressed_bytes_count_against_the_budget() -> None:
         (gzip.compress(b"x" * 1000)[:-4], "ends within its gzip compression"),
         (gzip.compress(b"x") + b"rest", "is not compressed with gzip"),
     ],
+    ids=["plain", "cut", "with_a_rest"],
 )
 async def test_damaged_gzip_body_is_refused(body: bytes, problem: str) -> None:
     answer = await post(body, "gzip")

@@ -119,7 +119,7 @@ def test_missing_browse_root_shows_beside_data_of_others(platform: Platform, ser
     uncertain = 'edge_input_refused_total{input="cell",reason="bad_quality"}'
     wait_for(lambda: platform.metric("edge", uncertain) > 1, 30, "uncertain values are counted")
     log = platform.processes["edge"].log.read_text()
-    assert "press-0 s0 (ns=2;s=press-0.s0): UncertainLastUsableValue" in log
+    assert "press-0 s0: UncertainLastUsableValue (ns=2;s=press-0.s0)" in log
 
 
 def test_opcua_calls_respect_the_limits_of_the_server(platform: Platform, server: OpcuaServer) -> None:

@@ -282,7 +282,9 @@ def _parse_columns(data: bytes, field: str) -> columns_pb2.BatchColumns:
         del message  # the traceback of an error would keep it
         if left_over > _MAX_SINGLE_BYTES:
             raise InvalidArgumentError.for_field(
-                f"{field}.series", f"has more than the {MAX_READINGS} readings that are allowed"
+                f"{field}.series",
+                f"has {left_over} bytes of single numbers and unknown fields; at most {_MAX_SINGLE_BYTES} are allowed, "
+                f"enough for the {MAX_READINGS} readings of a batch",
             )
         whole = ingestion_pb2.Batch.FromString(data)
     except DecodeError as error:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurum.edge.inputs.common.configuration import SparkplugInput
+from aurum.edge.inputs.common.refusals import Reason
 from aurum.edge.inputs.mqtt.connection import Message
 from aurum.edge.inputs.sparkplug.input import SparkplugNodes
 from aurum.v1.sparkplug_pb2 import SparkplugPayload
@@ -29,9 +30,9 @@ class Heard:
     def _ask(self, topic: str, payload: bytes) -> None:
         self.asked.append((topic, SparkplugPayload.FromString(payload)))
 
-    def hear(self, kind: str, file: str | bytes, device: str | None = None) -> None:
+    def hear(self, kind: str, file: str | bytes, device: str | None = None, *, node: str = "line-1") -> None:
         payload = file if isinstance(file, bytes) else (SPARKPLUG / f"{file}.bin").read_bytes()
-        topic = f"spBv1.0/plant-a/{kind}/line-1" + (f"/{device}" if device else "")
+        topic = f"spBv1.0/plant-a/{kind}/{node}" + (f"/{device}" if device else "")
         self.plant.handle(Message(topic, payload, 0))
 
     async def values(self) -> dict[tuple[str, str], list[float]]:
@@ -58,6 +59,32 @@ async def test_birth_resolves_aliases_in_data() -> None:
     heard.hear("NDATA", "ndata")
     assert await heard.values() == {("line-1", "Cabinet/Temperature"): [32.0]}
     assert heard.asked == []
+
+
+async def test_devices_of_one_name_on_two_nodes_never_mix() -> None:
+    heard = Heard()
+    for node, level in (("line-1", 1.0), ("line-2", 2.0)):
+        heard.hear("NBIRTH", _payload(0, bdSeq=7), node=node)
+        heard.hear("DBIRTH", _payload(1, level=level), "pump", node=node)
+    assert await heard.values() == {("pump", "level"): [1.0]}
+    refused = heard.collector.refusals.refused[Reason.INVALID_NAME]
+    assert refused.count == 1
+    assert refused.example == (
+        "pump level: plant-a/line-1/pump sends this sensor too; put the node in `machine`: {node}-{device}"
+    )
+    heard.hear("NDEATH", _payload(0, bdSeq=7), node="line-1")
+    heard.hear("DDATA", _payload(2, level=4.0), "pump", node="line-2")
+    assert await heard.values() == {("pump", "level"): [4.0]}, "a device takes the place of one that died"
+
+
+def _payload(sequence: int, **metrics: float) -> bytes:
+    payload = SparkplugPayload(timestamp=1_790_000_000_000, seq=sequence)
+    for name, value in metrics.items():
+        if isinstance(value, int):
+            payload.metrics.add(name=name, datatype=8, long_value=value)
+        else:
+            payload.metrics.add(name=name, datatype=10, double_value=value)
+    return payload.SerializeToString()
 
 
 async def test_data_before_birth_requests_rate_limited_rebirth() -> None:

@@ -21,6 +21,7 @@ from aurum.edge.inputs.common.throttled_log import ThrottledLog
 from aurum.edge.inputs.mqtt.connection import Message, MqttConnection, Will
 from aurum.edge.inputs.mqtt.consumer import consume
 from aurum.edge.inputs.sparkplug.births import BirthMetrics
+from aurum.edge.inputs.sparkplug.tag_owners import DeviceKey, TagOwners
 from aurum.edge.inputs.sparkplug.templates import FlatMetric, explicit_name, flatten
 from aurum.edge.inputs.sparkplug.values import BOOLEAN, ValueRefusedError, number_of
 from aurum.v1.sparkplug_pb2 import SparkplugMetric, SparkplugPayload
@@ -62,6 +63,7 @@ class SparkplugNodes:
         self._publish = publish
         self._clock = clock
         self._nodes: collections.OrderedDict[tuple[str, str], _Node] = collections.OrderedDict()
+        self._owners = TagOwners(self._is_alive)
         self._throttled_log = ThrottledLog(options.name)
         self._results = {
             result: metrics.edge_input_messages_total.labels(options.name, result)
@@ -199,7 +201,7 @@ class SparkplugNodes:
         self._results["read"].inc()
         names = {"group": group, "node": name, "device": device or ""}
         machine = (self._options.node_machine if device is None else self._options.machine).format_map(names)
-        device_name = _device_name(group, name, device)
+        source = (group, name, device)
 
         def resolve(metric: SparkplugMetric, around: str) -> str | None:
             explicit = explicit_name(metric, around)
@@ -210,17 +212,19 @@ class SparkplugNodes:
         for metric in payload.metrics:
             for flat in flatten(metric, resolve):
                 if flat.name is None:
-                    self._refuse_nameless(device_name, flat.metric, born, node)
+                    self._refuse_nameless(_device_name(*source), flat.metric, born, node)
                     if flat.metric.HasField("alias"):
                         self._request_rebirth(group, name, node, "sends an alias that its birth does not define")
                 elif flat.name != _BIRTH_NUMBER and not flat.name.startswith(_CONTROL):
                     datatype = born.types.get(flat.name) or flat.metric.datatype
-                    self._add_value(device_name, machine, flat, datatype, flat.at_ms or payload.timestamp)
+                    self._add_value(source, machine, flat, datatype, flat.at_ms or payload.timestamp)
 
-    def _add_value(self, device: str, machine: str, flat: FlatMetric, datatype: int, at_ms: int) -> None:
+    def _add_value(self, source: DeviceKey, machine: str, flat: FlatMetric, datatype: int, at_ms: int) -> None:
         sensor = flat.name or ""
+        device = _device_name(*source)
         try:
             _check_storable(flat, at_ms)
+            self._check_owner(source, machine, sensor)
             value = number_of(flat.metric, datatype)
         except ValueRefusedError as error:
             self._builder.refuse_value(device, machine, sensor, error.reason, str(error))
@@ -229,6 +233,20 @@ class SparkplugNodes:
             self._builder.add_past_value(device, machine, sensor, at_ms * 1000, value, good=flat.good)
         else:
             self._builder.add_value(device, machine, sensor, at_ms * 1000 or None, value, good=flat.good)
+
+    def _check_owner(self, source: DeviceKey, machine: str, sensor: str) -> None:
+        """Raises ValueRefusedError if another device gives the same machine and sensor: their values would mix."""
+        other = self._owners.other_owner(machine, sensor, source)
+        if other is not None:
+            problem = f"{_device_name(*other)} sends this sensor too; put the node in `machine`: {{node}}-{{device}}"
+            raise ValueRefusedError(Reason.INVALID_NAME, problem)
+
+    def _is_alive(self, source: DeviceKey) -> bool:
+        group, name, device = source
+        node = self._nodes.get((group, name))
+        if node is None or not node.own_metrics.alive:
+            return False
+        return device is None or (device in node.devices and node.devices[device].alive)
 
     def _refuse_nameless(self, device: str, metric: SparkplugMetric, born: BirthMetrics, node: _Node) -> None:
         self._results["unborn"].inc()

@@ -109,6 +109,17 @@ def test_csv_import_through_api_stores_rows_once(serving: Platform, tmp_path: Pa
     assert "is registered as 'press', not 'lathe'" in other.stderr
 
 
+def test_import_stores_any_name_and_tells_its_form(serving: Platform, tmp_path: Path) -> None:
+    path = tmp_path / "names.csv"
+    path.write_text("machine_id,timestamp,sensor,value\nÖfen 1,1790000000,Temp [°C],21.5\nx00D6_fen,1790000000,t,1\n")
+    result = aurum("import", "--format", "csv", "--machine-type", "oven", "--api", serving.api, str(path))
+    assert "2 readings of 2 machines imported" in result.stdout, result.stderr
+    assert "'Öfen 1' as x00D6_fen_x0020_1 and 1 more" in result.stdout
+    shown = f"{serving.api}/api/machines/x00D6_fen_x0020_1/metrics?sensor=Temp%20_x005B__x00B0_C_x005D_"
+    assert http("GET", shown).json["series"][0]["values"] == [21.5]
+    assert http("GET", f"{serving.api}/api/machines/x00D6_fen").status == 200, "exported names stay as they are"
+
+
 def test_csv_import_names_wrong_cell_and_stores_nothing(serving: Platform, tmp_path: Path) -> None:
     path = tmp_path / "wrong.csv"
     path.write_text("machine_id,timestamp,sensor,value\nwrong-1,1700000000,a,1\nwrong-1,1700000001,a,one\n")

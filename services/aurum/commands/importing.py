@@ -17,8 +17,9 @@ import tenacity
 
 from aurum.commands.progress import Update, progress_bar
 from aurum.platform_settings import CommandSettings
-from aurum.readings.batch import Series, encode
+from aurum.readings.batch import Series, encode, machine_id_problem, sensor_problem
 from aurum.readings.csv_table import TableNotes, TableOptions, read_csv
+from aurum.readings.names import stored_machine, stored_sensor
 from aurum.readings.table_text import TableText, open_table
 from aurum.readings.tables import Rows, TableError, cmapss_prefix, read_cmapss, to_series
 from aurum.resilience import RetryPolicy
@@ -240,6 +241,9 @@ def _read_series(blocks: Iterator[Rows], path: Path, form: str, notes: TableNote
     last = 0
     try:
         for block in blocks:
+            if form == "csv":
+                block.machine_ids = _stored_names(block.machine_ids, machine_id_problem, stored_machine, notes)
+                block.sensors = _stored_names(block.sensors, sensor_problem, stored_sensor, notes)
             series = to_series(block, value_column="" if form == "cmapss" else "value")
             notes.record_series(series)
             for machine_id, sensor in block.silent:
@@ -252,6 +256,19 @@ def _read_series(blocks: Iterator[Rows], path: Path, form: str, notes: TableNote
             f"{path}, {error}; nothing after row {last} was stored. Correct the file and repeat the command: readings "
             f"that are already stored are skipped"
         ) from error
+
+
+def _stored_names(
+    names: list[str], problem: Callable[[str], str | None], stored_name: Callable[[str], str], notes: TableNotes
+) -> list[str]:
+    """Returns the names under which machines or sensors of a table are stored. Notes those that differ.
+
+    Names that can be stored stay as they are, so that an exported table can be imported again.
+    """
+    stored = {name: name if problem(name) is None else stored_name(name) for name in set(names)}
+    for name in sorted(stored):
+        notes.record_name(name, stored[name])
+    return [stored[name] for name in names]
 
 
 async def _await_writes(

@@ -56,6 +56,7 @@ class TableNotes:
         absent_example: One of them.
         repeated: The number of local times in a repeated hour.
         repeated_example: One of them.
+        renamed: The stored names of machines and sensors by their names in the table, where they differ.
     """
 
     encoding: str = "UTF-8"
@@ -66,6 +67,7 @@ class TableNotes:
     absent_example: str = ""
     repeated: int = 0
     repeated_example: str = ""
+    renamed: dict[str, str] = field(default_factory=dict)
     _absent_series: set[tuple[str, str]] = field(default_factory=set)
     _series: set[tuple[str, str]] = field(default_factory=set)
 
@@ -81,6 +83,11 @@ class TableNotes:
         """Notes that these series have numbers."""
         if len(self._series) < _MAX_NOTED_SERIES:
             self._series.update((each.machine_id, each.sensor) for each in series)
+
+    def record_name(self, name: str, stored: str) -> None:
+        """Notes under which name a machine or sensor is stored."""
+        if name != stored and len(self.renamed) < _MAX_NOTED_SERIES:
+            self.renamed[name] = stored
 
     def silent(self) -> list[tuple[str, str]]:
         """Returns the machines and sensors of which no cell has a number, unless there are too many to know."""
@@ -102,6 +109,10 @@ class TableNotes:
             machine_id, sensor = silent[0]
             more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
             texts.append(f"without any number: {machine_id} {sensor}{more}")
+        if self.renamed:
+            name, stored = next(iter(self.renamed.items()))
+            more = f" and {len(self.renamed) - 1} more" if len(self.renamed) > 1 else ""
+            texts.append(f"names that are stored in another form: {name!r} as {stored}{more}")
         if self.repeated:
             texts.append(
                 f"times in a repeated hour, resolved by the order of rows: {self.repeated:,} "

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from aurum.edge.inputs.common.configuration import TagRule
-from aurum.edge.inputs.common.names import stored_machine, stored_sensor
 from aurum.edge.inputs.common.refusals import Reason
 from aurum.edge.inputs.common.units import conversion
 from aurum.readings.batch import Values, machine_id_problem, sensor_problem
+from aurum.readings.names import stored_machine, stored_sensor
 
 logger = logging.getLogger(__name__)
 

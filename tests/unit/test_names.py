@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aurum.edge.inputs.common.names import original_machine, original_sensor, stored_machine, stored_sensor
 from aurum.readings.batch import machine_id_problem, sensor_problem
+from aurum.readings.names import original_machine, original_sensor, stored_machine, stored_sensor
 
 # Names near the escape sequences are unlikely by chance, so they are composed of their parts
 NAMES = st.one_of(

@@ -34,6 +34,7 @@ from aurum.runtime.settings import Settings, load_settings
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from tests.support.ports import free_port
 from tests.support.scripted_server import bench
+from tests.support.waiting import until
 
 _HASTY = """
 policies:
@@ -55,8 +56,10 @@ class _Busy(prediction_pb2_grpc.PredictionServiceServicer):
 
 class _Patient(ingestion_pb2_grpc.IngestionServiceServicer):
     async def Ingest(self, requests: Any, context: Any) -> AsyncIterator[ingestion_pb2.IngestResponse]:  # noqa: N802
+        acknowledged = 0
         async for _ in requests:
-            yield ingestion_pb2.IngestResponse()
+            acknowledged += 1
+            yield ingestion_pb2.IngestResponse(acknowledged=acknowledged)
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[ingestion_pb2.WatchResponse]:  # noqa: N802
         for _ in ():
@@ -161,6 +164,53 @@ async def test_uplink_raises_error_of_failing_outbox() -> None:
     async with called() as dependency:
         with pytest.raises(OSError, match="the disk does not answer"):
             await asyncio.wait_for(Uplink(_BrokenDisk(), dependency).run(), 10)
+
+
+class _Lane:
+    """An outbox with some batches. `taken` is set when they were asked for."""
+
+    def __init__(self, *batches: QueuedBatch) -> None:
+        self.batches = 1  # also of a lane whose batches go elsewhere before they are sent
+        self.acknowledged: list[int] = []
+        self.taken = asyncio.Event()
+        self._left = list(batches)
+
+    async def batches_after(self, last: int, max_batches: int) -> list[QueuedBatch]:
+        self.taken.set()
+        self.batches = len(self._left)
+        return [batch for batch in self._left if batch.id > last]
+
+    async def wait_for_more(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 10)
+
+    async def acknowledge(self, ids: Sequence[int]) -> None:
+        self.acknowledged += ids
+        self.batches = 0
+
+    async def set_aside(self, refused: Refused) -> None:
+        raise AssertionError(refused)
+
+
+_QUICK_BREAKER = """
+policies:
+  - target: api/server/Ingest
+    circuitBreaker: {failMax: 1, open: 100ms, openJitter: 0}
+"""
+
+
+async def test_stream_with_nothing_to_send_frees_the_breaker() -> None:
+    """After an outage, a lane that has become empty does not keep the other one from sending."""
+    async with called(_QUICK_BREAKER) as dependency:
+        with pytest.raises(OSError, match="outage"), dependency.pipeline("Ingest").attempt():
+            raise OSError("outage")
+        emptied, full = _Lane(), _Lane(QueuedBatch(1, b""))
+        sending = [asyncio.create_task(Uplink(emptied, dependency).run())]
+        await asyncio.wait_for(emptied.taken.wait(), 10)  # this stream is the probe of the half-open breaker
+        sending.append(asyncio.create_task(Uplink(full, dependency).run()))
+        await until(lambda: full.acknowledged == [1], "the other lane has sent its batch")
+        for task in sending:
+            task.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
 
 
 async def test_failed_background_task_stops_the_service() -> None:

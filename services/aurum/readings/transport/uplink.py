@@ -194,9 +194,13 @@ class Uplink:
         return True
 
     async def _requests(self, stream: _Stream) -> AsyncGenerator[bytes]:
-        last_id = 0
+        """Yields the batches to send. Ends if there are none, since a stream without batches has no acknowledgement.
+
+        Its attempt would never end then. While the circuit breaker is half-open, it would keep all other streams away.
+        """
+        last_id = idle = 0
         try:
-            while True:
+            while last_id or idle < 2:
                 while len(stream.in_flight) >= self._refusals.window_size(_MAX_IN_FLIGHT):
                     stream.room.clear()
                     await stream.room.wait()
@@ -209,6 +213,7 @@ class Uplink:
                     stream.in_flight.append(batch.id)
                     yield batch.data
                 if not batches:
+                    idle += 1
                     await self._outbox.wait_for_more(_IDLE_SECONDS)
         except Exception as error:
             stream.failure = error

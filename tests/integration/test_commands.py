@@ -120,12 +120,32 @@ def test_import_stores_any_name_and_tells_its_form(serving: Platform, tmp_path: 
     assert http("GET", f"{serving.api}/api/machines/x00D6_fen").status == 200, "exported names stay as they are"
 
 
+def test_import_of_a_wide_table_stores_any_name(serving: Platform, tmp_path: Path) -> None:
+    """The table of a spreadsheet with umlauts, and a delimiter at the end of each row."""
+    path = tmp_path / "wide.csv"
+    rows = [
+        "machine_id;timestamp;Öltemperatur;Druck (bar);",
+        "Presse Süd;1790000000;71,5;;",
+        "Presse Süd;1790000060;-;4;",
+    ]
+    path.write_text("\n".join(rows), encoding="cp1252")
+    result = aurum("import", "--format", "csv", "--api", serving.api, str(path))
+    assert "2 readings of 1 machine imported" in result.stdout, result.stderr
+    assert "not stored: 1 (first: row 3, Presse Süd Öltemperatur: '-')" in result.stdout
+    assert "without any number" not in result.stdout
+    shown = http("GET", f"{serving.api}/api/machines/Presse_x0020_S_x00FC_d/metrics").json["series"]
+    assert {each["sensor"]: each["values"] for each in shown} == {
+        "Druck _x0028_bar_x0029_": [4.0],
+        "_x00D6_ltemperatur": [71.5],
+    }
+
+
 def test_csv_import_names_wrong_cell_and_stores_nothing(serving: Platform, tmp_path: Path) -> None:
     path = tmp_path / "wrong.csv"
     path.write_text("machine_id,timestamp,sensor,value\nwrong-1,1700000000,a,1\nwrong-1,1700000001,a,one\n")
     result = aurum("import", "--format", "csv", "--api", serving.api, str(path))
     assert result.returncode == 1
-    assert "row 3, value: 'one' is not a number" in result.stderr
+    assert "row 3, value: 'one' is not a number; nothing was stored" in result.stderr
     assert http("GET", f"{serving.api}/api/machines/wrong-1").status == 404
 
 

@@ -28,7 +28,7 @@ def content_of(
         for series in to_series(rows, 10**17):
             found.setdefault(series.sensor, []).extend(series.values.tolist())
             if notes is not None:
-                notes.record_series([series])
+                notes.record_numbers([(series.machine_id, series.sensor)])
     return found
 
 

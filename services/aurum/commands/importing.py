@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -234,7 +234,7 @@ def _successful(response: httpx.Response, also: int = 200) -> httpx.Response:
 def _blocks(text: TableText, form: FileForm, prefix: str, notes: TableNotes) -> Iterator[Rows]:
     if form.form == "cmapss":
         return read_cmapss(text, prefix, _BLOCK)
-    return read_csv(text, _BLOCK, options=form.table, notes=notes)
+    return read_csv(text, _BLOCK, options=replace(form.table, device_names=True), notes=notes)
 
 
 def _read_series(blocks: Iterator[Rows], path: Path, form: str, notes: TableNotes) -> Iterator[list[Series]]:
@@ -242,20 +242,24 @@ def _read_series(blocks: Iterator[Rows], path: Path, form: str, notes: TableNote
     try:
         for block in blocks:
             if form == "csv":
+                notes.record_numbers(zip(block.machine_ids, block.sensors, strict=True))
                 block.machine_ids = _stored_names(block.machine_ids, machine_id_problem, stored_machine, notes)
                 block.sensors = _stored_names(block.sensors, sensor_problem, stored_sensor, notes)
             series = to_series(block, value_column="" if form == "cmapss" else "value")
-            notes.record_series(series)
+            if form != "csv":
+                notes.record_numbers((each.machine_id, each.sensor) for each in series)
             for machine_id, sensor in block.silent:
                 notes.record_absent(block.rows[0], machine_id, sensor, "NaN")
             if series:
                 yield series
             last = block.rows[-1]
     except TableError as error:
-        raise ImportFailedError(
-            f"{path}, {error}; nothing after row {last} was stored. Correct the file and repeat the command: readings "
-            f"that are already stored are skipped"
-        ) from error
+        advice = "Correct the file, or declare how it is written (aurum import --help), and repeat the command"
+        if last:
+            stored = f"nothing after row {last} was stored. {advice}: readings that are already stored are skipped"
+        else:
+            stored = f"nothing was stored. {advice}"
+        raise ImportFailedError(f"{path}, {error}; {stored}") from error
 
 
 def _stored_names(

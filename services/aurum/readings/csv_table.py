@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from aurum.readings.batch import Series, sensor_problem
+from aurum.readings.batch import sensor_problem
 from aurum.readings.number_text import DEFAULT_ABSENT_WORDS, parse_number
 from aurum.readings.table_text import TextError
 from aurum.readings.tables import Rows, TableError
@@ -79,10 +79,10 @@ class TableNotes:
         if len(self._absent_series) < _MAX_NOTED_SERIES:
             self._absent_series.add((machine_id, sensor))
 
-    def record_series(self, series: Iterable[Series]) -> None:
-        """Notes that these series have numbers."""
+    def record_numbers(self, series: Iterable[tuple[str, str]]) -> None:
+        """Notes that these machines and sensors, as the table names them, have numbers."""
         if len(self._series) < _MAX_NOTED_SERIES:
-            self._series.update((each.machine_id, each.sensor) for each in series)
+            self._series.update(series)
 
     def record_name(self, name: str, stored: str) -> None:
         """Notes under which name a machine or sensor is stored."""

@@ -196,7 +196,7 @@ class Files:
         with open_table(path, self._options.encoding, _MAX_BYTES) as text:
             for rows in read_csv(text, readings, options=self._table, notes=notes):
                 series = to_series(rows, device_names=True)
-                notes.record_series(series)
+                notes.record_numbers((each.machine_id, each.sensor) for each in series)
                 for first in range(0, len(series), MAX_SERIES):
                     yield series[first : first + MAX_SERIES]
             notes.encoding = text.encoding

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,6 +59,18 @@ async def test_value_that_is_no_number_is_counted(value: float, reason: Reason) 
     await builder.commit()
     assert [value for _, value in spool.readings()["m-1", "s0"]] == [1.0]
     assert {each: tally.count for each, tally in builder.refusals.refused.items()} == {reason: 1}
+
+
+async def test_text_or_array_is_told_as_no_number() -> None:
+    spool = MemorySpool()
+    builder = make_builder(spool)
+    no_numbers = replace(changes((0, math.nan, 0), (1, 1.0, 0), (0, math.nan, 0)), good=np.array([False, True, False]))
+    monitored(builder, [variable(0), variable(1)]).add_changes(no_numbers)
+    await builder.commit()
+    assert list(spool.readings()) == [("m-1", "s1")]
+    assert {each: tally.count for each, tally in builder.refusals.refused.items()} == {Reason.NOT_A_NUMBER: 2}
+    example = "m-1 s0: is a text, an array or empty (ns=2;s=n0), 2 times"
+    assert builder.refusals.refused[Reason.NOT_A_NUMBER].example == example
 
 
 async def test_dropped_variables_are_not_refused() -> None:

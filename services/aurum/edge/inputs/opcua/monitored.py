@@ -77,28 +77,33 @@ class MonitoredVariables:
         handles = changes.handles[monitored]
         indices, values, good = self._indices[handles], changes.values[monitored], changes.good[monitored]
         statuses = changes.statuses[monitored]
-        refused = ((statuses & _BAD) != 0) & (self._builder.tags.kinds[indices] != TagKind.DROPPED)
+        wanted = self._builder.tags.kinds[indices] != TagKind.DROPPED
+        bad = wanted & ((statuses & _BAD) != 0)
+        no_number = wanted & ~bad & ~good
+        refused = bad | no_number
         if refused.any():
-            self._refuse(handles[refused], statuses[refused])
+            np.add.at(self._unusable, handles[refused], 1)
+            for status in np.unique(statuses[bad]).tolist():
+                name = ua.StatusCode(ua.UInt32(status)).name
+                self._refuse(handles[bad & (statuses == status)], Reason.BAD_QUALITY, name)
+            if no_number.any():
+                self._refuse(handles[no_number], Reason.NOT_A_NUMBER, "is a text, an array or empty")
         at_us, kept = changes.at_us[monitored], ~refused
         self._builder.add_values(self._name, indices[kept], at_us[kept], values[kept], good[kept])
 
-    def _refuse(self, handles: npt.NDArray[np.int64], statuses: npt.NDArray[np.uint32]) -> None:
-        np.add.at(self._unusable, handles, 1)
-        for status in np.unique(statuses).tolist():
-            of_status = handles[statuses == status]
-            handle = int(of_status[-1])
-            variable = self._by_handle[handle]
-            more = len(np.unique(of_status)) - 1
-            self._builder.refuse_value(
-                self._name,
-                variable.machine,
-                variable.sensor,
-                Reason.BAD_QUALITY,
-                f"{ua.StatusCode(ua.UInt32(status)).name} ({variable.node.to_string()}), "
-                f"{self._unusable[handle]} times{f'; and {more} other variables' if more else ''}",
-                len(of_status),
-            )
+    def _refuse(self, handles: npt.NDArray[np.int64], reason: Reason, problem: str) -> None:
+        handle = int(handles[-1])
+        variable = self._by_handle[handle]
+        more = len(np.unique(handles)) - 1
+        self._builder.refuse_value(
+            self._name,
+            variable.machine,
+            variable.sensor,
+            reason,
+            f"{problem} ({variable.node.to_string()}), {self._unusable[handle]} times"
+            f"{f'; and {more} other variables' if more else ''}",
+            len(handles),
+        )
 
     def _update_tag_indices(self) -> None:
         tags = self._builder.tags

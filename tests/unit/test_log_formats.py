@@ -9,7 +9,7 @@ import pytest
 
 from aurum.api.table_export import HourlyTable, encode_csv
 from aurum.runtime.settings import Settings, load_settings
-from aurum.runtime.telemetry.logging import setup_logging
+from aurum.runtime.telemetry.logging import set_log_level, setup_logging
 
 FORGED = "pump-1\n2026-11-29 12:00:00 INFO forged\x1b[31m\r\u2028end"
 
@@ -29,6 +29,18 @@ def test_message_is_one_line_in_every_format(log_format: str, capsys: pytest.Cap
     assert "\r" not in line
     if log_format != "text":
         assert FORGED in json.loads(line)["message"]
+
+
+def test_verbose_libraries_log_warnings_only() -> None:
+    level = logging.getLogger().level
+    try:
+        set_log_level("INFO")
+        enabled = {
+            name: logging.getLogger(name).isEnabledFor(logging.INFO) for name in ("asyncua.client", "aurum.edge")
+        }
+    finally:
+        set_log_level(logging.getLevelName(level))
+    assert enabled == {"asyncua.client": False, "aurum.edge": True}
 
 
 def test_names_that_look_like_formulas_are_text_in_csv() -> None:

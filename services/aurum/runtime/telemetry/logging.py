@@ -18,7 +18,7 @@ from aurum.runtime.settings import Settings, get_settings
 APP_NAME = "AurumAI Platform"
 MAX_USER = 200  # characters of a user's name in logs
 _CONTEXT_FIELDS = ("request_id", "machine_id", "user_id")
-_CHATTY = ("httpx", "httpcore", "httpx2", "httpcore2", "uvicorn.error", "asyncio", "kopf")
+_CHATTY = ("httpx", "httpcore", "httpx2", "httpcore2", "uvicorn.error", "asyncio", "asyncua", "kopf")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _request: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("aurum_request", default=_NOTHING)
 _ECS_NAMES = {

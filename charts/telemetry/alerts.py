@@ -231,8 +231,8 @@ _INPUT = Alert(
 )
 
 _INPUT_LABELS = "k8s_namespace_name, service_name, k8s_pod_name, input"
-_NOT_STORED = (  # absent values and old retained messages are usual for some devices
-    f'sum by ({_INPUT_LABELS}) (rate(edge_input_refused_total{{{EDGES}, reason!~"absent|old"}}[10m]))'
+_NOT_STORED = (  # absent values, texts and old retained messages are usual for some devices
+    f'sum by ({_INPUT_LABELS}) (rate(edge_input_refused_total{{{EDGES}, reason!~"absent|old|text"}}[10m]))'
 )
 _STORED = f'sum by ({_INPUT_LABELS}) (rate(edge_input_readings_total{{{EDGES}, result=~"accepted|unchanged"}}[10m]))'
 _INPUT_REFUSES = Alert(
@@ -257,6 +257,8 @@ _INPUT_REFUSES = Alert(
             ("out_of_range", _steady(200), 30, True),
             ("out_of_range", _steady(20), 30, False),
             ("absent", _steady(6000), 30, False),
+            ("text", _steady(6000), 30, False),
+            ("not_a_number", _steady(200), 30, True),
             ("out_of_range", _then_quiet(200, 30), 50, False),
         )
     ),

@@ -142,6 +142,15 @@ async def test_absent_and_invalid_values_are_refused_by_reason(many: bool) -> No
     assert gathered.refusals.refused[Reason.OUT_OF_RANGE].example == "m level: -0.1 is less than 0"
 
 
+def test_text_in_place_of_a_number_is_told_apart_from_a_state() -> None:
+    gathered = make_builder(MemorySpool())
+    gathered.add_value("d", "m", "temperature", None, 21.5)
+    for sensor in ("state", "temperature", "state"):
+        gathered.refuse_value("d", "m", sensor, Reason.TEXT, "'ON' is not a number")
+    counts = {reason: tally.count for reason, tally in gathered.refusals.refused.items()}
+    assert counts == {Reason.TEXT: 2, Reason.NOT_A_NUMBER: 1}
+
+
 @pytest.mark.parametrize("many", [False, True])
 async def test_clocks_that_were_never_set_are_retimed(many: bool) -> None:
     spool = MemorySpool()

@@ -119,13 +119,18 @@ def test_nested_json_values_are_named_by_their_paths() -> None:
 
 
 def test_json_text_is_a_number_or_refused_with_its_name() -> None:
-    payload = '{"state": "ON", "temperature": "21.4", "running": true, "flow": "N/A", "level": null, "p": NaN}'
+    payload = (
+        '{"state": "ON", "seen": "2026-05-04T12:00:00", "t": "21 °C", "temperature": "21.4", "running": true,'
+        ' "flow": "N/A", "level": null, "p": NaN}'
+    )
     assert values(described(), payload) == [
         ("pump-1", "temperature", None, 21.4),
         ("pump-1", "running", None, 1.0),
     ]
     assert refused(described(), payload) == [
-        ("not_a_number", "state: 'ON' is not a number"),
+        ("text", "state: 'ON' is not a number"),
+        ("text", "seen: '2026-05-04T12:00:00' is not a number"),
+        ("not_a_number", "t: '21 °C' is not a number"),
         ("absent", "flow: N/A"),
         ("absent", "level: None"),
         ("absent", "p: nan"),
@@ -209,7 +214,7 @@ def test_payload_excerpt_hides_secrets_and_control_codes(payload: bytes, shown: 
 
 
 def test_refused_secret_value_is_not_shown() -> None:
-    assert refused(described(), '{"wifi": {"password": "hunter2"}}') == [("not_a_number", "wifi.password: ***")]
+    assert refused(described(), '{"wifi": {"password": "hunter2"}}') == [("text", "wifi.password: ***")]
 
 
 _JSON = st.recursive(

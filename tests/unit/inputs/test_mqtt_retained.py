@@ -186,12 +186,12 @@ async def test_message_that_gives_nothing_is_told(tmp_path: Path, caplog: pytest
     ]
     with caplog.at_level(logging.WARNING):
         assert await gateway.session(*messages) == [1, 2, 3, 4]
-    assert gateway.refused() == {Reason.NOTHING_IN_IT: 2, Reason.UNREADABLE: 1, Reason.NOT_A_NUMBER: 1}
+    assert gateway.refused() == {Reason.NOTHING_IN_IT: 2, Reason.UNREADABLE: 1, Reason.TEXT: 1}
     text = caplog.text
     assert "nothing in it, not stored: all/m-1: {}" in text
     assert "unreadable, not stored: all/m-1 is not JSON" in text
     assert 'char 22): {"password": ***' in text
-    assert "not a number, not stored: m-1 state: 'ON' is not a number" in text
+    assert "text, not stored: m-1 state: 'ON' is not a number" in text
     assert gateway.spool.readings().keys() == {("m-1", "t")}
 
 

@@ -130,6 +130,7 @@ class BatchBuilder:
         if not stored:
             self._refuse(device, "bad", *tag.refusal(value, good=good))
             return
+        tag.had_number = True
         if tag.kind is TagKind.INVALID:
             self._refuse(device, "invalid", Reason.INVALID_NAME, tag.problem or str(tag))
             return
@@ -179,7 +180,7 @@ class BatchBuilder:
             device: The device.
             machine: The machine, as the device names it.
             sensor: The sensor, as the device names it.
-            reason: Why they are not stored.
+            reason: Why they are not stored. A text of a sensor that has had a number counts as not a number.
             problem: What they were.
             count: The number of values.
         """
@@ -187,6 +188,8 @@ class BatchBuilder:
         if tag.kind is TagKind.DROPPED:
             self._results["unwanted"].inc(count)
             return
+        if reason is Reason.TEXT and tag.had_number:
+            reason = Reason.NOT_A_NUMBER
         state = self.devices.state_for(device)
         if reason in _QUALITY_REASONS:
             state.record_values(now_us(), np.zeros(count, np.int64), np.zeros(count, np.bool_))

@@ -18,6 +18,7 @@ class Reason(StrEnum):
 
     Attributes:
         NOT_A_NUMBER: The value is not a number, such as a word of a historian.
+        TEXT: The value is a text, such as a state, of a sensor that has had no number.
         ABSENT: The device marks the value as not available, for example by 0x8000.
         OUT_OF_RANGE: The value is outside the declared range.
         BAD_QUALITY: The device marks the value as bad or uncertain.
@@ -32,6 +33,7 @@ class Reason(StrEnum):
     """
 
     NOT_A_NUMBER = "not_a_number"
+    TEXT = "text"
     ABSENT = "absent"
     OUT_OF_RANGE = "out_of_range"
     BAD_QUALITY = "bad_quality"

@@ -60,6 +60,7 @@ class Tag:
         deadband: Change in the stored unit up to which a value is left out.
         deadband_us: Time in µs after which an unchanged value is stored anyway.
         problem: Why it is INVALID.
+        had_number: Whether a single value of it was stored, so that a text in its place is a fault.
         last_value: The value that was stored last, if it is BANDED.
         last_us: The time of that value.
     """
@@ -78,6 +79,7 @@ class Tag:
     deadband: float = 0.0
     deadband_us: int = 0
     problem: str | None = None
+    had_number: bool = False
     last_value: float = float("nan")
     last_us: int = -1
 

@@ -18,6 +18,7 @@ from aurum.readings.times import parse_timestamp, timestamp_from_number
 
 _MAX_BYTES = 1_000_000  # of one message
 _MAX_VALUES = 10_000  # in one message
+_LIKE_NUMBER = re.compile(r"\s*[+-]?\d[\d.,' ]*\D{0,8}")  # 73,2 or 21.5 °C, but no time and no version
 
 ParseText = Callable[[str], float | None]
 
@@ -80,7 +81,16 @@ class Content:
     values: list[PayloadValue] = field(default_factory=list)
     refused: list[RefusedValue] = field(default_factory=list)
 
-    def add(self, names: tuple[str, str], at_us: int | None, path: str, value: Any, parse_text: ParseText) -> None:
+    def add(
+        self,
+        names: tuple[str, str],
+        at_us: int | None,
+        path: str,
+        value: Any,
+        parse_text: ParseText,
+        *,
+        chosen: bool = True,
+    ) -> None:
         """Adds a value that may not be a number.
 
         Args:
@@ -89,6 +99,7 @@ class Content:
             path: The path of the value in the message.
             value: The value, as JSON or CSV has it.
             parse_text: Reads text as a number.
+            chosen: Whether the configuration names the value, so that it should be a number.
         """
         machine, sensor = names
         try:
@@ -97,7 +108,9 @@ class Content:
             count = value.count if isinstance(value, Unflattened) else 1
             problem = HIDDEN if names_secret(f"{sensor} {path}") else str(error)
             text = problem if path == sensor else f"{path}: {problem}"
-            self.refused.append(RefusedValue(error.reason, text, machine, sensor, count))
+            is_state = not chosen and isinstance(value, str) and _LIKE_NUMBER.fullmatch(value) is None
+            reason = Reason.TEXT if is_state and error.reason is Reason.NOT_A_NUMBER else error.reason
+            self.refused.append(RefusedValue(reason, text, machine, sensor, count))
         else:
             self.values.append(PayloadValue(machine, sensor, at_us, number))
         self.check_size()
@@ -227,7 +240,7 @@ def _read_all(topic_format: TopicFormat, machine: str, at: int | None, row: dict
         elif kind is dict or kind is list:
             nested[name] = value
         else:
-            content.add((machine, name), at, name, value, parse_text)
+            content.add((machine, name), at, name, value, parse_text, chosen=False)
     content.check_size()
     if not nested:
         return
@@ -240,7 +253,7 @@ def _read_all(topic_format: TopicFormat, machine: str, at: int | None, row: dict
             content.refused.append(RefusedValue(Reason.INVALID_NAME, problem, machine, path))
             continue
         paths.add(path)
-        content.add((machine, path), at, path, value, parse_text)
+        content.add((machine, path), at, path, value, parse_text, chosen=False)
 
 
 def _read_csv(topic_format: TopicFormat, payload: bytes, content: Content) -> None:

@@ -111,7 +111,7 @@ def test_files_of_spreadsheets_and_historians_are_stored(platform: Platform, tmp
     wait_for(lambda: stored_values(platform, "press-5", "oil") == [1.5, 2.5, 3.5, 4.5], 20, "the readings are stored")
     assert stored_values(platform, "press-5", "flow") == [7, 8]
     assert newest_time(platform, "press-5", "oil") == datetime(2025, 10, 26, 1, 30, tzinfo=UTC).timestamp()
-    assert refused_counts(platform, "drops") == {"not_a_number": 2}
+    assert refused_counts(platform, "drops") == {"absent": 2}
     assert refused_counts(platform, "drops", "corrected") == {"wrong_time": 2}
 
 

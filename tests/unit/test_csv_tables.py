@@ -28,6 +28,7 @@ def content_of(
         for series in to_series(rows, 10**17):
             found.setdefault(series.sensor, []).extend(series.values.tolist())
             if notes is not None:
+                notes.record_times([series])
                 notes.record_numbers([(series.machine_id, series.sensor)])
     return found
 
@@ -115,6 +116,35 @@ def test_repeated_hour_is_resolved_and_told() -> None:
     options = TableOptions(times=TimeOptions(zone="Europe/Berlin"))
     assert content_of(f"machine_id,timestamp,a\n{rows}".encode(), options, notes) == {"a": [1, 1, 1, 1]}
     assert (notes.repeated, notes.repeated_example) == (2, "2026-10-25 02:30 is 2026-10-25T01:30:00Z")
+
+
+@pytest.mark.parametrize("time", ["2026-10-25 02:30", "25.10.2026 02:30"])
+def test_times_without_a_zone_and_of_two_rows_are_told(time: str) -> None:
+    form = "auto" if time[4] == "-" else "%d.%m.%Y %H:%M"
+    notes = TableNotes()
+    table = f"machine_id,timestamp,a\nm,{time},1\nm,{time},2\nn,{time},3\n".encode()
+    assert content_of(table, TableOptions(times=TimeOptions(form)), notes) == {"a": [1, 2, 3]}
+    assert notes.describe() == [
+        f"times state no zone and are taken as UTC (first: {time}); if they are local, declare their zone "
+        f"(--timezone, or timezone of a files input)",
+        "replaced by a later row with the same machine, sensor and time: 1 (last: m a at 2026-10-25T02:30:00Z)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("time", "options"),
+    [
+        ("2026-10-25T02:30:00Z", TimeOptions()),
+        ("1790000000", TimeOptions()),
+        ("2026-10-25 12:30", TimeOptions(zone="Europe/Berlin")),
+        ("1790000000", TimeOptions("s")),
+        ("25.10.2026 02:30 +0100", TimeOptions("%d.%m.%Y %H:%M %z")),
+    ],
+)
+def test_nothing_is_told_of_clear_times(time: str, options: TimeOptions) -> None:
+    notes = TableNotes()
+    content_of(f"machine_id,timestamp,a\nm,{time},1\n".encode(), TableOptions(times=options), notes)
+    assert notes.describe() == []
 
 
 def test_windows_text_is_recognised_after_much_ascii() -> None:

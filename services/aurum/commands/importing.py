@@ -248,6 +248,7 @@ def _read_series(blocks: Iterator[Rows], path: Path, form: str, notes: TableNote
             series = to_series(block, value_column="" if form == "cmapss" else "value")
             if form != "csv":
                 notes.record_numbers((each.machine_id, each.sensor) for each in series)
+            notes.record_times(series)
             for machine_id, sensor in block.silent:
                 notes.record_absent(block.rows[0], machine_id, sensor, "NaN")
             if series:

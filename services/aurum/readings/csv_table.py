@@ -3,15 +3,18 @@
 import csv
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal
 
-from aurum.readings.batch import sensor_problem
+import numpy as np
+
+from aurum.readings.batch import Series, sensor_problem
 from aurum.readings.number_text import DEFAULT_ABSENT_WORDS, parse_number
 from aurum.readings.table_text import TextError
 from aurum.readings.tables import Rows, TableError
-from aurum.readings.times import TimeOptions, TimeReader
+from aurum.readings.times import TimeOptions, TimeReader, is_taken_as_utc
 
 LONG_COLUMNS = ("machine_id", "timestamp", "sensor", "value")
 _MAX_COLUMNS = 500
@@ -56,6 +59,9 @@ class TableNotes:
         absent_example: One of them.
         repeated: The number of local times in a repeated hour.
         repeated_example: One of them.
+        utc: The first time, if it states no zone and is therefore taken as UTC.
+        same_time: The number of readings that replace one of the same sensor and time.
+        same_time_example: One of them.
         renamed: The stored names of machines and sensors by their names in the table, where they differ.
     """
 
@@ -67,6 +73,9 @@ class TableNotes:
     absent_example: str = ""
     repeated: int = 0
     repeated_example: str = ""
+    utc: str = ""
+    same_time: int = 0
+    same_time_example: str = ""
     renamed: dict[str, str] = field(default_factory=dict)
     _absent_series: set[tuple[str, str]] = field(default_factory=set)
     _series: set[tuple[str, str]] = field(default_factory=set)
@@ -83,6 +92,17 @@ class TableNotes:
         """Notes that these machines and sensors, as the table names them, have numbers."""
         if len(self._series) < _MAX_NOTED_SERIES:
             self._series.update(series)
+
+    def record_times(self, series: Iterable[Series]) -> None:
+        """Notes readings of one sensor and time, of which the last one is kept. The series are those of one block."""
+        for each in series:
+            if (np.diff(each.timestamps) > 0).all():  # the usual case, and quick
+                continue
+            times, counts = np.unique(each.timestamps, return_counts=True)
+            if more := len(each.timestamps) - len(times):
+                self.same_time += more
+                at = datetime.fromtimestamp(int(times[counts > 1][-1]) / 1e6, UTC)
+                self.same_time_example = f"{each.machine_id} {each.sensor} at {at:%Y-%m-%dT%H:%M:%SZ}"
 
     def record_name(self, name: str, stored: str) -> None:
         """Notes under which name a machine or sensor is stored."""
@@ -113,6 +133,20 @@ class TableNotes:
             name, stored = next(iter(self.renamed.items()))
             more = f" and {len(self.renamed) - 1} more" if len(self.renamed) > 1 else ""
             texts.append(f"names that are stored in another form: {name!r} as {stored}{more}")
+        return texts + self._describe_times()
+
+    def _describe_times(self) -> list[str]:
+        texts = []
+        if self.utc:
+            texts.append(
+                f"times state no zone and are taken as UTC (first: {self.utc}); if they are local, declare their zone "
+                f"(--timezone, or timezone of a files input)"
+            )
+        if self.same_time:
+            texts.append(
+                f"replaced by a later row with the same machine, sensor and time: {self.same_time:,} "
+                f"(last: {self.same_time_example})"
+            )
         if self.repeated:
             texts.append(
                 f"times in a repeated hour, resolved by the order of rows: {self.repeated:,} "
@@ -242,7 +276,8 @@ class _RowParser:
         self._sensors = [] if self._long else others
         self._sensor, self._value = (header.index("sensor"), header.index("value")) if self._long else (0, 0)
         self._numbers = _NumberReader(delimiter, options, notes)
-        self._times = TimeReader(options.times)
+        self._times, self._time_options = TimeReader(options.times), options.times
+        self._first = True
         notes.delimiter, notes.long = delimiter, self._long
 
     def add_row(self, rows: Rows, row: int, cells: Sequence[str]) -> None:
@@ -251,12 +286,7 @@ class _RowParser:
             raise self._wrong_length(row, len(cells))
         machine_id = cells[self._machine].strip()
         series = (machine_id, cells[self._sensor].strip()) if self._long else machine_id
-        try:
-            timestamp = self._times.read(cells[self._time], series)
-        except ValueError as error:
-            raise TableError(row, "timestamp", str(error)) from None
-        if self._times.repeated:
-            self._notes.repeated, self._notes.repeated_example = self._times.repeated, self._times.example
+        timestamp = self._read_time(row, cells[self._time], series)
         cells_of_sensors = [(self._value, cells[self._sensor].strip())] if self._long else self._sensors
         read = self._numbers.read
         for index, sensor in cells_of_sensors:
@@ -271,6 +301,19 @@ class _RowParser:
                 rows.add_reading(row, machine_id, sensor, timestamp, value)
             elif self._long or text.strip():
                 self._notes.record_absent(row, machine_id, sensor, text.strip())
+
+    def _read_time(self, row: int, text: str, series: Hashable) -> int:
+        try:
+            timestamp = self._times.read(text, series)
+        except ValueError as error:
+            raise TableError(row, "timestamp", str(error)) from None
+        if self._first:
+            self._first = False
+            if is_taken_as_utc(text, self._time_options):
+                self._notes.utc = text.strip()[:_MAX_EXAMPLE]
+        if self._times.repeated:
+            self._notes.repeated, self._notes.repeated_example = self._times.repeated, self._times.example
+        return timestamp
 
     def _wrong_length(self, row: int, count: int) -> TableError:
         header = self._header

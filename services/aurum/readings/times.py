@@ -82,6 +82,17 @@ class TimeOptions:
             ) from error
 
 
+def is_taken_as_utc(text: str, options: TimeOptions) -> bool:
+    """Returns whether a time states no zone, so that it is UTC because no other is declared."""
+    if options.zone is not None:
+        return False
+    try:
+        at = _parser_of(options.form)(text.strip())
+    except ValueError:
+        return False
+    return isinstance(at, datetime) and at.tzinfo is None
+
+
 class TimeReader:
     """Reads the times of one table, in the order of its rows.
 

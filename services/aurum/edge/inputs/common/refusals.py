@@ -17,9 +17,9 @@ class Reason(StrEnum):
     """Why a value was refused or corrected. A closed set, because it is a label of metrics.
 
     Attributes:
-        NOT_A_NUMBER: The value is not a number, such as a word of a historian.
+        NOT_A_NUMBER: The value should be a number, and is not.
         TEXT: The value is a text, such as a state, of a sensor that has had no number.
-        ABSENT: The device marks the value as not available, for example by 0x8000.
+        ABSENT: The device marks the value as not available, for example by 0x8000 or a word of a historian.
         OUT_OF_RANGE: The value is outside the declared range.
         BAD_QUALITY: The device marks the value as bad or uncertain.
         INVALID_NAME: A name cannot be stored, and no rule maps it.

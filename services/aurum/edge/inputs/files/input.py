@@ -140,10 +140,12 @@ class Files:
         more = f" ({'; '.join(texts)})" if (texts := notes.describe()) else ""
         logger.info("%s: stored %d readings of %s%s", self._options.name, readings, path.name, more)
         if notes.absent:
-            refusals.refuse(Reason.NOT_A_NUMBER, f"{path.name}, {notes.absent_example}", notes.absent)
-        if silent := notes.silent():
-            machine_id, sensor = silent[0]
-            refusals.refuse(Reason.ABSENT, f"{path.name}: {machine_id} {sensor} has no number", len(silent))
+            silent = [f"{machine_id} {sensor}" for machine_id, sensor in notes.silent()[:1]]
+            more = f"; {silent[0]} has no number at all" if silent else ""
+            refusals.refuse(Reason.ABSENT, f"{path.name}, {notes.absent_example}{more}", notes.absent)
+        if notes.same_time:
+            problem = "replaced by a later row with the same time, at the latest"
+            refusals.correct(Reason.WRONG_TIME, f"{path.name}: {problem} {notes.same_time_example}", notes.same_time)
         if notes.repeated:
             example = f"{path.name}: repeated hour, {notes.repeated_example}"
             refusals.correct(Reason.WRONG_TIME, example, notes.repeated)
@@ -196,6 +198,7 @@ class Files:
         with open_table(path, self._options.encoding, _MAX_BYTES) as text:
             for rows in read_csv(text, readings, options=self._table, notes=notes):
                 series = to_series(rows, device_names=True)
+                notes.record_times(series)
                 notes.record_numbers((each.machine_id, each.sensor) for each in series)
                 for first in range(0, len(series), MAX_SERIES):
                     yield series[first : first + MAX_SERIES]

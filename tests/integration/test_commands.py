@@ -145,7 +145,8 @@ def test_csv_import_names_wrong_cell_and_stores_nothing(serving: Platform, tmp_p
     path.write_text("machine_id,timestamp,sensor,value\nwrong-1,1700000000,a,1\nwrong-1,1700000001,a,one\n")
     result = aurum("import", "--format", "csv", "--api", serving.api, str(path))
     assert result.returncode == 1
-    assert "row 3, value: 'one' is not a number; nothing was stored" in result.stderr
+    assert "row 3, value: 'one' is not a number; if it stands for no reading, declare" in result.stderr
+    assert "; nothing was stored. Correct the file" in result.stderr
     assert http("GET", f"{serving.api}/api/machines/wrong-1").status == 404
 
 

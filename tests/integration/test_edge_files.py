@@ -44,7 +44,7 @@ def test_invalid_files_are_rejected_as_a_whole(platform: Platform, tmp_path: Pat
         "value.csv": (f"{head}m,1764000000,x,1\nm,1764000001,x,high\n".encode(), "row 3, value: 'high'"),
         "columns.csv": (b"machine_id,timestamp,sensor\n", "row 1"),
         "empty.csv": (b"", "row 1"),
-        "future.csv": (f"{head}m,99999999999,x,1\n".encode(), "row 2, timestamp: is"),
+        "future.csv": (f"{head}m,99999999999,x,1\n".encode(), "row 2, timestamp: 5138-11-16T09:46:39Z is"),
         "bytes.csv": (b"machine_id,timestamp,a\nm\xc3\xa4,1764000000,1\nm,\x81", "row 3: is not UTF-8 text"),
     }
     folder = tmp_path / "drops"

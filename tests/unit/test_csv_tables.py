@@ -13,7 +13,7 @@ from aurum.readings.csv_table import TableNotes, TableOptions, read_csv
 from aurum.readings.number_text import DEFAULT_ABSENT_WORDS, fold_words
 from aurum.readings.table_text import TableText, open_table
 from aurum.readings.tables import TableError, to_series
-from aurum.readings.times import TimeOptions
+from aurum.readings.times import TimeOptions, parse_timestamp
 
 WIDE = "machine_id,timestamp,a,b\nm,2026-11-28T10:00:00Z,1.5,-2\nm,2026-11-28T10:01:00Z,3,4e1\n"
 
@@ -106,8 +106,16 @@ def test_numbers_declared_as_absent_are_no_readings() -> None:
 
 
 def test_unknown_word_in_a_table_is_refused() -> None:
-    with pytest.raises(TableError, match="row 2, a: 'high' is not a number"):
+    with pytest.raises(TableError, match=r"row 2, a: 'high' is not a number; .* declare the word .--absent,"):
         content_of(b"machine_id,timestamp,a\nm,1790000000,high\n")
+    with pytest.raises(TableError, match=r"row 2, a: '1.2.3' is not a number$"):
+        content_of(b"machine_id,timestamp,a\nm,1790000000,1.2.3\n")
+
+
+def test_local_time_ahead_of_the_clock_is_refused_with_advice() -> None:
+    rows = next(read_csv(["machine_id,timestamp,a\n", "m,2026-11-28 11:00,1\n"], 10))
+    with pytest.raises(TableError, match=r"row 2, timestamp: 2026-11-28T11:00:00Z is 3600 s .*; if the time is local"):
+        to_series(rows, parse_timestamp("2026-11-28T10:00:00Z"))
 
 
 def test_repeated_hour_is_resolved_and_told() -> None:

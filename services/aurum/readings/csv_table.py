@@ -296,7 +296,7 @@ class _RowParser:
             try:
                 value = read(text)
             except ValueError as error:
-                raise TableError(row, "value" if self._long else sensor, str(error)) from None
+                raise TableError(row, "value" if self._long else sensor, f"{error}{_word_hint(text)}") from None
             if value is not None:
                 rows.add_reading(row, machine_id, sensor, timestamp, value)
             elif self._long or text.strip():
@@ -359,6 +359,13 @@ class _NumberReader:
             self._undecided = False
             self._notes.decimal_comma = comma
             self._plain = not (comma or self._number_words)
+
+
+def _word_hint(text: str) -> str:
+    """Returns what to do about a text in place of a number, if it is a word."""
+    if any(map(str.isdigit, text)):
+        return ""
+    return "; if it stands for no reading, declare the word (--absent, or absent_words of a files input)"
 
 
 def _is_number(text: str) -> bool:

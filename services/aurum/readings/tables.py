@@ -102,7 +102,10 @@ def to_series(
         if timestamp > latest:
             ahead = (timestamp - latest + MAX_AHEAD_US) / 1e6
             raise TableError(
-                rows.rows[index], "timestamp", f"is {ahead:.0f} s in the future; at most 300 s are allowed"
+                rows.rows[index],
+                "timestamp",
+                f"{np.datetime64(timestamp // 1_000_000, 's')}Z is {ahead:.0f} s in the future; at most 300 s are "
+                f"allowed; if the time is local, state its offset or zone",
             )
         if timestamp < 0:
             raise TableError(rows.rows[index], "timestamp", "is before 1970")

@@ -11,6 +11,7 @@ from aurum.resilience.plain_yaml import Bounds, YamlError, at_line
 OTHER = "*"  # stands for machine types and sites that a file does not name
 _MOST = 10  # fields that an error names
 _LONGEST = 300  # characters of the description of one field
+_MESSAGES = {"extra_forbidden": "is not a field that there is here", "missing": "is missing"}
 BOUNDS = Bounds(size=16 << 20, nodes=2_000_000)  # a gateway may list 100,000 registers
 
 Document = TypeVar("Document", bound=BaseModel)
@@ -36,7 +37,7 @@ def read_yaml(path: Path, shape: type[Document], refused: type[Exception]) -> Do
     except YamlError as error:
         raise refused(f"{path}: {error}") from error
     except ValidationError as error:
-        errors = [(item["loc"], item["msg"]) for item in error.errors()]
+        errors = [(item["loc"], _MESSAGES.get(item["type"], item["msg"])) for item in error.errors()]
         # pydantic reports the parents of an invalid field too
         inner = [
             (loc, message)

@@ -44,7 +44,8 @@ def written(tmp_path: Path, *inputs: dict[str, Any]) -> Path:
         ({"rules": [{"absent": ["x"]}]}, "rules.0.absent.0"),
         ({"machines": {"Line 1": "line 1"}}, "is not a machine id"),
         ({"earliest": "2999-01-01"}, "is in the future"),
-        ({"deadband": 1}, "deadband"),
+        ({"deadband": 1}, "deadband: is not a field that there is here"),
+        ({"topics": [{"format": "number"}]}, "topics.0.pattern: is missing"),
         ({"protocol": "profinet"}, "inputs.0"),
     ],
 )

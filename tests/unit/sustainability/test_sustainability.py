@@ -296,7 +296,7 @@ def test_built_in_plan_covers_simulated_plant(tmp_path: Path) -> None:
         ),
         ("meters: {}\nsites: {a: {contracts: [{name: x, kg_per_kwh: 400, share: 1}]}}", "is not plausible"),
         ("meters: [", "is not YAML"),
-        ("{}", "meters: Field required"),
+        ("{}", "meters: is missing"),
     ],
 )
 def test_invalid_plan_is_rejected_with_reason(tmp_path: Path, text: str, problem: str) -> None:

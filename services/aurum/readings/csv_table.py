@@ -296,7 +296,7 @@ class _RowParser:
             try:
                 value = read(text)
             except ValueError as error:
-                raise TableError(row, "value" if self._long else sensor, f"{error}{_word_hint(text)}") from None
+                raise TableError(row, "value" if self._long else sensor, str(error), _word_advice(text)) from None
             if value is not None:
                 rows.add_reading(row, machine_id, sensor, timestamp, value)
             elif self._long or text.strip():
@@ -361,7 +361,7 @@ class _NumberReader:
             self._plain = not (comma or self._number_words)
 
 
-def _word_hint(text: str) -> str:
+def _word_advice(text: str) -> str:
     """Returns what to do about a text in place of a number, if it is a word."""
     if any(map(str.isdigit, text)):
         return ""

@@ -30,8 +30,9 @@ class TableError(ValueError):
         description: What is wrong.
     """
 
-    def __init__(self, row: int, column: str, description: str) -> None:
-        super().__init__(f"row {row}{f', {column}' if column else ''}: {description}")
+    def __init__(self, row: int, column: str, description: str, advice: str = "") -> None:
+        """Creates the error. `advice` is what to declare; it ends the message, and is no part of the description."""
+        super().__init__(f"row {row}{f', {column}' if column else ''}: {description}{advice}")
         self.row = row
         self.column = column
         self.description = description

@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 CHART_TESTS := tests/cluster/test_charts.py tests/cluster/test_network_policies.py tests/cluster/test_rules.py
 
-# Number of parallel test processes; three keep two cores busy, because tests often wait for services.
+# Number of parallel test processes; four keep two cores busy, because tests often wait for services.
 WORKERS ?= 4
 
 # Only the checks of the console need Node.js. The one that `make node` installs into .venv takes precedence.

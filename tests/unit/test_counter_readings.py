@@ -99,7 +99,7 @@ async def test_gap_around_a_range_costs_a_few_readings() -> None:
     start = START + 43 * DAY
     use = await measure(gappy, start, start + HOUR)
     assert litres(use) == pytest.approx(600)
-    assert [each.kind for each in use.corrections.told] == ["gap"]
+    assert [each.kind for each in use.corrections.listed] == ["gap"]
     assert len(gappy.answered) <= 4
     assert sum(gappy.answered) < 1500
 

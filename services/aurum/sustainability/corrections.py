@@ -8,7 +8,7 @@ import numpy as np
 from aurum.sustainability.counters import Consumption, Correction, CorrectionKind
 from aurum.sustainability.hourly import LONGEST_BRIDGE_US, TimeRange
 
-MAX_TOLD = 50  # corrections that are told in full
+MAX_LISTED = 50  # corrections that are listed one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,11 @@ class CorrectionLog:
     """The corrections of one machine.
 
     Attributes:
-        told: The first ones.
+        listed: The first ones.
         counts: The number of all, by kind.
     """
 
-    told: tuple[MeterCorrection, ...] = ()
+    listed: tuple[MeterCorrection, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -51,7 +51,7 @@ class CorrectionLog:
         counts: dict[str, int] = {}
         for each in ordered:
             counts[each.kind] = counts.get(each.kind, 0) + 1
-        return cls(tuple(ordered[:MAX_TOLD]), counts)
+        return cls(tuple(ordered[:MAX_LISTED]), counts)
 
 
 NO_CORRECTIONS = CorrectionLog()

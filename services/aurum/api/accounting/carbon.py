@@ -13,7 +13,7 @@ from aurum.sustainability.hourly import Floats, TimeRange
 from aurum.sustainability.machine_use import MachineUse, group_use, sum_energy
 from aurum.sustainability.plan import AccountingPlan
 
-_MAX_TOLD = 100  # hours without a factor that an account lists
+_MAX_LISTED = 100  # hours without a factor that an account lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,5 +220,5 @@ def _summarize(zone: str, method: str, first_hour: int, factors: Sequence[Emissi
         len(factors),
         sum(factor.stale for factor in factors),
         len(missing),
-        tuple(missing[:_MAX_TOLD]),
+        tuple(missing[:_MAX_LISTED]),
     )

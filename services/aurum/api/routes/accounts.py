@@ -18,7 +18,7 @@ from aurum.api.sustainability_schemas import CorrectionOut
 from aurum.api.table_export import CSV, PARQUET, Columns, HourlyTable, table_response
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.time_units import HOUR_US
-from aurum.sustainability.corrections import MAX_TOLD, MeterCorrection
+from aurum.sustainability.corrections import MAX_LISTED, MeterCorrection
 from aurum.sustainability.hourly import HourlyAmounts, TimeRange
 from aurum.sustainability.machine_use import GroupBy, MachineUse
 
@@ -91,14 +91,14 @@ def common_fields(query: AccountQuery, used: Sequence[MachineUse], not_metered: 
     counts: Counter[str] = Counter()
     for use in used:
         counts.update(use.corrections.counts)
-    told = itertools.islice(((use.machine_id, each) for use in used for each in use.corrections.told), MAX_TOLD)
+    listed = itertools.islice(((use.machine_id, each) for use in used for each in use.corrections.listed), MAX_LISTED)
     return {
         "start": to_datetime(query.over.start),
         "end": to_datetime(query.over.end),
         "group_by": query.group_by,
         "not_metered": not_metered[:_MAX_NAMED],
         "not_metered_count": len(not_metered),
-        "corrections": [_correction_out(machine_id, each) for machine_id, each in told],
+        "corrections": [_correction_out(machine_id, each) for machine_id, each in listed],
         "corrections_count": counts.total(),
         "corrections_by_kind": dict(counts),
     }

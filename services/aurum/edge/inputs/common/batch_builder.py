@@ -333,12 +333,12 @@ class BatchBuilder:
             unnamed: Which ones have an unusable name.
         """
         absent = np.isnan(values) | self.tags.are_absent(indices, values)
-        told = bad & good & ~absent
+        unusable = bad & good & ~absent
         for reason, which in (
             (Reason.BAD_QUALITY, bad & ~good),
             (Reason.ABSENT, bad & good & absent),
-            (Reason.NOT_A_NUMBER, told & np.isinf(values)),
-            (Reason.OUT_OF_RANGE, told & ~np.isinf(values)),
+            (Reason.NOT_A_NUMBER, unusable & np.isinf(values)),
+            (Reason.OUT_OF_RANGE, unusable & ~np.isinf(values)),
             (Reason.INVALID_NAME, unnamed),
         ):
             if not which.any():

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 Indices = npt.NDArray[np.int32]
 _MAX_TAGS = 200_000  # remembered tags; above it, all are forgotten at the next opportunity
 _LARGEST = sys.float_info.max  # so that infinity and NaN are outside the range of every tag
-_MAX_TOLD = 100  # names of each kind that are remembered and logged until the tags are forgotten
+_MAX_REMEMBERED = 100  # names of each kind that are remembered and logged until the tags are forgotten
 
 
 class TagKind(IntEnum):
@@ -212,13 +212,13 @@ class Tags:
             tag.problem = problem
         elif other is not tag:
             tag.problem = f"{tag} would be stored as {tag.machine_id} {tag.sensor}, as {other} is; add a rule for it"
-        elif stored != (tag.machine, tag.name) and len(self.renamed) < _MAX_TOLD and _is_escaped(tag):
+        elif stored != (tag.machine, tag.name) and len(self.renamed) < _MAX_REMEMBERED and _is_escaped(tag):
             self.renamed.append(tag)
             logger.info("%s: %s is stored as %s %s", self._name, tag, *stored)
         if tag.problem is None:
             return
         tag.kind = TagKind.INVALID
-        if len(self.unusable) < _MAX_TOLD:
+        if len(self.unusable) < _MAX_REMEMBERED:
             self.unusable[tag.machine, tag.name] = tag.problem
             logger.warning("%s: not stored: %s", self._name, tag.problem)
 

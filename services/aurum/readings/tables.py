@@ -13,8 +13,6 @@ from aurum.readings.batch import MAX_AHEAD_US, Series, machine_id_problem, now_u
 from aurum.readings.table_text import TextError
 from aurum.runtime.time_units import HOUR_US
 
-_ABSENT = frozenset({"", "na", "nan", "null", "none"})
-
 CMAPSS_SENSORS = ("setting_1", "setting_2", "setting_3", *(f"sensor_{number}" for number in range(1, 22)))
 CMAPSS_COLUMNS = 2 + len(CMAPSS_SENSORS)
 CMAPSS_EPOCH_US = int(datetime(2008, 10, 6, tzinfo=UTC).timestamp()) * 1_000_000  # the time of the PHM08 challenge
@@ -120,17 +118,6 @@ def to_series(
             continue
         series.append(Series(machine_id, sensor, timestamps[indices], part))
     return series
-
-
-def parse_value(text: str) -> float:
-    """Parses a number. Returns NaN for an absent value. Raises ValueError."""
-    text = text.strip()
-    if text.lower() in _ABSENT:
-        return math.nan
-    try:
-        return _parse_number(text)
-    except ValueError:
-        raise ValueError(f"{text[:40]!r} is not a number") from None
 
 
 def _parse_number(text: str) -> float:

@@ -148,8 +148,8 @@ class BatchBuilder:
     ) -> bool:
         """Adds a value that was measured earlier, and that is stored by its own time whatever `clock` says.
 
-        It says nothing about the skew of the device's clock. Without a usable time it is refused, because the time of
-        arrival would be wrong.
+        It does not count towards the skew of the device's clock. Without a usable time it is refused, because the time
+        of arrival would be wrong.
 
         Args:
             device: The device.

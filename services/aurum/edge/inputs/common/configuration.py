@@ -14,10 +14,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from aurum.edge.inputs.common.number_text import DEFAULT_ABSENT_WORDS, fold_words
 from aurum.edge.inputs.common.units import UnitError, conversion
 from aurum.readings.batch import machine_id_problem, sensor_problem
 from aurum.readings.csv_table import TableOptions
+from aurum.readings.number_text import DEFAULT_ABSENT_WORDS, fold_words
 from aurum.readings.table_text import text_encoding_problem
 from aurum.readings.times import TimeOptions, TimeOptionsError
 from aurum.runtime.yaml_file import read_yaml

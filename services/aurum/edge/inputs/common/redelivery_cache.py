@@ -5,12 +5,12 @@ arrival, so its readings have the same times and are recognised as already store
 no time and the gateway was killed in between. The file is not synced, so a power cut may lose times.
 """
 
-import mmap
-import os
 import struct
 import zlib
 from pathlib import Path
 from typing import NamedTuple
+
+from aurum.edge.inputs.common.mapped_file import open_mapped_file
 
 _SLOT_COUNT = 65_536  # one for each MQTT packet identifier
 _SLOT = struct.Struct("<QqdI")  # order of arrival, time, skew, checksum
@@ -42,14 +42,7 @@ class RedeliveryCache:
         Raises:
             OSError: If the file cannot be created.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        size = _SLOT.size * _SLOT_COUNT
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            os.posix_fallocate(file, 0, size)  # reports a full disk now, instead of a signal later
-            self._slots = mmap.mmap(file, size)
-        finally:
-            os.close(file)
+        self._slots = open_mapped_file(path, _SLOT.size * _SLOT_COUNT)
         self._window = window
         self._order = max(order for order, *_ in _SLOT.iter_unpack(self._slots))
 

@@ -111,7 +111,7 @@ class Files:
             example = f"{path.name} changed after it had been read; it was read again"
             self._builder.refusals.correct(Reason.INCOMPLETE, example)
         metrics.edge_input_messages_total.labels(self._options.name, "read").inc()
-        self._tell(path, checked, readings)
+        self._report_file(path, checked, readings)
         await self._run_on_thread(lambda: self._folder.put_away(path, version, None))
 
     async def _write(self, path: Path, digest: str) -> int:
@@ -134,7 +134,7 @@ class Files:
         self._builder.refusals.refuse(Reason.UNREADABLE, f"{path.name}: {problem}")
         await self._run_on_thread(lambda: self._folder.put_away(path, version, problem))
 
-    def _tell(self, path: Path, checked: _Checked, readings: int) -> None:
+    def _report_file(self, path: Path, checked: _Checked, readings: int) -> None:
         """Logs what was stored, and counts what was not."""
         notes, refusals = checked.notes, self._builder.refusals
         more = f" ({'; '.join(texts)})" if (texts := notes.describe()) else ""

@@ -79,7 +79,7 @@ class ModbusConnection:
         self._users += 1
 
     def leave(self) -> None:
-        """Says that a user that has joined needs the connection no longer."""
+        """Ends the use by one user that has joined. Closes the connection after the last one."""
         self._users -= 1
         if self._users == 0:
             self._drop()
@@ -142,8 +142,7 @@ class ModbusConnection:
 
     def _record_silence(self) -> None:
         self._silent += 1
-        # A late answer is told from the next one by its number. Of a device that does not number its answers, it would
-        # be taken for that
+        # A late answer is recognised by its number. Without one it would be taken for the answer to the next request
         if self._silent >= _MAX_SILENT or not self._numbers_answers:
             self._drop()
 

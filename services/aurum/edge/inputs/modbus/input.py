@@ -93,7 +93,7 @@ class Modbus:
             await self._read_due(connection, this_round)
         except UnavailableError as error:
             lost = error
-        self._tell(this_round)
+        self._report_round(this_round)
         durable = await self._builder.commit()  # waits while the spool is full, so that polling pauses
         if durable is not None:
             await durable
@@ -139,7 +139,7 @@ class Modbus:
             self._options.name, self._device, request, refusal.value, " and ".join(map(str, parts)),
         )  # fmt: skip
 
-    def _tell(self, this_round: _Round) -> None:
+    def _report_round(self, this_round: _Round) -> None:
         """Counts and tells what was not read, and updates the plan."""
         for refusal, requests in this_round.refused.items():
             self._refuse(f"{self._device} refuses {_listed(requests)}: {refusal.value}", requests)

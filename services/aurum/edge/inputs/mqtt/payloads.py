@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from aurum.edge.inputs.common.configuration import PLACEHOLDER, Topic
-from aurum.edge.inputs.common.number_text import DEFAULT_ABSENT_WORDS, parse_number
 from aurum.edge.inputs.common.refusals import Reason
 from aurum.edge.inputs.mqtt.excerpts import HIDDEN, excerpt, names_secret
 from aurum.edge.inputs.mqtt.flattening import Unflattened, leaves, value_at
+from aurum.readings.number_text import DEFAULT_ABSENT_WORDS, parse_number
 from aurum.readings.times import parse_timestamp, timestamp_from_number
 
 _MAX_BYTES = 1_000_000  # of one message

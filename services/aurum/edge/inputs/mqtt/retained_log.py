@@ -6,10 +6,9 @@ its own time, so it is the same reading. The file is therefore neither synced no
 """
 
 import hashlib
-import mmap
-import os
 from pathlib import Path
 
+from aurum.edge.inputs.common.mapped_file import open_mapped_file
 from aurum.edge.inputs.mqtt.connection import Message
 
 _PLACES = 262_144  # 2 MB
@@ -21,14 +20,7 @@ class RetainedLog:
 
     def __init__(self, path: Path) -> None:
         """Opens or creates the file. Raises OSError if it cannot be created."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        size = _PLACES * _DIGEST_SIZE
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            os.posix_fallocate(file, 0, size)  # reports a full disk now, instead of a signal later
-            self._digests = mmap.mmap(file, size)
-        finally:
-            os.close(file)
+        self._digests = open_mapped_file(path, _PLACES * _DIGEST_SIZE)
 
     def __contains__(self, message: Message) -> bool:
         """Returns whether a message is the latest one that was stored of its topic."""

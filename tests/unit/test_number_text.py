@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurum.edge.inputs.common.number_text import DEFAULT_ABSENT_WORDS, fold_words, parse_number
+from aurum.readings.number_text import DEFAULT_ABSENT_WORDS, fold_words, parse_number
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 

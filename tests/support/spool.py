@@ -1,11 +1,13 @@
 """Helpers of tests of the spool: creating, putting and draining batches."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 
 from aurum.edge.spool import Lane, Spool
-from aurum.readings.batch import Batch, Series, decode, parse_request
+from aurum.readings.batch import Batch, Series
+from aurum.readings.batch_decoding import decode, parse_request
 from aurum.readings.transport.uplink import QueuedBatch
 
 RNG = np.random.default_rng(1)
@@ -37,3 +39,9 @@ async def drain(lane: Lane) -> list[int]:
         last = batches[-1].id
         await lane.acknowledge([batch.id for batch in batches])
     return taken
+
+
+def batch_with_data(source: str, sequence: int, data: bytes) -> Batch:
+    """A batch of three readings with any content in place of its message."""
+    series = Series("m", "s", np.arange(1, 4), np.zeros(3), increasing=True)
+    return replace(Batch.from_series(source, sequence, [series]), data=data)

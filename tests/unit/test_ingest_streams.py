@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 import grpc
 import pytest
 
+from aurum.readings.series_numbers import SeriesNumbers
 from aurum.readings.transport import ingest_stream
 from aurum.readings.transport.ingest_stream import IngestStreams, Written
 from aurum.runtime.errors import InvalidArgumentError
@@ -21,7 +22,7 @@ class Streams:
         self.accepted: list[asyncio.Future[Written]] = []
         self.reading: set[asyncio.Task[list[int]]] = set()
 
-    async def _accept(self, batch: bytes, position: int) -> Awaitable[Written]:
+    async def _accept(self, batch: bytes, position: int, numbers: SeriesNumbers) -> Awaitable[Written]:
         if batch == b"bad":
             raise InvalidArgumentError.for_field("batch", "is bad")
         self.accepted.append(asyncio.get_running_loop().create_future())

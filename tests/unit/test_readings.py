@@ -11,16 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurum.readings.batch import (
-    MAX_AHEAD_US,
-    MAX_SEQUENCE,
-    Batch,
-    Series,
-    decode,
-    encode,
-    now_us,
-    parse_request,
-)
+from aurum.readings.batch import MAX_AHEAD_US, MAX_SEQUENCE, Batch, Series, encode, now_us
+from aurum.readings.batch_decoding import decode, parse_request
 from aurum.readings.csv_table import read_csv
 from aurum.readings.history import FAULT, OPERATING_HOURS, split_runs
 from aurum.readings.tables import Rows, TableError, read_cmapss, to_series

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from aurum.edge import metrics
-from aurum.readings.batch import decode, parse_request
+from aurum.readings.batch_decoding import decode, parse_request
 from aurum.readings.transport.refusals import Refused
 from aurum.runtime.errors import AurumError
 from aurum.runtime.metrics import bounded

@@ -12,6 +12,7 @@ from aurum.edge.settings import EdgeSettings
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.readings import metrics
 from aurum.readings.decoding import decode_batch
+from aurum.readings.series_numbers import SeriesNumbers
 from aurum.readings.transport.ingest_stream import BatchServicer, Written, add_ingestion_service
 from aurum.readings.transport.query_columns import query_method
 from aurum.readings.transport.uplink import Uplink
@@ -116,22 +117,29 @@ class EdgeServicer(BatchServicer):
                 yield ingestion_pb2.WatchResponse(machines=visible)
             is_first = False
 
-    async def _accept(self, data: bytes, field: str, transport: str, *, wait: bool) -> Awaitable[Written]:
+    async def _accept(
+        self, data: bytes, field: str, transport: str, numbers: SeriesNumbers, *, wait: bool
+    ) -> Awaitable[Written]:
         """Checks and spools a batch. The returned awaitable completes when the batch is durable."""
         started = time.perf_counter()
         try:
-            if len(data) > self._max_batch_bytes:
-                raise InvalidArgumentError.for_field(
-                    field, f"has {len(data)} bytes; at most {self._max_batch_bytes} can be forwarded to ingestion"
-                )
-            batch = with_caller_as_owner(await decode_batch(data, field))
+            self._require_forwardable(data, field)
+            batch = with_caller_as_owner(await decode_batch(data, field, numbers))
             del data  # another copy may have been made for the owner
+            self._require_forwardable(batch.data, field)
             await self._sources.admit(batch, wait=wait)
             writing = await self._spool.put(batch, traceparent(), wait=wait)
         except AurumError as error:
             metrics.track_ingestion_error(error.reason, transport)
             raise
         return asyncio.shield(asyncio.ensure_future(_track_write(writing, transport, started)))
+
+    def _require_forwardable(self, data: bytes, field: str) -> None:
+        """Raises InvalidArgumentError if a batch is larger than a message to ingestion may be."""
+        if len(data) > self._max_batch_bytes:
+            raise InvalidArgumentError.for_field(
+                field, f"has {len(data)} bytes; at most {self._max_batch_bytes} can be forwarded to ingestion"
+            )
 
 
 def _visible(machines: Iterable[ingestion_pb2.Machine]) -> list[ingestion_pb2.Machine]:

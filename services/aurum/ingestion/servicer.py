@@ -5,7 +5,6 @@ import itertools
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from aurum.ingestion import metrics
@@ -19,6 +18,7 @@ from aurum.readings.batch import MAX_SERIES, Batch, machine_id_problem, now_us
 from aurum.readings.decoding import decode_batch
 from aurum.readings.limits import MAX_EVENTS, MAX_PAGE
 from aurum.readings.metrics import track_ingestion, track_ingestion_error
+from aurum.readings.series_numbers import SeriesNumbers
 from aurum.readings.transport.ingest_stream import BatchServicer, Written
 from aurum.readings.transport.query_columns import TOO_MANY_SERIES
 from aurum.runtime.errors import AurumError, InvalidArgumentError
@@ -42,7 +42,6 @@ _PAGE_BYTES = 1_000_000  # bytes of machines or events after which a message is 
 _MAX_MACHINES_OF_QUERY = 1000
 _MAX_SENSORS_OF_QUERY = 10_000
 _MAX_POINTS = 100_000
-_SERIES_AT_ONCE = 5000  # of a batch, applied without a pause
 _MOST_READINGS = 10_000_000  # in one answer
 _SENSORS_AT_ONCE = 64  # of a machine, read at once
 _READS_AT_ONCE = 8  # reads of the store at a time, over all callers
@@ -255,11 +254,13 @@ class IngestionServicer(BatchServicer):
                 await asyncio.sleep(interval)
                 await self._machines.wait_for_change(seen)
 
-    async def _accept(self, data: bytes, field: str, transport: str, *, wait: bool) -> Awaitable[Written]:
+    async def _accept(
+        self, data: bytes, field: str, transport: str, numbers: SeriesNumbers, *, wait: bool
+    ) -> Awaitable[Written]:
         """Checks and queues a batch. The returned awaitable completes when the batch is durable and visible."""
         started = time.perf_counter()
         try:
-            batch = await decode_batch(data, field)
+            batch = await decode_batch(data, field, numbers)
             del data  # another copy is made for the owner
             set_span_attributes({"aurum.source_id": batch.source_id, "aurum.sequence": batch.sequence})
             batch = with_caller_as_owner(batch)
@@ -287,10 +288,7 @@ class IngestionServicer(BatchServicer):
         try:
             written = await writing
             if written.accepted:
-                for part in _parts(batch):
-                    self._machines.apply_batch(part, now_us(), written.rank)
-                    if part is not batch:
-                        await asyncio.sleep(0)  # lets other tasks run between the parts of a wide batch
+                self._machines.apply_batch(batch, now_us(), written.rank)
         except AurumError as error:
             track_ingestion_error(error.reason, transport)
             raise
@@ -380,15 +378,6 @@ class IngestionServicer(BatchServicer):
         async with self._reading:
             machine_id = state.record.machine_id
             return await self._store.read_several(machine_id, sensors, start, end, points=points, last=last)
-
-
-def _parts(batch: Batch) -> Iterator[Batch]:
-    """Splits a batch with very many series."""
-    if len(batch.series) <= _SERIES_AT_ONCE:
-        yield batch
-        return
-    for start in range(0, len(batch.series), _SERIES_AT_ONCE):
-        yield replace(batch, series=batch.series[start : start + _SERIES_AT_ONCE])
 
 
 def _check_query(request: ingestion_pb2.QueryRequest) -> None:

@@ -140,7 +140,7 @@ def with_caller_as_owner(batch: Batch) -> Batch:
         return batch
     if not client.may_use_source(batch.source_id):
         raise PermissionDeniedError(f"{client.identity.user_id} may not use source {batch.source_id!r}")
-    require_machines(series.machine_id for series in batch.series)
+    require_machines(batch.keys.machine_ids)
     if client.identity.has(Role.SERVICE):
         return batch
     return batch.with_owner(_owner_within(client, batch.owner, "batch.owner"))

@@ -34,7 +34,8 @@ from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_clock import SpoolClock, Uptime
 from aurum.prediction.model.model import CorruptModelError, load_model
 from aurum.prediction.model.model_files import read_serving
-from aurum.readings.batch import Batch, Series, Values, decode, encode, parse_request
+from aurum.readings.batch import Batch, Series, Values, encode
+from aurum.readings.batch_decoding import decode, parse_request
 from aurum.readings.csv_table import read_csv
 from aurum.readings.tables import Rows, TableError, read_cmapss, to_series
 from aurum.readings.transport.refusals import Refused

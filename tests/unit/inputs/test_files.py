@@ -8,7 +8,8 @@ import pytest
 from aurum.edge.inputs.common.configuration import FilesInput, TagRule
 from aurum.edge.inputs.common.connection_status import ConnectionStatus
 from aurum.edge.inputs.files.input import Files
-from aurum.readings.batch import MAX_SERIES, decode
+from aurum.readings.batch import MAX_SERIES
+from aurum.readings.batch_decoding import decode
 from tests.support.batch_builder import MemorySpool, make_builder
 
 HEAD = "machine_id,timestamp,sensor,value\n"

@@ -9,11 +9,13 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aurum.edge.spool import Lane, Spool, SpoolOptions
-from aurum.readings.batch import Batch, parse_request
+from aurum.readings.batch import Batch
+from aurum.readings.batch_decoding import parse_request
 from aurum.readings.transport.refusals import Refused
 from aurum.storage.segment_log import scan
 from aurum.storage.state_file import read_state
 from aurum.v1 import columns_pb2
+from tests.support.spool import batch_with_data
 
 
 class Clock:
@@ -25,7 +27,7 @@ class Clock:
 
 
 def raw(sequence: int, data: bytes | None = None) -> Batch:
-    return Batch("src", sequence, (), 3, f"batch {sequence}".encode() if data is None else data)
+    return batch_with_data("src", sequence, f"batch {sequence}".encode() if data is None else data)
 
 
 async def put(spool: Spool, *batches: Batch) -> None:

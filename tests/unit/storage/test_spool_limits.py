@@ -16,6 +16,7 @@ from aurum.readings.batch import Batch
 from aurum.readings.transport.ingest_stream import Written
 from aurum.runtime.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from aurum.storage.segment_log import OVERHEAD
+from tests.support.spool import batch_with_data
 
 KB = 1000
 
@@ -34,7 +35,7 @@ class Clock:
 
 def raw(sequence: int, size: int = 50, source: str = "src", *, noise: bool = False) -> Batch:
     """A batch of 3 readings whose message has so many bytes, which can be compressed unless they are noise."""
-    return Batch(source, sequence, (), 3, os.urandom(size) if noise else bytes(size))
+    return batch_with_data(source, sequence, os.urandom(size) if noise else bytes(size))
 
 
 async def put(spool: Spool, *batches: Batch) -> list[tuple[int, int]]:

@@ -19,7 +19,8 @@ from aurum.ingestion.sqlite.quarantine import damaged_segments, move_out, segmen
 from aurum.ingestion.sqlite.schema import log_folder
 from aurum.ingestion.sqlite.sources import Sources
 from aurum.ingestion.store import Event, MachineRecord
-from aurum.readings.batch import Timestamps, Values, decode
+from aurum.readings.batch import Timestamps, Values
+from aurum.readings.batch_decoding import decode
 from aurum.runtime.time_units import DAY_US
 from aurum.storage import segment_log
 from aurum.storage.database import NewerDatabaseError, close, connect, read_version

@@ -46,7 +46,8 @@ from aurum.ingestion.store import (
     complete_registration,
     require_same_registration,
 )
-from aurum.readings.batch import Batch, decode, now_us
+from aurum.readings.batch import Batch, now_us
+from aurum.readings.batch_decoding import decode
 from aurum.readings.source_owner import owner_after
 from aurum.readings.transport.ingest_stream import Written
 from aurum.runtime import damage

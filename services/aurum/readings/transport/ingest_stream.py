@@ -10,7 +10,8 @@ from typing import Any
 import grpc
 from opentelemetry.trace import SpanKind
 
-from aurum.readings.batch import parse_request
+from aurum.readings.batch_decoding import parse_request
+from aurum.readings.series_numbers import NumbersBudget, SeriesNumbers
 from aurum.runtime.errors import AurumError, UnavailableError
 from aurum.runtime.rpc_methods import INGESTION_SERVICE
 from aurum.runtime.telemetry.tracing import context_of, traced_operation
@@ -23,6 +24,7 @@ _MAX_STREAM_BYTES = 4_000_000  # unacknowledged bytes of a stream at which it re
 # reads one, so that streams that wait, such as those of a source beyond its rate, do not stop the others
 _MAX_BYTES = 16_000_000
 _END_OF_STREAM = object()
+BATCH_COLUMNS = (("aurum-batch-columns", "1"),)  # tells clients that batches with numbered series are understood
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Written:
     rank: tuple[Any, ...] = field(default=(), compare=False)
 
 
-Accept = Callable[[bytes, int], Awaitable[Awaitable[Written]]]
+Accept = Callable[[bytes, int, SeriesNumbers], Awaitable[Awaitable[Written]]]
 Read = Callable[[], Awaitable[Any]]  # the next serialized request of a stream, or grpc.aio.EOF
 
 
@@ -82,12 +84,15 @@ class BatchServicer(ingestion_pb2_grpc.IngestionServiceServicer, ABC):
         self._streams.stop()
 
     @abstractmethod
-    async def _accept(self, data: bytes, field: str, transport: str, *, wait: bool) -> Awaitable[Written]:
+    async def _accept(
+        self, data: bytes, field: str, transport: str, numbers: SeriesNumbers, *, wait: bool
+    ) -> Awaitable[Written]:
         """Checks a serialized batch and queues it. The returned awaitable completes when the batch is durable.
 
         Args:
             data: The batch.
             field: The path of the batch in the request, for errors.
+            numbers: The numbers that earlier batches of the stream have defined.
             transport: stream or unary, for metrics.
             wait: Whether to wait for room, as streams do. Otherwise the batch is refused if there is no room.
         """
@@ -96,16 +101,19 @@ class BatchServicer(ingestion_pb2_grpc.IngestionServiceServicer, ABC):
         self, request_iterator: Any, context: Any
     ) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
         """Accepts a stream of batches, and acknowledges them when they are durable."""
+        await context.send_initial_metadata(BATCH_COLUMNS)
         async for response in self._streams.serve(context.read):
             yield response
 
     async def Write(self, request: Any, context: Any) -> ingestion_pb2.WriteResponse:  # noqa: N802
         """Accepts one batch. Returns when it is durable."""
-        written = await (await self._accept(parse_request(request).batch, "batch", "unary", wait=False))
+        written = await (
+            await self._accept(parse_request(request).batch, "batch", "unary", SeriesNumbers(), wait=False)
+        )
         return ingestion_pb2.WriteResponse(accepted=written.accepted, duplicate=written.duplicate)
 
-    def _accept_streamed(self, batch: bytes, position: int) -> Awaitable[Awaitable[Written]]:
-        return self._accept(batch, f"requests[{position}].batch", "stream", wait=True)
+    def _accept_streamed(self, batch: bytes, position: int, numbers: SeriesNumbers) -> Awaitable[Awaitable[Written]]:
+        return self._accept(batch, f"requests[{position}].batch", "stream", numbers, wait=True)
 
 
 @dataclass(slots=True)
@@ -149,14 +157,15 @@ class IngestStreams:
     """All Ingest streams of a server.
 
     Args:
-        accept: Takes a serialized batch and its position in the stream. Its first await completes when the batch is
-            queued, the second when it is durable.
+        accept: Takes a serialized batch, its position in the stream, and the numbers that the stream has defined. Its
+            first await completes when the batch is queued, the second when it is durable.
     """
 
     def __init__(self, accept: Accept) -> None:
         self._accept = accept
         self._readers: set[asyncio.Task[None]] = set()
         self._held = _Held()
+        self._numbers = NumbersBudget()
         self._stopping = False
 
     def stop(self) -> None:
@@ -178,7 +187,8 @@ class IngestStreams:
         """
         pending: asyncio.Queue[Any] = asyncio.Queue(_MAX_UNACKNOWLEDGED)
         window = _Window(self._held)
-        reader = asyncio.create_task(self._read(read, pending, window), name="ingest-reader")
+        numbers = SeriesNumbers(self._numbers)
+        reader = asyncio.create_task(self._read(read, pending, window, numbers), name="ingest-reader")
         self._readers.add(reader)
         acknowledged = duplicates = reported = 0
         try:
@@ -210,12 +220,13 @@ class IngestStreams:
             with contextlib.suppress(asyncio.CancelledError):
                 await reader
             window.close()
+            numbers.close()
 
-    async def _read(self, read: Read, pending: "asyncio.Queue[Any]", window: _Window) -> None:
+    async def _read(self, read: Read, pending: "asyncio.Queue[Any]", window: _Window, numbers: SeriesNumbers) -> None:
         """Queues the writes of a stream in order. An error ends the stream after the batches before it."""
         position = 0
         try:
-            while await self._read_batch(read, pending, window, position):
+            while await self._read_batch(read, pending, window, position, numbers):
                 position += 1
             await pending.put(_END_OF_STREAM)
         except AurumError as error:
@@ -229,7 +240,9 @@ class IngestStreams:
         except Exception as error:  # raised by `serve` at the end of the stream
             await pending.put(error)
 
-    async def _read_batch(self, read: Read, pending: "asyncio.Queue[Any]", window: _Window, position: int) -> bool:
+    async def _read_batch(
+        self, read: Read, pending: "asyncio.Queue[Any]", window: _Window, position: int, numbers: SeriesNumbers
+    ) -> bool:
         """Queues the write of the next batch. Returns False at the end of the stream.
 
         While the batch is decoded and waits for room, no other copy of it is in memory.
@@ -245,7 +258,7 @@ class IngestStreams:
         tracing = traced_operation(
             f"{INGESTION_SERVICE}/Ingest batch", kind=SpanKind.CONSUMER, context=context_of(request.traceparent)
         )
-        accepting = self._accept(request.batch, position)
+        accepting = self._accept(request.batch, position, numbers)
         del request
         with tracing:
             writing = await accepting

@@ -82,8 +82,12 @@ class BlockHead:
 
     def _parse_rank(self) -> Rank:
         try:
-            *source, sequence = json.loads(self._ranks.decode())
-            return (*source, int(sequence))
+            rank = json.loads(self._ranks.decode())
+            if not isinstance(rank, list) or not all(isinstance(each, int | str) for each in rank):
+                raise ValueError("it is not a list of numbers and texts")
+            if not rank or not isinstance(rank[-1], int) or not 0 <= rank[-1] < 2**63:
+                raise ValueError("its sequence is impossible")
+            return tuple(rank)
         except (ValueError, TypeError, RecursionError) as error:
             raise CorruptBlockError(f"a block's rank cannot be read: {error}") from error
 
@@ -121,6 +125,11 @@ class BlockHead:
         """Returns the ranks of the readings of a series."""
         end = int(self.ends[index])
         return self.ranks.between(end - int(self.lengths[index]), end)
+
+    def ranks_of_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[Ranks]:
+        """Returns the ranks of the readings of ranges of series."""
+        starts = [self._before(first) for first, _ in ranges]
+        return list(self.ranks.parts(starts, [int(self.ends[end - 1]) for _, end in ranges]))
 
     def frame_of(self, index: int) -> int:
         """Returns the number of the frame of a series within the block."""
@@ -178,7 +187,7 @@ class JoinedBlocks:
         lengths: The number of its readings.
         timestamps: The times.
         values: As many values.
-        ranks: The ranks of the readings of each block.
+        ranks: The ranks of the readings, in one part or several for each block.
     """
 
     places: npt.NDArray[np.uint8]
@@ -213,20 +222,20 @@ def unpack_blocks(blocks: Sequence[tuple[BlockHead, bytes]]) -> tuple[JoinedBloc
         except CorruptBlockError as error:
             problems[index] = str(error)
             continue
-        kept = np.ones(len(head.places), np.bool_)
+        kept: list[tuple[int, int]] = []  # ranges of series
         for number, length in enumerate(head.frame_lengths):
             series = head.series_of(number)
             try:
                 columns.append(head.columns_of(number, view[offset : offset + length]))
                 heads.append((head, *series))
+                kept.append(series)
             except CorruptBlockError as error:
                 problems[index] = "; ".join(filter(None, (problems.get(index), str(error))))
-                kept[slice(*series)] = False
             offset += length
-        if kept.all():
+        if index not in problems:
             ranks.append(of_block)
-        elif kept.any():
-            ranks.append(of_block.selected(np.repeat(kept, head.lengths)))
+        elif kept:
+            ranks += head.ranks_of_ranges(kept)
     if not columns:
         return None, problems
     lengths = np.concatenate([head.lengths[first:end] for head, first, end in heads]).astype(np.int64)

@@ -110,11 +110,13 @@ async def import_file(
         blocks = _blocks(text, form, form.prefix or cmapss_prefix(path), notes)
         pending: set[asyncio.Task[tuple[int, int]]] = set()
         try:
-            for series in _read_series(blocks, path, form.form, notes):
+            for series, replaces in _read_series(blocks, path, form.form, notes):
                 for machine_id in {each.machine_id for each in series} - registered:
                     registered.add(machine_id)
                     if machine_type:
                         await target.register(machine_id, machine_type, site)
+                while replaces and pending:  # of two readings with the same time, the one that arrives last is kept
+                    pending = await _await_writes(pending, result, asyncio.ALL_COMPLETED)
                 pending.add(asyncio.create_task(target.write(_identity(series), series)))
                 if len(pending) >= _AT_ONCE:
                     pending = await _await_writes(pending, result, asyncio.FIRST_COMPLETED)
@@ -237,7 +239,10 @@ def _blocks(text: TableText, form: FileForm, prefix: str, notes: TableNotes) -> 
     return read_csv(text, _BLOCK, options=replace(form.table, device_names=True), notes=notes)
 
 
-def _read_series(blocks: Iterator[Rows], path: Path, form: str, notes: TableNotes) -> Iterator[list[Series]]:
+def _read_series(
+    blocks: Iterator[Rows], path: Path, form: str, notes: TableNotes
+) -> Iterator[tuple[list[Series], bool]]:
+    """Yields the series of each block, and whether any of their readings may replace one of an earlier block."""
     last = 0
     machines = _StoredNames("machine_id", machine_id_problem, stored_machine, original_machine)
     sensors = _StoredNames("sensor", sensor_problem, stored_sensor, original_sensor)
@@ -250,11 +255,11 @@ def _read_series(blocks: Iterator[Rows], path: Path, form: str, notes: TableNote
             series = to_series(block, value_column="" if form == "cmapss" else "value")
             if form != "csv":
                 notes.record_numbers((each.machine_id, each.sensor) for each in series)
-            notes.record_times(series)
+            replaces = notes.record_times(series)
             for machine_id, sensor in block.silent:
                 notes.record_absent(block.rows[0], machine_id, sensor, "NaN")
             if series:
-                yield series
+                yield series, replaces
             last = block.rows[-1]
     except TableError as error:
         advice = "Correct the file, or declare how it is written (aurum import --help), and repeat the command"
@@ -287,14 +292,14 @@ class _StoredNames:
 
     def of(self, names: list[str], rows: Sequence[int], notes: TableNotes) -> list[str]:
         """Returns the stored names of these rows, and notes those that differ. Raises TableError."""
-        stored = {name: name if self.problem(name) is None else self.stored_name(name) for name in set(names)}
-        for name in sorted(stored):
-            notes.record_name(name, stored[name])
-            if name == stored[name] == self.original_name(name):
+        stored = {name: name if self.problem(name) is None else self.stored_name(name) for name in dict.fromkeys(names)}
+        for name, stored_as in stored.items():  # in the order of rows
+            notes.record_name(name, stored_as)
+            if name == stored_as == self.original_name(name):
                 continue
-            other = self._coded.setdefault(stored[name], name)
+            other = self._coded.setdefault(stored_as, name)
             if other != name:
-                problem = f"{name!r} and {other!r} would both be stored as {stored[name]}; rename one of them"
+                problem = f"{name!r} and {other!r} would both be stored as {stored_as}; rename one of them"
                 raise TableError(rows[names.index(name)], self.column, problem)
         return [stored[name] for name in names]
 

@@ -5,13 +5,11 @@ import math
 import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Literal
-
-import numpy as np
 
 from aurum.readings.batch import Series, sensor_problem
 from aurum.readings.number_text import DEFAULT_ABSENT_WORDS, parse_number
+from aurum.readings.repeated_times import RepeatedTimes
 from aurum.readings.table_text import TextError
 from aurum.readings.tables import Rows, TableError
 from aurum.readings.times import TimeOptions, TimeReader, is_taken_as_utc
@@ -62,8 +60,7 @@ class TableNotes:
         repeated: The number of local times in a repeated hour.
         repeated_example: One of them.
         utc: The first time, if it states no zone and is therefore taken as UTC.
-        same_time: The number of readings that replace one of the same sensor and time.
-        same_time_example: One of them.
+        same_time: The readings that replace one of the same sensor and time.
         renamed: The stored names of machines and sensors by their names in the table, where they differ.
     """
 
@@ -76,8 +73,7 @@ class TableNotes:
     repeated: int = 0
     repeated_example: str = ""
     utc: str = ""
-    same_time: int = 0
-    same_time_example: str = ""
+    same_time: RepeatedTimes = field(default_factory=RepeatedTimes)
     renamed: dict[str, str] = field(default_factory=dict)
     _absent_series: set[tuple[str, str]] = field(default_factory=set)
     _series: set[tuple[str, str]] = field(default_factory=set)
@@ -95,16 +91,13 @@ class TableNotes:
         if len(self._series) < _MAX_NOTED_SERIES:
             self._series.update(series)
 
-    def record_times(self, series: Iterable[Series]) -> None:
-        """Notes readings of one sensor and time, of which the last one is kept. The series are those of one block."""
-        for each in series:
-            if (np.diff(each.timestamps) > 0).all():  # the usual case, and quick
-                continue
-            times, counts = np.unique(each.timestamps, return_counts=True)
-            if more := len(each.timestamps) - len(times):
-                self.same_time += more
-                at = datetime.fromtimestamp(int(times[counts > 1][-1]) / 1e6, UTC)
-                self.same_time_example = f"{each.machine_id} {each.sensor} at {at:%Y-%m-%dT%H:%M:%SZ}"
+    def record_times(self, series: Iterable[Series]) -> bool:
+        """Notes readings of one sensor and time, of which the last one is kept. The series are those of one block.
+
+        Returns:
+            Whether any reading may replace one of an earlier block.
+        """
+        return self.same_time.record(series)
 
     def record_name(self, name: str, stored: str) -> None:
         """Notes under which name a machine or sensor is stored."""
@@ -148,10 +141,11 @@ class TableNotes:
                 f"times state no zone and are taken as UTC (first: {self.utc}); if they are local, declare their zone "
                 f"(--timezone, or timezone of a files input or request)"
             )
-        if self.same_time:
+        if self.same_time.count or not self.same_time.exact:
+            least = "" if self.same_time.exact else "at least "
+            last = f" (last: {self.same_time.example})" if self.same_time.example else ""
             texts.append(
-                f"replaced by a later row with the same machine, sensor and time: {self.same_time:,} "
-                f"(last: {self.same_time_example})"
+                f"replaced by a later row with the same machine, sensor and time: {least}{self.same_time.count:,}{last}"
             )
         if self.repeated:
             texts.append(

@@ -18,6 +18,7 @@ from aurum.edge.inputs.common.configuration import (
     SparkplugInput,
 )
 from aurum.edge.inputs.common.connection_status import ConnectionStatus
+from aurum.edge.inputs.common.deadband_check import find_warnings
 from aurum.edge.inputs.common.input import Input
 from aurum.edge.inputs.common.loss_check import find_losses
 from aurum.edge.inputs.common.overview import MAX_SHOWN, describe_input
@@ -82,6 +83,8 @@ def start_inputs(
     losses = find_losses(file)
     for place, problem in losses:
         logger.warning("the inputs would lose data: %s: %s", ".".join(map(str, place)), problem)
+    for place, problem in find_warnings(file):
+        logger.warning("the inputs may lose data: %s: %s", ".".join(map(str, place)), problem)
     connections: dict[tuple[str, int], ModbusConnection] = {}
     owners = SeriesOwners()
     for number, options in enumerate(file.inputs):

@@ -46,7 +46,11 @@ def check_losses(path: Path, file: InputsFile) -> None:
 
 def describe_losses(path: Path, file: InputsFile) -> list[str]:
     """Returns what a file of inputs would lose or mix by itself, with the fields and their lines."""
-    problems = find_losses(file)
+    return describe_problems(path, find_losses(file))
+
+
+def describe_problems(path: Path, problems: Sequence[Problem]) -> list[str]:
+    """Returns problems of a file as texts, with the fields and their lines."""
     if not problems:
         return []
     try:
@@ -186,7 +190,7 @@ def _merged_sources(inputs: Sequence[InputOptions]) -> Iterator[Problem]:
     """Finds registers, nodes and topics that would be stored as the same sensor, also of different inputs."""
     stored: dict[tuple[str, str, int], Place] = {}
     for number, options in enumerate(inputs):
-        for field, machine, sensor in _named_sources(options):
+        for field, machine, sensor in named_sources(options):
             place: Place = ("inputs", number, *field)
             _, rule = rule_for(options.rules, machine, sensor)
             if rule is not None and rule.drop:
@@ -200,7 +204,7 @@ def _merged_sources(inputs: Sequence[InputOptions]) -> Iterator[Problem]:
                 yield place, f"would be stored as {' '.join(names)}, as {where} is; name each source once"
 
 
-def _named_sources(options: InputOptions) -> Iterator[tuple[Place, str, str]]:
+def named_sources(options: InputOptions) -> Iterator[tuple[Place, str, str]]:
     """Yields the sources whose machine and sensor are in the file, with their field."""
     if isinstance(options, ModbusInput):
         for number, register in enumerate(options.registers):

@@ -144,9 +144,9 @@ class Files:
             silent = [f"{machine_id} {sensor}" for machine_id, sensor in notes.silent()[:1]]
             more = f"; {silent[0]} has no number at all" if silent else ""
             refusals.refuse(Reason.ABSENT, f"{path.name}, {notes.absent_example}{more}", notes.absent)
-        if notes.same_time:
+        if same := notes.same_time.count:
             problem = "replaced by a later row with the same time, at the latest"
-            refusals.correct(Reason.WRONG_TIME, f"{path.name}: {problem} {notes.same_time_example}", notes.same_time)
+            refusals.correct(Reason.WRONG_TIME, f"{path.name}: {problem} {notes.same_time.example}", same)
         if notes.repeated:
             example = f"{path.name}: repeated hour, {notes.repeated_example}"
             refusals.correct(Reason.WRONG_TIME, example, notes.repeated)

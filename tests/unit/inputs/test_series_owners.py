@@ -155,6 +155,7 @@ async def test_renamed_variable_is_stored_after_a_new_browse() -> None:
     monitored.add([0], [Variable(ua.NodeId("n", 2), "press-1", "force_new")])
     monitored.add_changes(_changes(0, 2.0))
     assert await gateway.stored() == [1.0, 2.0]
+    assert gateway.first.tags.unusable == {}
 
 
 async def test_birth_without_a_metric_frees_its_series() -> None:

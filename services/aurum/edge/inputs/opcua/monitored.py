@@ -134,13 +134,13 @@ class MonitoredVariables:
         size = max(self._by_handle, default=-1) + 1
         self._indices = np.full(size, -1, np.int32)
         present = []
+        names = {(variable.machine, variable.sensor) for variable in self._by_handle.values()}
+        tags.let_go(tag for tag in self._held if (tag.machine, tag.name) not in names)
         for handle, variable in self._by_handle.items():
             tag = tags.tag_for(variable.machine, variable.sensor)
             tag.held = True
             self._indices[handle] = tag.index
             present.append(tag)
-        kept = set(map(id, present))
-        tags.let_go(tag for tag in self._held if id(tag) not in kept)
         self._held = present
         counts = np.zeros(size, np.int64)
         common = min(size, len(self._unusable))

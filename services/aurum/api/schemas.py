@@ -124,6 +124,10 @@ class ReadingsOut(BaseModel):
     accepted: int
     duplicate: int
     absent: int = Field(0, description="Readings that were not stored, because they have a word instead of a number.")
+    notes: list[str] = Field(
+        [],
+        description="CSV: what was recognized, such as a decimal comma or times without a zone, and what was replaced.",
+    )
 
 
 class SeriesOut(BaseModel):

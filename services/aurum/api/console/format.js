@@ -2,6 +2,7 @@
 // Numbers, times and names for display.
 
 import { plant } from "./live.js";
+import { originalSensor } from "./names.js";
 import { language, t, textOr } from "./text.js";
 
 /** @import { Rul } from "./types.d.ts" */
@@ -114,7 +115,7 @@ export const clock = (time) => new Date(time).toLocaleTimeString(language);
  * @param {string} sensor
  */
 export function sensorName(sensor) {
-  const parts = sensor.split("_");
+  const parts = originalSensor(sensor).split("_");
   for (const length of [2, 1]) {
     const unit = UNITS[parts.slice(-length).join("_")];
     if (unit && parts.length > length) return { name: sensorLabel(parts.slice(0, -length)), unit };

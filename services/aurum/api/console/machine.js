@@ -8,6 +8,7 @@ import { age, anomalyLevel, interval, moment, percent, remainingLife, riskLevel,
 import { plant, statusOf, subscribe } from "./live.js";
 import { adviceContent, factorList, predictionLinks, useList } from "./machine_cards.js";
 import { machineCharts } from "./machine_charts.js";
+import { originalMachine, storedHint } from "./names.js";
 import { stateBadge } from "./plant.js";
 import { setting } from "./settings.js";
 import { t, textOr } from "./text.js";
@@ -63,7 +64,15 @@ function heading(id) {
   const element = h(
     "header",
     { class: "machine-head" },
-    h("div", {}, h("a", { href: "/", class: "back" }, t("machine.back")), h("h1", {}, id), where, " ", state.element),
+    h(
+      "div",
+      {},
+      h("a", { href: "/", class: "back" }, t("machine.back")),
+      h("h1", { title: storedHint(id) }, originalMachine(id)),
+      where,
+      " ",
+      state.element,
+    ),
     fact("column.risk", risk, rule),
     fact("column.life", life, range),
     fact("machine.anomaly", anomaly),
@@ -262,7 +271,7 @@ export function open(main, context) {
   function showHead() {
     const machine = plant.machines.get(id);
     if (machine) head.show(machine);
-    else if (plant.loaded) showProblem(problem, t("machine.unknown", { machine: id }));
+    else if (plant.loaded) showProblem(problem, t("machine.unknown", { machine: originalMachine(id) }));
   }
 
   const draw = onceAFrame(showHead);

@@ -340,6 +340,7 @@ export interface EdgeInput {
   readings_per_second: number;
   refused: Tally[];
   corrected: Tally[];
+  contested?: number;
   losses: string[];
   unusable: { machine: string; sensor: string; problem: string }[];
   worst: EdgeDevice[];

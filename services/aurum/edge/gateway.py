@@ -112,9 +112,17 @@ class EdgeServicer(BatchServicer):
         is_first = True
         async for response in self._upstream.endless(self._stub.Watch, request):
             visible = _visible(response.machines)
-            predictions = [each for each in response.predictions if may_see_machine(each.machine_id)]
-            if visible or predictions or is_first:  # an empty one later would reveal that other machines have changed
-                yield ingestion_pb2.WatchResponse(machines=visible, predictions=predictions)
+            published = [
+                each
+                for each in zip(response.predictions, response.published_us, strict=True)
+                if may_see_machine(each[0].machine_id)
+            ]
+            if visible or published or is_first:  # an empty one later would reveal that other machines have changed
+                yield ingestion_pb2.WatchResponse(
+                    machines=visible,
+                    predictions=[prediction for prediction, _ in published],
+                    published_us=[at for _, at in published],
+                )
             is_first = False
 
     async def Follow(  # noqa: N802

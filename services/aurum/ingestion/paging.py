@@ -5,7 +5,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_OVERHEAD = 8  # bytes of an item in a message besides its own
+_OVERHEAD = 16  # bytes of an item in a message besides its own
 
 
 def pages(items: Iterable[T], size_of: Callable[[T], int], max_bytes: int) -> Iterator[list[T]]:

@@ -32,12 +32,14 @@ class Published(NamedTuple):
         machine_id: The machine.
         version: The version at which it was published.
         as_of_us: The time of the latest reading that it is based on.
+        published_us: The time at which it was published.
         data: The serialized PredictResponse. A message would keep its whole request in memory.
     """
 
     machine_id: str
     version: int
     as_of_us: int
+    published_us: int
     data: bytes
 
 
@@ -52,8 +54,13 @@ class PublishedPredictions:
         self._latest: OrderedDict[str, Published] = OrderedDict()  # the latest change last
         self.version = 0
 
-    def publish(self, prediction: prediction_pb2.PredictResponse) -> None:
-        """Keeps the prediction of a known machine, unless it is based on older readings than the one that is kept."""
+    def publish(self, prediction: prediction_pb2.PredictResponse, now: int) -> None:
+        """Keeps the prediction of a known machine, unless it is based on older readings than the one that is kept.
+
+        Args:
+            prediction: The prediction.
+            now: The time in µs since the epoch.
+        """
         machine_id = prediction.machine_id
         before = self._latest.get(machine_id)
         if before is not None and prediction.as_of_us < before.as_of_us:
@@ -63,7 +70,7 @@ class PublishedPredictions:
         if before is not None and data == before.data:
             return  # published again, for instance by two scorers that overlap
         self.version += 1
-        self._latest[machine_id] = Published(machine_id, self.version, prediction.as_of_us, data)
+        self._latest[machine_id] = Published(machine_id, self.version, prediction.as_of_us, now, data)
         self._latest.move_to_end(machine_id)
         metrics.ingestion_predictions.set(len(self._latest))
 

@@ -15,7 +15,7 @@ from aurum.ingestion.follower import Follower, MachineShare
 from aurum.ingestion.machine_state import MachineState, MachineStates, unknown_machine
 from aurum.ingestion.paging import pages
 from aurum.ingestion.plant_limits import Reservation
-from aurum.ingestion.published_predictions import PublishedPredictions, prediction_problem
+from aurum.ingestion.published_predictions import Published, PublishedPredictions, prediction_problem
 from aurum.ingestion.query_answer import QueryAnswer
 from aurum.ingestion.series_cache import CachedSeries
 from aurum.ingestion.store import Event, MachineRecord, Points, Store
@@ -271,16 +271,19 @@ class IngestionServicer(BatchServicer):
                     yield ingestion_pb2.WatchResponse(machines=machines)
                 if request.predictions:
                     after, seen_predictions = seen_predictions, self._predictions.version
-                    for predictions in pages(self._published_since(after, only), len, self._page_bytes):
-                        yield columns_pb2.WatchedMachines(predictions=predictions)
+                    published = self._published_since(after, only)
+                    for page in pages(published, lambda each: len(each.data), self._page_bytes):
+                        yield columns_pb2.WatchedMachines(
+                            predictions=[each.data for each in page], published_us=[each.published_us for each in page]
+                        )
                 await asyncio.sleep(interval)
                 if not self._stopping and (not request.predictions or self._predictions.version == seen_predictions):
                     await self._machines.wait_for_change(seen)
 
-    def _published_since(self, version: int, only: set[str]) -> list[bytes]:
+    def _published_since(self, version: int, only: set[str]) -> list[Published]:
         """Returns the predictions after a version that the caller may see. only: The machines; all if empty."""
         return [
-            each.data
+            each
             for each in self._predictions.changed_since(version)
             if (not only or each.machine_id in only) and may_see_machine(each.machine_id)
         ]
@@ -312,7 +315,7 @@ class IngestionServicer(BatchServicer):
         for prediction in predictions:
             await self._load_if_unknown(prediction.machine_id)
             if self._machines.is_known(prediction.machine_id):
-                self._predictions.publish(prediction)
+                self._predictions.publish(prediction, now_us())
             else:
                 metrics.ingestion_predictions_ignored_total.labels("unknown").inc()
         self._machines.wake()  # those who watch wait there

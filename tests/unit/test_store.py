@@ -17,7 +17,8 @@ from prometheus_client import REGISTRY
 
 from aurum.ingestion import memtable
 from aurum.ingestion.downsample import merge_parts, reduce_points
-from aurum.ingestion.machine_state import MachineState, MachineStates
+from aurum.ingestion.machine_state import MachineStates
+from aurum.ingestion.machine_view import MachineState
 from aurum.ingestion.memtable import Memtable, SeriesPart
 from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.series_cache import CachedSeries
@@ -716,3 +717,37 @@ async def test_flushed_readings_do_not_stay_in_memory(store: SqliteStore) -> Non
     recent = weakref.ref(store._recent)
     await store._flush()
     await until(lambda: recent() is None, "the readings are gone")
+
+
+async def test_series_keep_their_numbers_across_restarts(tmp_path: Path) -> None:
+    """A series is numbered with its first durable batch; its number is that of the tables after a flush."""
+    path = tmp_path / "store.db"
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+    sent = [batch(1, [1], [1.0], machine_id=machine_id) for machine_id in ("a", "b")]
+    assert store.series.find(sent[0].keys).tolist() == [-1]
+    await write(store, sent[0])
+    await store._flush()
+    await write(store, batch(2, [1], [1.0], machine_id="b"), batch(3, [2], [2.0], machine_id="a"))
+    numbers = {key: number for number, key in store.series.added_since(0)}
+    assert len(numbers) == 2
+    for _ in range(2):
+        await store.close()
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            rows = connection.execute("SELECT machine_id, sensor, id FROM series").fetchall()
+        assert {(row[0], row[1]): row[2] for row in rows} == numbers
+        store = SqliteStore(SqliteOptions(path))
+        await store.start()
+        assert {key: number for number, key in store.series.added_since(0)} == numbers
+    await store.close()
+
+
+async def test_failed_write_numbers_no_series(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise UnavailableError("the disk is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._log, "write", refuse)
+        with pytest.raises(UnavailableError):
+            await write(store, batch(1, [1], [1.0], machine_id="invented"))
+    assert store.series.added_since(0) == []

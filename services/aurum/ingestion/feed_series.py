@@ -1,49 +1,45 @@
-"""The numbers of the series whose readings are in the feed."""
+"""The series of the feed, by the numbers that the store has given to them."""
 
 from array import array
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from aurum.ingestion.feed_machines import FeedMachines
 from aurum.ingestion.reading_ring import Numbers
+from aurum.ingestion.series_index import SeriesIndex
+from aurum.readings.batch import SeriesKey, SeriesKeys
 
 
 class FeedSeries:
-    """Numbers series from 0 in the order of their first readings.
+    """The machines of the store's series, by the numbers that the feed gives to machines."""
 
-    They are bounded by the limits on machines and sensors, since only readings that were accepted come here.
-    """
-
-    def __init__(self, machines: FeedMachines) -> None:
+    def __init__(self, index: SeriesIndex, machines: FeedMachines) -> None:
+        self._index = index
         self._machines = machines
-        self._numbers: dict[tuple[str, str], int] = {}
-        self._keys: list[tuple[str, str]] = []
         self._machine_of = array("i")  # by series
 
     def __len__(self) -> int:
-        """Returns the number of series."""
-        return len(self._keys)
+        """Returns the number that follows the highest one of a series."""
+        self._extend()
+        return len(self._machine_of)
 
-    def number(self, keys: Sequence[tuple[str, str]]) -> Numbers:
-        """Returns the number of each series, given as machine and sensor. New series get the next numbers."""
-        numbers = [*map(self._numbers.get, keys)]
-        if None in numbers:
-            numbers = [self._add(key) if number is None else number for key, number in zip(keys, numbers, strict=True)]
-        return np.array(numbers, np.uint32)
+    def number(self, keys: SeriesKeys) -> Numbers:
+        """Returns the number of each series of a batch that is stored."""
+        return self._index.assign(keys).astype(np.uint32)
 
-    def key(self, number: int) -> tuple[str, str]:
+    def key(self, number: int) -> SeriesKey:
         """Returns the machine and the sensor of a series."""
-        return self._keys[number]
+        return self._index.key_of(number)
 
-    def machines(self, first: int) -> npt.NDArray[np.int32]:
-        """Returns the number of the machine of each series from `first` on."""
-        return np.array(self._machine_of[first:], np.int32)
+    def machines(self, first: int, end: int) -> npt.NDArray[np.int32]:
+        """Returns the number of the machine of each series in [first, end); 0 for numbers that are left out."""
+        return np.array(self._machine_of[first:end], np.int32)
 
-    def _add(self, key: tuple[str, str]) -> int:
-        number = self._numbers.setdefault(key, len(self._keys))
-        if number == len(self._keys):
-            self._keys.append(key)
+    def _extend(self) -> None:
+        known = len(self._machine_of)
+        if known == len(self._index):
+            return
+        for number, key in self._index.added_since(known):
+            self._machine_of.extend([0] * (number - len(self._machine_of)))
             self._machine_of.append(self._machines.number(key[0]))
-        return number

@@ -10,6 +10,7 @@ from aurum.ingestion.feed_machines import FeedMachines
 from aurum.ingestion.feed_series import FeedSeries
 from aurum.ingestion.reading_ring import ReadingRing
 from aurum.ingestion.registrations import Registrations
+from aurum.ingestion.series_index import SeriesIndex
 from aurum.ingestion.store import MachineRecord
 from aurum.readings.batch import Batch
 from aurum.runtime.errors import InvalidArgumentError
@@ -31,18 +32,23 @@ class FollowFeed:
         registrations: The registrations of the machines.
     """
 
-    def __init__(self, max_bytes: int) -> None:
-        """Starts without readings. max_bytes: Bytes of readings that are held."""
+    def __init__(self, max_bytes: int, series: SeriesIndex | None = None) -> None:
+        """Starts without readings.
+
+        Args:
+            max_bytes: Bytes of readings that are held.
+            series: The numbers of the store's series. None for numbers that are used only here.
+        """
         self.ring = ReadingRing(max_bytes)
         self.machines = FeedMachines()
-        self.series = FeedSeries(self.machines)
+        self.series = FeedSeries(SeriesIndex() if series is None else series, self.machines)
         self.registrations = Registrations()
         self._epoch = secrets.token_hex(_EPOCH_BYTES)
         self._changed = asyncio.Event()
 
     def append_batch(self, batch: Batch) -> None:
         """Appends the readings of a batch that has become durable and can be queried."""
-        numbers = self.series.number(batch.keys.keys)
+        numbers = self.series.number(batch.keys)
         if batch.readings != len(batch.keys):
             numbers = np.repeat(numbers, batch.lengths)
         self.ring.append(numbers, batch.timestamps, batch.values)

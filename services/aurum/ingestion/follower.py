@@ -177,9 +177,13 @@ class Follower:
 
     async def _extend_filters(self) -> None:
         """Decides on the machines and series that are new in the feed."""
-        if self._division:
-            await self._division.extend()
         machines, series = self._feed.machines, self._feed.series
+        numbered = len(series)
+        while self._division:
+            await self._division.extend()
+            if len(series) == numbered:
+                break
+            numbered = len(series)  # the store has numbered more meanwhile
         known = len(self._mine)
         if known < len(machines):
             mine = (
@@ -190,8 +194,9 @@ class Follower:
             if self._filter is not None:
                 mine &= np.array([self._filter(machine_id) for machine_id in machines.names(known)], np.bool_)
             self._mine = np.concatenate([self._mine, mine])
-        if len(self._wanted) < len(series):
-            self._wanted = np.concatenate([self._wanted, self._mine[series.machines(len(self._wanted))]])
+        if len(self._wanted) < numbered:
+            new = series.machines(len(self._wanted), numbered)
+            self._wanted = np.concatenate([self._wanted, self._mine[new]])
             more = np.zeros(len(self._wanted) - len(self._defined), np.bool_)
             self._defined = np.concatenate([self._defined, more])
 

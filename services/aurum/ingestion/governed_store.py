@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import TypeVar
 
+from aurum.ingestion.series_index import SeriesIndex
 from aurum.ingestion.store import Change, Event, MachineRecord, OnRegistered, Points, SeriesSummary, Store
 from aurum.readings.batch import Batch
 from aurum.readings.transport.ingest_stream import Written
@@ -101,6 +102,11 @@ class GovernedStore:
     def shared(self) -> bool:
         """Whether other processes write to the store too."""
         return self._store.shared
+
+    @property
+    def series(self) -> SeriesIndex:
+        """The numbers of the series; see Store.series."""
+        return self._store.series
 
     async def changes(self) -> list[Change]:
         """Returns what other processes have written recently."""

@@ -29,6 +29,7 @@ from aurum.security.source_limits import SourceLimits
 logger = logging.getLogger(__name__)
 
 _FOLLOW_SECONDS = 1.0  # seconds between two reads of the changes by other replicas
+_CHANGES_AT_ONCE = 500
 
 
 @contextlib.asynccontextmanager
@@ -38,7 +39,7 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
     store = await asyncio.to_thread(open_store, settings)
     await store.start()
     try:
-        feed = FollowFeed(settings.ingestion_feed_bytes)
+        feed = FollowFeed(settings.ingestion_feed_bytes, store.series)
         machine_states = MachineStates(
             PlantLimits(
                 settings.ingestion_max_machines,
@@ -49,6 +50,7 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
             settings.ingestion_tail_bytes,
             shared=store.shared,
             on_registration=feed.note_machine,
+            series=store.series,
         )
         machine_states.load(await store.list_machines(), await store.summaries())
         service.health.add_check("store", store.problem)
@@ -108,7 +110,9 @@ async def _follow_changes(store: Store, machine_states: MachineStates) -> None:
     while True:
         await asyncio.sleep(_FOLLOW_SECONDS)
         try:
-            for change in await store.changes():
-                machine_states.apply_change(change)
+            changes = await store.changes()
+            for start in range(0, len(changes), _CHANGES_AT_ONCE):
+                machine_states.apply_changes(changes[start : start + _CHANGES_AT_ONCE])
+                await asyncio.sleep(0)  # gives other tasks a turn
         except AurumError as error:
             logger.warning("reading the changes by other replicas failed and is retried: %s", error.message)

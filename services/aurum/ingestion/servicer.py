@@ -11,7 +11,8 @@ from aurum.ingestion import metrics
 from aurum.ingestion.downsample import reduce_points
 from aurum.ingestion.follow_feed import FollowFeed
 from aurum.ingestion.follower import Follower
-from aurum.ingestion.machine_state import MachineState, MachineStates, unknown_machine
+from aurum.ingestion.machine_state import MachineStates, unknown_machine
+from aurum.ingestion.machine_view import MachineState
 from aurum.ingestion.paging import pages
 from aurum.ingestion.plant_limits import Reservation
 from aurum.ingestion.published_predictions import Published, PublishedPredictions, prediction_problem
@@ -106,12 +107,9 @@ class IngestionServicer(BatchServicer):
         states = [await self._find_state(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
         answer = QueryAnswer(min(request.max_readings or _MOST_READINGS, _MOST_READINGS), self._max_message_bytes)
         only = set(request.sensors)
-        _check_series(
-            sum(len(only & state.sensors.keys() if only else state.sensors) for state in states), request.last
-        )
+        _check_series(sum(state.count_sensors(only) for state in states), request.last)
         for state in sorted(states, key=lambda each: each.record.machine_id):
-            wanted = sorted(only & state.sensors.keys() if only else state.sensors)
-            async for sensor, points in self._read_points(state, wanted, request):
+            async for sensor, points in self._read_points(state, state.sensor_names(only), request):
                 answer.add_series(state.record.machine_id, sensor, points)
                 if answer.full:
                     yield answer.take_message()
@@ -266,8 +264,8 @@ class IngestionServicer(BatchServicer):
                 if seen < 0 and not states:
                     yield ingestion_pb2.WatchResponse()  # lets the client know that there are no machines
                 seen = version
-                for machines in pages((state.message() for state in states), _size_of_message, self._page_bytes):
-                    yield ingestion_pb2.WatchResponse(machines=machines)
+                for machines in pages(self._machines.encoded(states), len, self._page_bytes):
+                    yield columns_pb2.WatchedMachines(machines=machines)
                 if request.predictions:
                     after, seen_predictions = seen_predictions, self._predictions.version
                     published = self._published_since(after, only)
@@ -473,10 +471,6 @@ def _check_series(series: int, last: int) -> None:
         )
         error.reason = TOO_MANY_SERIES
         raise error
-
-
-def _size_of_message(machine: ingestion_pb2.Machine) -> int:
-    return machine.ByteSize()
 
 
 def _parse_event_token(page_token: str) -> tuple[int, str] | None:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from aurum.ingestion.series_index import SeriesIndex
 from aurum.readings.batch import Batch, Timestamps, Values
 from aurum.readings.transport.ingest_stream import Written
 from aurum.runtime.errors import REQUEST_ID_REUSED, AlreadyExistsError
@@ -131,6 +132,10 @@ class Store(Protocol):
     @property
     def shared(self) -> bool:
         """Whether other processes write to it too. Their changes are then found by `changes` and `find`."""
+
+    @property
+    def series(self) -> SeriesIndex:
+        """The numbers of the series. A series that is new is numbered when its first batch has become durable."""
 
     async def start(self) -> None:
         """Starts the background work."""

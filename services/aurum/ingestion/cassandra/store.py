@@ -29,6 +29,7 @@ from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedErr
 from aurum.ingestion.cassandra.session import CassandraOptions, CassandraSession
 from aurum.ingestion.cassandra.single_flight import SingleFlight
 from aurum.ingestion.downsample import merge_parts
+from aurum.ingestion.series_index import SeriesIndex
 from aurum.ingestion.store import (
     HOUSEKEEPING,
     KEPT_KINDS,
@@ -103,6 +104,7 @@ class CassandraStore:
             UnavailableError: If Cassandra cannot be reached.
             FailedPreconditionError: If it has too few nodes, or a newer version made the keyspace.
         """
+        self.series = SeriesIndex()
         self._session = CassandraSession(options)
         self._queue_bytes = queue_bytes
         self._ttl = int(retention * 86_400)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aurum.ingestion.memtable import Memtable, PackedSeries, SeriesKey
+from aurum.ingestion.memtable import Memtable, PackedSeries
+from aurum.ingestion.series_index import SeriesIndex
 from aurum.ingestion.sqlite.sources import Source
-from aurum.readings.batch import Timestamps, Values, now_us
+from aurum.readings.batch import SeriesKey, SeriesKeys, Timestamps, Values, now_us
 from aurum.runtime.time_units import DAY_US
 from aurum.storage.database import transaction
 from aurum.storage.segment import pack
 
-_REMEMBERED = 100_000  # series
 _NEVER = 2**62
 AddedSegments = dict[tuple[int, int], int]  # (series, day) → number of added segments
 
@@ -25,12 +25,14 @@ class Frozen:
     Attributes:
         recent: The readings.
         position: The id of the last log record among them.
+        new_series: The series that the tables do not have yet, each with its number.
         sources: The sources that have changed, with their ids.
         last_source: The last number that was assigned to a source.
     """
 
     recent: Memtable
     position: int
+    new_series: list[tuple[int, SeriesKey]]
     sources: list[tuple[str, Source]]
     last_source: int
 
@@ -42,33 +44,6 @@ class _Row:
     end_us: int
     count: int
     data: bytes
-
-
-class SeriesNumbers:
-    """The numbers of series in the tables, with a cache. For the thread that writes the tables."""
-
-    def __init__(self) -> None:
-        self._known: dict[SeriesKey, int] = {}
-
-    def number_for(self, connection: sqlite3.Connection, key: SeriesKey) -> int:
-        """Returns the number of a series, which may be new."""
-        number = self._known.get(key)
-        if number is None:
-            row = connection.execute("SELECT id FROM series WHERE machine_id = ? AND sensor = ?", key).fetchone()
-            if row is None:
-                connection.execute("INSERT OR IGNORE INTO machines VALUES (?, '', '', ?, '')", (key[0], now_us()))
-                row = connection.execute(
-                    "INSERT INTO series (machine_id, sensor, first_us, last_us) VALUES (?, ?, ?, ?) RETURNING id",
-                    (*key, _NEVER, -1),
-                ).fetchone()
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            number = self._known[key] = int(row[0])
-        return number
-
-    def clear(self) -> None:
-        """Clears the cache after a rollback, because new series are then not in the tables."""
-        self._known.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,27 +63,22 @@ class _Packed:
     rows: list[_Row]
 
 
-def flush(connection: sqlite3.Connection, frozen: Frozen, numbers: SeriesNumbers) -> AddedSegments:
+def flush(connection: sqlite3.Connection, frozen: Frozen, series: SeriesIndex) -> AddedSegments:
     """Writes everything or nothing. Returns the added segments by series and day. Raises sqlite3.Error."""
     # Packing takes long, so it is done before the transaction.
-    packed = [_pack_series(series) for series in frozen.recent.packed()]
-    try:
-        with transaction(connection):
-            return _write(connection, frozen, packed, numbers)
-    except BaseException:
-        numbers.clear()
-        raise
+    packed = [_pack_series(each) for each in frozen.recent.packed()]
+    with transaction(connection):
+        return _write(connection, frozen, packed, series)
 
 
-def _write(
-    connection: sqlite3.Connection, frozen: Frozen, packed: list[_Packed], numbers: SeriesNumbers
-) -> AddedSegments:
+def _write(connection: sqlite3.Connection, frozen: Frozen, packed: list[_Packed], index: SeriesIndex) -> AddedSegments:
     touched: AddedSegments = {}
     _write_sources(connection, frozen)
+    _write_series(connection, frozen.new_series)
     segments: list[tuple[int | bytes, ...]] = []
     states: list[tuple[int | float, ...]] = []
     for series in packed:
-        number = numbers.number_for(connection, series.key)
+        number = int(index.find(SeriesKeys([series.key]))[0])
         for row in series.rows:
             segments.append((number, row.start_us, *row.rank, row.end_us, row.count, row.data))
             place = (number, row.start_us // DAY_US)
@@ -165,3 +135,16 @@ def _write_sources(connection: sqlite3.Connection, frozen: Frozen) -> None:
         ranges = [(source.number, *each) for each in source.ranges]
         connection.executemany("INSERT INTO received VALUES (?, ?, ?)", ranges)
     connection.execute("UPDATE source_numbers SET last = ?", (frozen.last_source,))
+
+
+def _write_series(connection: sqlite3.Connection, new_series: list[tuple[int, SeriesKey]]) -> None:
+    """Adds series and their machines."""
+    now = now_us()
+    connection.executemany(
+        "INSERT OR IGNORE INTO machines VALUES (?, '', '', ?, '')",
+        [(machine_id, now) for machine_id in dict.fromkeys(key[0] for _, key in new_series)],
+    )
+    connection.executemany(
+        "INSERT INTO series (id, machine_id, sensor, first_us, last_us) VALUES (?, ?, ?, ?, ?)",
+        [(number, *key, _NEVER, -1) for number, key in new_series],
+    )

@@ -2,7 +2,7 @@
 
 import math
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -95,6 +95,11 @@ def _piece(part: SeriesPart) -> Piece:
 def read_machines(connection: sqlite3.Connection) -> list[MachineRecord]:
     """Returns all machines in the tables, ordered by id."""
     return [MachineRecord(*row) for row in connection.execute("SELECT * FROM machines ORDER BY machine_id")]
+
+
+def read_series(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str]]:
+    """Yields the number, machine and sensor of each series, in the order of the numbers."""
+    yield from connection.execute("SELECT id, machine_id, sensor FROM series ORDER BY id")
 
 
 def read_source_numbers(connection: sqlite3.Connection, machine_id: str) -> set[int]:

@@ -25,10 +25,11 @@ import numpy as np
 
 from aurum.ingestion import metrics, series_reader
 from aurum.ingestion.downsample import merge_parts
-from aurum.ingestion.memtable import Memtable, SeriesKey, SeriesPart
+from aurum.ingestion.memtable import Memtable, SeriesPart
+from aurum.ingestion.series_index import SeriesIndex
 from aurum.ingestion.sqlite import reads, schema
 from aurum.ingestion.sqlite.compaction import Compactor, expire
-from aurum.ingestion.sqlite.flush import Frozen, SeriesNumbers, flush
+from aurum.ingestion.sqlite.flush import Frozen, flush
 from aurum.ingestion.sqlite.quarantine import report_damaged_segments, set_apart
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.sources import Sources
@@ -46,7 +47,7 @@ from aurum.ingestion.store import (
     complete_registration,
     require_same_registration,
 )
-from aurum.readings.batch import Batch, now_us
+from aurum.readings.batch import Batch, SeriesKey, now_us
 from aurum.readings.batch_decoding import decode
 from aurum.readings.source_owner import owner_after
 from aurum.readings.transport.ingest_stream import Written
@@ -130,11 +131,13 @@ class SqliteStore:
         self._log = WriteAheadLog(
             schema.log_folder(options.path), _LOG_FILE_BYTES, options.min_free_bytes, _MIN_FREE, "the store"
         )
+        self.series = SeriesIndex()
+        self.series.load(reads.read_series(self._log_connection))
+        self._flushed_series = len(self.series)  # series with lower numbers are in the tables
         self._recent = Memtable()
         self._frozen: Frozen | None = None
         self._replay()
         self._compactor = Compactor()
-        self._numbers = SeriesNumbers()
         self._readers = Readers(options.path, options.timeout)
         self._appends: GroupCommit[Batch, Written] | None = None
         self._tables: GroupCommit[Work, Any] | None = None
@@ -352,6 +355,7 @@ class SqliteStore:
                 except AurumError as error:
                     self._set_record_apart(record, error)
                     continue
+                self.series.assign(batch.keys)
                 self._recent.add_batch(batch, self._sources.record_batch(batch))
             position = records[-1].id
         if self._recent.readings:
@@ -404,6 +408,7 @@ class SqliteStore:
         if new_batches:
             self._log.write([batch.data for batch in new_batches.values()])
             for place, batch in new_batches.items():
+                self.series.assign(batch.keys)  # only now, so that a failed write numbers no invented names
                 rank = self._sources.record_batch(batch)
                 self._recent.add_batch(batch, rank)
                 outcomes[places[place]] = Written(batch.readings, 0, rank)
@@ -424,7 +429,8 @@ class SqliteStore:
         Returns what is to be flushed, or None.
         """
         if self._frozen is None and self._recent.readings:
-            frozen = Frozen(self._recent, self._log.next_id - 1, *self._sources.freeze())
+            new_series = self.series.added_since(self._flushed_series)
+            frozen = Frozen(self._recent, self._log.next_id - 1, new_series, *self._sources.freeze())
             self._frozen, self._recent = frozen, Memtable()
         return self._frozen
 
@@ -493,10 +499,12 @@ class SqliteStore:
             self._flushed_at = time.monotonic()
             return
         started, position = time.perf_counter(), frozen.position
-        work = functools.partial(flush, frozen=frozen, numbers=self._numbers)
+        work = functools.partial(flush, frozen=frozen, series=self.series)
         touched = await self._require_started(self._tables).run(work, 1)
         track_db_query("flush", time.perf_counter() - started)
         self._sources.mark_flushed()
+        if frozen.new_series:
+            self._flushed_series = frozen.new_series[-1][0] + 1
         self._frozen = None
         del frozen, work  # the readings, which are in the tables now
         self._flushed_at = time.monotonic()

@@ -10,7 +10,8 @@ from types import MappingProxyType, TracebackType
 from typing import Any
 
 from opentelemetry import trace
-from pythonjsonlogger.json import JsonFormatter
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.json import JsonEncoder, JsonFormatter
 
 from aurum import __version__
 from aurum.runtime.settings import Settings, get_settings
@@ -21,6 +22,7 @@ _CONTEXT_FIELDS = ("request_id", "machine_id", "user_id")
 _CHATTY = ("httpx", "httpcore", "httpx2", "httpcore2", "uvicorn.error", "asyncio", "asyncua", "kopf")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _request: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("aurum_request", default=_NOTHING)
+_RESERVED = frozenset({*RESERVED_ATTRS, "taskName"})  # attributes of each record
 _ECS_NAMES = {
     "timestamp": "@timestamp",
     "severity": "log.level",
@@ -69,17 +71,38 @@ class ContextualJSONFormatter(JsonFormatter):
             "service": service,
         }
         self._ecs = ecs
+        self._encode = JsonEncoder(ensure_ascii=self.json_ensure_ascii).encode
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Formats a record. Those without an error, which are nearly all, take a short cut."""
+        if isinstance(record.msg, dict) or record.exc_info or record.exc_text or record.stack_info:
+            return super().format(record)
+        record.message = record.getMessage()
+        log_data: dict[str, Any] = {}
+        self._add_platform_fields(
+            log_data,
+            record,
+            {
+                name: value
+                for name, value in record.__dict__.items()
+                if name not in _RESERVED and not name.startswith("_")
+            },
+        )
+        return self._encode(log_data)
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         """Adds the fields of this platform to those of the JSON formatter."""
         super().add_fields(log_data, record, message_dict)
         extra = dict(log_data)
         log_data.clear()
+        self._add_platform_fields(log_data, record, extra)
+
+    def _add_platform_fields(self, log_data: dict[str, Any], record: logging.LogRecord, extra: dict[str, Any]) -> None:
         moment = datetime.fromtimestamp(record.created, UTC)
         log_data["timestamp"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         log_data["severity"] = record.levelname
         log_data["logger"] = record.name
-        log_data["message"] = extra.pop("message", record.getMessage())
+        log_data["message"] = extra.pop("message", record.message)
         log_data.update(self._constant)
         span = trace.get_current_span().get_span_context()
         if span.is_valid:
@@ -132,6 +155,7 @@ def setup_logging(service: str = "aurum", settings: Settings | None = None) -> N
                 encoding="utf-8",
             )
         )
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no format has them
     root = logging.getLogger()
     for handler in root.handlers[:]:
         root.removeHandler(handler)

@@ -42,7 +42,18 @@ def test_message_is_one_line_in_every_format(log_format: str, capsys: pytest.Cap
 def test_lines_without_error_have_the_same_fields(ecs: bool) -> None:
     formatter = ContextualJSONFormatter(service="api", environment="test", ecs=ecs)
     record = logging.LogRecord("test", logging.INFO, __file__, 1, "%s é", ("machine",), None)
-    record.__dict__.update({"duration_ms": 1.5, "endpoint": "/x", "at": datetime(2026, 1, 1, tzinfo=UTC), "_own": 1})
+    record.__dict__.update(
+        {
+            "duration_ms": 1.5,
+            "endpoint": "/x",
+            "at": datetime(2026, 1, 1, tzinfo=UTC),
+            "_own": 1,
+            "service": "other",
+            "request_id": "other",
+            "yes": True,
+            "é": "é",
+        }
+    )
     token = set_request_context(request_id="r-1")
     try:
         assert formatter.format(record) == JsonFormatter.format(formatter, record)

@@ -23,6 +23,7 @@ from aurum.api.machine_cache import MachineCache
 from aurum.api.middleware import RequestMiddleware
 from aurum.api.own_source import OwnSource
 from aurum.api.platform_view import PlatformView
+from aurum.api.request_spans import RequestSpans
 from aurum.api.routes import (
     alarms,
     carbon,
@@ -83,13 +84,7 @@ def create_app(context: ApiContext) -> FastAPI:
         summary="Predictive maintenance, energy and carbon for industrial machines",
         docs_url=None,  # our own page pins external files by their hashes
         redoc_url=None,
-        telemetry={
-            "tracing": context.settings.tracing_enabled,
-            "metrics": False,  # aurum.runtime.metrics has them
-            "logs": False,
-            "operation_spans": False,
-            "exclude": lambda scope: scope["path"] in _UNTRACED,
-        },
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # RequestSpans and RequestMiddleware have them
     )
     app.state.context = context
     for module in _ROUTES:
@@ -177,7 +172,11 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
         connections=settings.api_max_connections,
     )
     async with http_server(
-        create_app(context), listener, settings.shutdown_grace, limits, settings.api_trusted_proxies
+        RequestSpans(create_app(context), _UNTRACED),
+        listener,
+        settings.shutdown_grace,
+        limits,
+        settings.api_trusted_proxies,
     ):
         yield
 

@@ -22,6 +22,7 @@ from aurum.runtime.admin.auth import admin_auth
 from aurum.runtime.admin.process_stats import process_stats
 from aurum.runtime.admin.server import admin_app
 from aurum.runtime.audit import AuditLog
+from aurum.runtime.event_loop import run
 from aurum.runtime.faults import Faults
 from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.grpc.server import Admit, rpc_server
@@ -219,7 +220,7 @@ def run_service(name: str, body: Body[S], settings: S, setting_names: Collection
     sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.set_threshold(*_GC_THRESHOLD)
     try:
-        return asyncio.run(_run(name, body, settings, spans, audit))
+        return run(_run(name, body, settings, spans, audit), settings.event_loop)
     finally:
         _flush(provider, audit)
         logging.shutdown()

@@ -41,6 +41,7 @@ ADMIN_PORTS = {
 
 OPEN: Final = "everybody-may-do-everything"  # what a setting must say for a server that asks nobody who they are
 Openness = Literal["no", "everybody-may-do-everything"]
+EventLoop = Literal["auto", "asyncio", "uvloop"]
 
 
 class SettingsError(ValueError):
@@ -160,6 +161,11 @@ class Settings(BaseSettings):
         False,
         description="Whether `aurum fault` may inject delays and errors into this process. Do not enable it in "
         "production.",
+    )
+
+    event_loop: EventLoop = Field(
+        "auto",
+        description="Event loop of the process: uvloop, asyncio, or auto for uvloop where it is installed.",
     )
 
     state_dir: Path = Field(

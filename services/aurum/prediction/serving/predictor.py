@@ -1,6 +1,7 @@
 """Makes predictions for machines from their latest readings, with the model of their type or the fallback rule."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -22,14 +23,17 @@ Floats = npt.NDArray[np.float64]
 
 
 class Predictor:
-    """Reads the inputs of predictions, and scores them in batches on one thread."""
+    """Reads the inputs of predictions, and scores them in batches, one at a time; all but short ones on a thread."""
 
     def __init__(self, reader: ReadingsClient, registry: ModelRegistry, limits: BatchLimits | None = None) -> None:
         self._cases = InputReader(reader, registry)
         self._registry = registry
         self._scorer = Scorer()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._batcher = MicroBatcher[PredictionInput, Prediction | AurumError](self._scorer.score, self._thread, limits)
+        self._exclusive = threading.Lock()  # held while the scorer computes
+        self._batcher = MicroBatcher[PredictionInput, Prediction | AurumError](
+            self._scorer.score, self._thread, limits, self._exclusive
+        )
         for machine_type in registry.types:
             if model := registry.active(machine_type):
                 self._scorer.monitor_for(model)
@@ -97,7 +101,11 @@ class Predictor:
         return await self._compute(lambda: self._scorer.drift_of(machine_type, version))
 
     async def _compute(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        def work_alone() -> T:
+            with self._exclusive:
+                return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work_alone)
 
 
 def _column_order(model: Model, features: Sequence[str]) -> list[int]:

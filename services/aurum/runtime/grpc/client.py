@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import grpc
-from opentelemetry import propagate
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from aurum.resilience import ErrorClassifier, Pipeline, remaining
@@ -32,6 +31,7 @@ from aurum.runtime.grpc.tls import CertificateFolder, Certificates, channel_cred
 from aurum.runtime.policy.policies import Policies
 from aurum.runtime.rpc_methods import method_of
 from aurum.runtime.telemetry.logging import get_request_context
+from aurum.runtime.telemetry.propagation import inject
 from aurum.runtime.telemetry.tracing import get_tracer
 
 Response = TypeVar("Response")
@@ -375,7 +375,7 @@ def _full_name(method: Any) -> str:
 def context_metadata() -> dict[str, str]:
     """Returns the metadata that travel with a call: trace, request and user ids, criticality."""
     carrier: dict[str, str] = {}
-    propagate.inject(carrier)
+    inject(carrier)
     context = get_request_context()
     # Metadata must be ASCII, but names of people may not be
     carrier |= {key: quote(context[field], safe=_PLAIN) for field, key in _CONTEXT_KEYS.items() if field in context}

@@ -44,8 +44,11 @@ class Ingestion:
             raise self._error
         return self.history
 
-    async def watch_machines(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
-        yield ingestion_pb2.WatchResponse(machines=[self._machine or ingestion_pb2.Machine(machine_id="m")])
+    async def watch_machines(
+        self, interval_ms: int, *, predictions: bool
+    ) -> AsyncIterator[columns_pb2.WatchedMachines]:
+        machine = self._machine or ingestion_pb2.Machine(machine_id="m")
+        yield columns_pb2.WatchedMachines(machines=[machine.SerializeToString()])
         await asyncio.Event().wait()
 
 

@@ -15,9 +15,6 @@ http_bodies_refused_total = Counter(
 http_requests_in_progress = Gauge("http_requests_in_progress", "HTTP requests in progress.")
 alarms = Gauge("alarms", "Alarms by state (ISA-18.2).", ["state"])
 alarm_transitions_total = Counter("alarm_transitions_total", "Transitions of alarms.", ["transition"])
-alarm_transitions_dropped_total = Counter(
-    "alarm_transitions_dropped_total", "Transitions of alarms that could not be recorded."
-)
 alarm_flood = Gauge(
     "alarm_flood", "1 during a flood: from more than ten new alarms in ten minutes until there are fewer than five."
 )

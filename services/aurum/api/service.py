@@ -53,6 +53,7 @@ from aurum.runtime.settings import SettingsError
 from aurum.runtime.telemetry.logging import APP_NAME
 from aurum.sustainability.plan import AccountingPlanError, load_plan
 
+_SLOWEST_REFRESH = 5.0  # seconds
 # Probes, scrapes and endless streams
 _UNTRACED = frozenset({*PROBES, "/api/events"})
 _ROUTES = (
@@ -120,7 +121,12 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
     ingestion = IngestionBackend(service.dependency("ingestion", settings.ingestion_target))
     prediction = PredictionBackend(service.dependency("prediction", settings.prediction_target))
     ended_sessions = EndedSessions(ingestion)
-    machine_cache = MachineCache(ingestion, prediction, settings.api_refresh_interval)
+    machine_cache = MachineCache(
+        ingestion,
+        prediction,
+        min(settings.api_refresh_interval, _SLOWEST_REFRESH),
+        predictions=settings.feature_predictive,
+    )
     alarm_service = AlarmService(ingestion, machine_cache, rules)
     live_feed = LiveFeed(machine_cache, alarm_service)
     admin_servers = {
@@ -156,9 +162,7 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
         own_source=OwnSource(),
     )
     service.health.on_change(lambda serving: None if serving else machine_cache.close())
-    service.health.add_check(
-        "plant", lambda: machine_cache.readiness_problem(settings.api_first_look, settings.feature_predictive)
-    )
+    service.health.add_check("plant", lambda: machine_cache.readiness_problem(settings.api_first_look))
     service.spawn(machine_cache.follow_machines(), "plant-view")
     service.spawn(machine_cache.probe_services(), "probe")
     service.spawn(alarm_service.run(), "alarms")
@@ -166,8 +170,6 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
         service.spawn(ended_sessions.run(), "ended-sessions")
     service.spawn(live_feed.run(), "live-feed")
     service.spawn(platform_view.collect(), "traces")
-    if settings.feature_predictive:
-        service.spawn(machine_cache.score_machines(), "scoring")
     limits = ConnectionLimits(
         head_seconds=settings.api_head_timeout,
         body_seconds=settings.api_body_timeout,

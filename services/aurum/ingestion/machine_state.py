@@ -66,7 +66,15 @@ class MachineState:
 class MachineStates:
     """The states of all machines of the plant, and the tails of their series. For one event loop."""
 
-    def __init__(self, limits: PlantLimits, tail_readings: int, tail_bytes: int, *, shared: bool = False) -> None:
+    def __init__(
+        self,
+        limits: PlantLimits,
+        tail_readings: int,
+        tail_bytes: int,
+        *,
+        shared: bool = False,
+        on_registration: Callable[[MachineRecord], None] | None = None,
+    ) -> None:
         """Creates an empty plant.
 
         Args:
@@ -75,8 +83,10 @@ class MachineStates:
             tail_bytes: The limit on the size of all tails.
             shared: Whether other processes write to the store too. Their readings do not pass here, so no tails are
                 kept.
+            on_registration: Called with each machine that is new or was registered.
         """
         self._shared = shared
+        self._on_registration = on_registration or (lambda record: None)
         self._capacity = PlantCapacity(limits)
         self._tail_readings = tail_readings
         self._tail_bytes = tail_bytes
@@ -295,12 +305,14 @@ class MachineStates:
         insort(self._ids, record.machine_id)
         self._mark_changed(state)
         metrics.ingestion_machines.set(len(self._states))
+        self._on_registration(record)
         return state
 
     def _register(self, state: MachineState, record: MachineRecord) -> None:
         self._capacity.count_sensors(state.site, -len(state.sensors))
         state.record = record
         self._capacity.count_sensors(state.site, len(state.sensors))
+        self._on_registration(record)
 
     def _set_latest(self, state: MachineState, sensor: str, at: int, value: float) -> None:
         if sensor not in state.sensors:

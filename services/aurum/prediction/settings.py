@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from aurum.runtime.settings import Settings
+from aurum.alarms.settings import AlarmSettings
 
 
-class PredictionSettings(Settings):
+class PredictionSettings(AlarmSettings):
     """Settings of the prediction service."""
 
     model_dir: Path | None = Field(

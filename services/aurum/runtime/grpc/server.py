@@ -57,8 +57,8 @@ _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 # A parsed request may take many times its bytes. Therefore most methods take small ones, and the others few entries.
 # Ingest and Write check their batches themselves
 _MAX_BYTES = 1_000_000
-_MAX_BYTES_OF = {"RecordEvents": 4_000_000, "PredictBatch": 4_000_000}
-_MAX_ENTRIES_OF = {"RecordEvents": 1000, "PredictBatch": 1000}
+_MAX_BYTES_OF = {"RecordEvents": 4_000_000, "PredictBatch": 4_000_000, "PublishPredictions": 4_000_000}
+_MAX_ENTRIES_OF = {"RecordEvents": 1000, "PredictBatch": 1000, "PublishPredictions": 1000}
 # A request that has only this field may be larger, since it is mostly one block of numbers
 _BLOCK_FIELDS = {"PredictBatch": 2}
 _MAX_NAMES = 10_000  # fields beside the block

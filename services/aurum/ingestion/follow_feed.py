@@ -1,0 +1,88 @@
+"""What followers are sent: the latest durable readings, in order, and the registrations of machines."""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+
+import numpy as np
+
+from aurum.ingestion import metrics
+from aurum.ingestion.feed_series import FeedSeries
+from aurum.ingestion.reading_ring import ReadingRing
+from aurum.ingestion.registrations import Registrations
+from aurum.ingestion.store import MachineRecord
+from aurum.readings.batch import Batch, Timestamps, Values
+from aurum.runtime.errors import InvalidArgumentError
+
+_EPOCH_BYTES = 8
+_DIGITS = 19  # of a position
+
+
+class FollowFeed:
+    """Holds the latest readings for all followers, for one event loop.
+
+    A reading has a position: the number of readings before it since the start of the process. Positions on the wire
+    contain the epoch of the process too, because another process counts anew.
+
+    Attributes:
+        ring: The readings.
+        series: The series of the readings.
+        registrations: The machines.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        """Starts without readings. max_bytes: Bytes of readings that are held."""
+        self.ring = ReadingRing(max_bytes)
+        self.series = FeedSeries()
+        self.registrations = Registrations()
+        self._epoch = secrets.token_hex(_EPOCH_BYTES)
+        self._changed = asyncio.Event()
+
+    def append_batch(self, batch: Batch) -> None:
+        """Appends the readings of a batch that has become durable and can be queried."""
+        keys, lengths, timestamps, values = _columns(batch)
+        numbers = self.series.number(keys)
+        if len(values) != len(numbers):
+            numbers = np.repeat(numbers, lengths)
+        self.ring.append(numbers, timestamps, values)
+        metrics.ingestion_feed_bytes.set(self.ring.nbytes)
+        self.wake()
+
+    def note_machine(self, record: MachineRecord) -> None:
+        """Notes a machine that is new or was registered. Called before its readings are appended."""
+        if self.registrations.note(record):
+            self.wake()
+
+    def position_text(self, position: int) -> str:
+        """Returns a position as it is sent to followers."""
+        return f"{self._epoch}/{position}"
+
+    def parse_position(self, text: str) -> int | None:
+        """Returns the position that a follower states, or None if it is of another process.
+
+        Raises:
+            InvalidArgumentError: It is no position.
+        """
+        epoch, slash, count = text.partition("/")
+        if not slash or not count.isascii() or not count.isdigit() or len(count) > _DIGITS:
+            raise InvalidArgumentError.for_field("position", "was not issued by this service")
+        return int(count) if epoch == self._epoch and int(count) <= self.ring.end else None
+
+    def wake(self) -> None:
+        """Ends all waits for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait_for_change(self, position: int, version: int) -> None:
+        """Returns as soon as there are readings after a position or machines after a version, or `wake` is called."""
+        if self.ring.end == position and self.registrations.version == version:
+            await self._changed.wait()
+
+
+def _columns(batch: Batch) -> tuple[Sequence[tuple[str, str]], Sequence[int], Timestamps, Values]:
+    """Returns the series of a batch, the number of readings of each, and all times and values."""
+    keys = [(series.machine_id, series.sensor) for series in batch.series]
+    lengths = [len(series.values) for series in batch.series]
+    timestamps = np.concatenate([series.timestamps for series in batch.series])
+    values = np.concatenate([series.values for series in batch.series])
+    return keys, lengths, timestamps, values

@@ -41,9 +41,6 @@ alarm_evaluation_seconds = Histogram(
     "alarm_evaluation_seconds", "Time of one evaluation of all alarm rules.", buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2)
 )
 alarm_unwritten = Gauge("alarm_unwritten", "Alarm transitions that wait to be written to the journal.")
-alarm_unwritten_dropped_total = Counter(
-    "alarm_unwritten_dropped_total", "Alarm transitions dropped because too many waited to be written."
-)
 
 
 def track_ignored(reason: str, count: int) -> None:

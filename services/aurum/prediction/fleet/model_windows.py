@@ -112,11 +112,13 @@ class ModelWindows:
 
     def as_of(self, rows: Rows) -> Integers:
         """Returns the time of the latest reading of each row in µs since 1970; 0 without readings."""
-        return np.maximum(self._latest.time[rows].max(axis=1), 0)
+        latest: Integers = self._latest.time[rows].max(axis=1)
+        return np.maximum(latest, 0)
 
     def present(self, rows: Rows) -> Flags:
         """Returns present[row, column]: whether there is any reading."""
-        return self._latest.time[rows] != NEVER
+        present: Flags = self._latest.time[rows] != NEVER
+        return present
 
     def features(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Returns those of the rows that have steps, and features[row, feature] of these."""
@@ -152,7 +154,8 @@ class ModelWindows:
         if self._locator.axis is not None:
             odd |= self._falls(added, self._locator.axis)
         machines = np.cumsum(np.append(False, added.rows[1:] != added.rows[:-1]))
-        return np.bincount(machines, weights=odd)[machines] > 0
+        alone: Flags = np.bincount(machines, weights=odd)[machines] > 0
+        return alone
 
     def _falls(self, added: SortedReadings, axis: int) -> Flags:
         """Returns which readings of the life counter are less than the one before."""

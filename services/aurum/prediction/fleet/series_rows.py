@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from aurum.prediction.fleet.step_windows import Integers, Rows
 from aurum.readings.batch import Timestamps, Values
@@ -18,9 +19,9 @@ class SortedReadings:
     times: Timestamps
     values: Values
 
-    def part(self, index: object) -> "SortedReadings":
+    def part(self, index: "slice | npt.NDArray[np.intp] | npt.NDArray[np.bool_]") -> "SortedReadings":
         """Returns the readings that an index of arrays selects."""
-        return SortedReadings(self.rows[index], self.columns[index], self.times[index], self.values[index])  # type: ignore[index]
+        return SortedReadings(self.rows[index], self.columns[index], self.times[index], self.values[index])
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """Yields start and end of the readings of each machine."""
@@ -59,9 +60,7 @@ class LatestReadings:
         self.number[at] = added.values[present]
 
 
-def sort_readings(
-    readings: SortedReadings, latest: LatestReadings
-) -> tuple[SortedReadings, set[int]]:
+def sort_readings(readings: SortedReadings, latest: LatestReadings) -> tuple[SortedReadings, set[int]]:
     """Sorts readings that arrived in any order, and removes those that are known already.
 
     Args:
@@ -97,5 +96,6 @@ def sort_readings(
     return (added if keep.all() else added.part(keep)), rows
 
 
-def _same(first: Values, second: Values) -> "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]":
-    return (first == second) | (np.isnan(first) & np.isnan(second))
+def _same(first: Values, second: Values) -> npt.NDArray[np.bool_]:
+    same: npt.NDArray[np.bool_] = (first == second) | (np.isnan(first) & np.isnan(second))
+    return same

@@ -1,8 +1,8 @@
 """Assigns readings to steps of a machine's life, in the way of `steps_of`, while readings still arrive.
 
 The step of a reading depends on readings of other sensors: the life counter, between whose readings the age is
-interpolated, and the settings, which decide the operating regime. A reading is settled once all of these have arrived up
-to its time. Until then its step is that of the present knowledge.
+interpolated, and the settings, which decide the operating regime. A reading is settled once all of these have arrived
+up to its time. Until then its step is that of the present knowledge.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Evaluates the alarm rules of the fleet periodically, and writes the transitions to the journal.
 
-The journal is in the store, so a scorer that takes over a machine knows its alarms. It begins to evaluate a machine only
-after it has read the journal for a while, so that the former scorer has written what it detected.
+The journal is in the store, so a scorer that takes over a machine knows its alarms. It begins to evaluate a machine
+only after it has read the journal for a while, so that the former scorer has written what it detected.
 """
 
 import asyncio

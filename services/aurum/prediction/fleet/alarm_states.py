@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aurum.alarms.journaled import JournaledAlarms
-from aurum.alarms.lifecycle import Alarm, Transition
+from aurum.alarms.lifecycle import Alarm, Transition, TransitionKind
 from aurum.alarms.metrics import alarm_transitions_dropped_total
 from aurum.alarms.rules import AlarmRules
 from aurum.prediction.fleet import metrics
@@ -112,7 +112,7 @@ class AlarmStates:
             for machine in np.flatnonzero(
                 wanted & (state.suppressed != suppressed) & (state.active | state.suppressed)
             ).tolist():
-                kind = "suppressed" if suppressed[machine] else "unsuppressed"
+                kind: TransitionKind = "suppressed" if suppressed[machine] else "unsuppressed"
                 self._detect(Transition(kind, view.ids[machine], name, at))
             changes = state.condition.evaluate(view.observations, wanted & ~suppressed)
             for index, machine in enumerate(changes.machines.tolist()):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from aurum.prediction.fleet import metrics
+from aurum.prediction.fleet.alarm_states import FleetView
+from aurum.prediction.fleet.array_conditions import Observations
 from aurum.prediction.fleet.held_readings import HeldReadings, not_in
 from aurum.prediction.fleet.machine_table import (
     APART,
@@ -33,6 +35,8 @@ from aurum.prediction.model.model import Model
 from aurum.prediction.serving.registry import ModelRegistry
 from aurum.readings.batch import Column, Timestamps, Values
 from aurum.readings.machine_shares import owners_of
+from aurum.readings.transport.follow_columns import decode_definitions, decode_machines, decode_readings
+from aurum.v1 import columns_pb2
 
 _FILLS_BEFORE_WAITING = 2  # of a machine within _FILL_PERIOD, before it waits for the next one
 _FILL_PERIOD = 60.0  # seconds
@@ -121,6 +125,47 @@ class Fleet:
                 self._acquire(machine)
         elif changed:
             self.refill([machine], "registered")
+
+    def apply(self, series: StreamSeries, response: columns_pb2.FollowedReadings) -> None:
+        """Applies a response of a stream.
+
+        Raises:
+            ValueError: It is malformed.
+        """
+        with np.errstate(all="ignore"):  # readings may be infinite
+            if response.gap:
+                metrics.prediction_fleet_gaps_total.inc()
+                self.refill_all("gap")
+            for machine in decode_machines(response):
+                self.note_machine(machine.machine_id, machine.machine_type)
+            self.define(series, decode_definitions(response.readings))
+            if response.readings.numbers:
+                self.add(series, *decode_readings(response.readings))
+
+    def view(self, at_us: int, grace: float) -> FleetView:
+        """Returns a copy of what alarm rules need to know.
+
+        Args:
+            at_us: The present time in µs since 1970.
+            grace: Seconds after which the rules of a machine that was taken over are evaluated.
+        """
+        table = self.table
+        known = slice(len(table))
+        evaluated = (table.mode[known] != APART) & table.latest_known[known]
+        evaluated &= table.acquired_at[known] <= self._clock() - grace
+        sensors = {
+            sensor: (table.watched_time[known, column].copy(), table.watched_value[known, column].copy())
+            for column, sensor in enumerate(table.watched)
+        }
+        copies = (getattr(table, name)[known].copy() for name in ("risk", "rul", "anomaly", "predicted_us"))
+        observations = Observations(at_us, table.last_seen[known].copy(), sensors, *copies)
+        return FleetView(
+            table.ids.names, list(table.type_names.names), table.types[known].copy(), evaluated, observations
+        )
+
+    def machine_ids(self) -> list[str]:
+        """Returns the machines of this scorer."""
+        return [self.table.ids.names[each] for each in np.flatnonzero(self.table.mode[: len(self.table)]).tolist()]
 
     def define(self, series: StreamSeries, definitions: Iterable[tuple[int, str, str]]) -> None:
         """Notes the series of a stream: number, machine and sensor."""
@@ -257,8 +302,11 @@ class Fleet:
             if machine not in self.reasons:
                 self.refill([machine], "new_model")
 
-    def due(self, interval: float) -> list[list[int]]:
-        """Returns the machines with new readings that are due, by how they are scored, the longest waiting first."""
+    def due(self, interval: float) -> list[tuple[bool, list[int]]]:
+        """Returns the machines with new readings that are due, the longest waiting first.
+
+        They are grouped by how they are scored, each group with whether it is scored by a model.
+        """
         table, now = self.table, self._clock()
         known = slice(len(table))
         since = table.dirty_since[known]
@@ -267,7 +315,7 @@ class Fleet:
         machines = np.flatnonzero(waits & (table.scored_at[known] <= now - interval))
         machines = machines[np.argsort(table.scored_at[machines], kind="stable")]
         kinds = np.where(table.mode[machines] == BY_RULE, -1, table.types[machines])
-        return [machines[kinds == kind].tolist() for kind in np.unique(kinds)]
+        return [(bool(kind >= 0), machines[kinds == kind].tolist()) for kind in np.unique(kinds)]
 
     def due_by_query(self, interval: float, most: int) -> list[str]:
         """Returns machines that are scored by queries and due, the longest waiting first."""

@@ -15,6 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
+from aurum.ingestion.follow_feed import FollowFeed
+from aurum.ingestion.follower import Follower
+from aurum.ingestion.store import MachineRecord
 from aurum.readings.batch import Series
 from aurum.readings.machine_shares import name_hash, owners_of
 from aurum.readings.transport.follow_columns import decode_definitions, decode_machines, decode_readings
@@ -207,6 +210,21 @@ async def test_members_share_the_machines_of_the_feed(server: IngestionServer) -
         client.call.cancel()
         assert client.readings == [each for each in accepted.readings if owner[each[0]] == index]
         assert client.machines.keys() == {machine for machine, of in owner.items() if of == index}
+
+
+async def test_machines_may_be_added_while_pages_are_sent() -> None:
+    feed = FollowFeed(1000)
+    for number in range(50):
+        feed.note_machine(MachineRecord(f"m{number}", "", "", 0, ""))
+    responses = Follower(feed, [], "", "", 400).responses(0.0, lambda: None, lambda: False)
+    sent = []
+    while len(sent) < 51:
+        sent += [machine.machine_id for machine in decode_machines(await anext(responses))]
+        if "new" not in feed.machines.names(0):
+            feed.note_machine(MachineRecord("new", "", "", 0, ""))
+            assert len(sent) < 50
+    assert sorted(sent) == sorted(feed.machines.names(0))
+    await responses.aclose()
 
 
 async def test_registrations_come_first_and_when_they_change(server: IngestionServer) -> None:

@@ -101,7 +101,9 @@ async def test_prediction_before_its_machine_is_followed_is_kept() -> None:
     following.cancel()
     followed = await PredictionFallback(cache, ingestion).substitute("m", SPEC, ERROR)
     assert early.source == followed.source == "last_good"
-    assert cache.latest_prediction("m") == PREDICTION
+    found = cache.prediction_with_age("m")
+    assert found is not None
+    assert found[0] == PREDICTION
 
 
 async def test_old_last_good_prediction_is_replaced_by_rule() -> None:

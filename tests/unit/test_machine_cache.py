@@ -60,8 +60,8 @@ class Plant:
         await until(lambda: self.ingestion.handled == self.sent)
 
     def risk(self) -> float | None:
-        latest = self.cache.latest_prediction("m")
-        return latest and latest.risk_score
+        found = self.cache.prediction_with_age("m")
+        return found and found[0].risk_score
 
 
 async def test_prediction_has_the_age_since_it_was_published() -> None:

@@ -74,11 +74,6 @@ class MachineCache:
         """Marks the cache as closed, upon which event streams end."""
         self.closed = True
 
-    def latest_prediction(self, machine_id: str) -> prediction_pb2.PredictResponse | None:
-        """Returns the latest prediction of a machine, or None."""
-        view = self._views.get(machine_id)
-        return view.prediction if view else None
-
     def get_machine(self, machine_id: str) -> ingestion_pb2.Machine | None:
         """Returns the last known state of a machine with the latest reading of each sensor, or None."""
         view = self._views.get(machine_id)

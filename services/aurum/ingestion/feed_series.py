@@ -1,4 +1,4 @@
-"""The numbers of the series whose readings are in the feed, and the hashes of their machines."""
+"""The numbers of the series whose readings are in the feed."""
 
 from array import array
 from collections.abc import Sequence
@@ -6,23 +6,21 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from aurum.ingestion.feed_machines import FeedMachines
 from aurum.ingestion.reading_ring import Numbers
-from aurum.readings.machine_shares import Hashes, name_hash
 
 
 class FeedSeries:
-    """Numbers series from 0 in the order of their first readings, and their machines likewise.
+    """Numbers series from 0 in the order of their first readings.
 
     They are bounded by the limits on machines and sensors, since only readings that were accepted come here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, machines: FeedMachines) -> None:
+        self._machines = machines
         self._numbers: dict[tuple[str, str], int] = {}
         self._keys: list[tuple[str, str]] = []
-        self._machine_numbers: dict[str, int] = {}
-        self._machines: list[str] = []
         self._machine_of = array("i")  # by series
-        self._hashes = array("Q")  # by machine
 
     def __len__(self) -> int:
         """Returns the number of series."""
@@ -39,15 +37,7 @@ class FeedSeries:
         """Returns the machine and the sensor of a series."""
         return self._keys[number]
 
-    def machines_from(self, first: int) -> list[str]:
-        """Returns the machines with numbers from `first` on."""
-        return self._machines[first:]
-
-    def hashes_from(self, first: int) -> Hashes:
-        """Returns the hashes of the machines with numbers from `first` on, see `name_hash`."""
-        return np.array(self._hashes[first:], np.uint64)
-
-    def machine_numbers_from(self, first: int) -> npt.NDArray[np.int32]:
+    def machines(self, first: int) -> npt.NDArray[np.int32]:
         """Returns the number of the machine of each series from `first` on."""
         return np.array(self._machine_of[first:], np.int32)
 
@@ -55,10 +45,5 @@ class FeedSeries:
         number = self._numbers.setdefault(key, len(self._keys))
         if number == len(self._keys):
             self._keys.append(key)
-            machine_id = key[0]
-            machine = self._machine_numbers.setdefault(machine_id, len(self._machines))
-            if machine == len(self._machines):
-                self._machines.append(machine_id)
-                self._hashes.append(name_hash(machine_id))
-            self._machine_of.append(machine)
+            self._machine_of.append(self._machines.number(key[0]))
         return number

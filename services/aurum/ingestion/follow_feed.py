@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from aurum.ingestion import metrics
+from aurum.ingestion.feed_machines import FeedMachines
 from aurum.ingestion.feed_series import FeedSeries
 from aurum.ingestion.reading_ring import ReadingRing
 from aurum.ingestion.registrations import Registrations
@@ -26,14 +27,16 @@ class FollowFeed:
 
     Attributes:
         ring: The readings.
+        machines: The machines by number.
         series: The series of the readings.
-        registrations: The machines.
+        registrations: The registrations of the machines.
     """
 
     def __init__(self, max_bytes: int) -> None:
         """Starts without readings. max_bytes: Bytes of readings that are held."""
         self.ring = ReadingRing(max_bytes)
-        self.series = FeedSeries()
+        self.machines = FeedMachines()
+        self.series = FeedSeries(self.machines)
         self.registrations = Registrations()
         self._epoch = secrets.token_hex(_EPOCH_BYTES)
         self._changed = asyncio.Event()
@@ -51,6 +54,7 @@ class FollowFeed:
     def note_machine(self, record: MachineRecord) -> None:
         """Notes a machine that is new or was registered. Called before its readings are appended."""
         if self.registrations.note(record):
+            self.machines.number(record.machine_id)
             self.wake()
 
     def position_text(self, position: int) -> str:

@@ -11,7 +11,6 @@ from aurum.ingestion.follow_feed import FollowFeed
 from aurum.ingestion.paging import pages
 from aurum.ingestion.reading_ring import READING_BYTES, Numbers
 from aurum.ingestion.store import MachineRecord
-from aurum.readings.machine_shares import Hashes, name_hash, owners_of
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.v1 import columns_pb2, ingestion_pb2
 
@@ -24,35 +23,23 @@ Flags = npt.NDArray[np.bool_]
 MachineFilter = Callable[[str], bool]
 
 
-class MachineShare:
-    """The machines that fall to one of several members."""
+def check_share(members: Sequence[str], member: str) -> None:
+    """Checks a share of the machines.
 
-    def __init__(self, members: Sequence[str], member: str) -> None:
-        """Checks a share.
+    Args:
+        members: The names of those who share the machines; empty for all machines.
+        member: The name of the member whose machines are meant.
 
-        Args:
-            members: The names of all members; empty for all machines.
-            member: The name of the member whose machines are meant.
-
-        Raises:
-            InvalidArgumentError: There are too many members, a name is too long, or the member is none of them.
-        """
-        if len(members) > _MAX_MEMBERS:
-            raise InvalidArgumentError.for_field("members", f"are {len(members)}; at most {_MAX_MEMBERS} are allowed")
-        for index, name in enumerate(members):
-            if not 1 <= len(name) <= _MEMBER_LENGTH:
-                raise InvalidArgumentError.for_field(f"members[{index}]", f"must have 1 to {_MEMBER_LENGTH} characters")
-        if (member or members) and member not in members:
-            raise InvalidArgumentError.for_field("member", f"{member[:_MEMBER_LENGTH]!r} is none of the members")
-        self._members = members
-        self._index = members.index(member) if members else 0
-
-    def includes(self, machine_hashes: Hashes) -> Flags:
-        """Returns for each machine, given by its hash, whether it belongs to the share."""
-        if not self._members:
-            return np.ones(len(machine_hashes), np.bool_)
-        mine: Flags = owners_of(machine_hashes, self._members) == self._index
-        return mine
+    Raises:
+        InvalidArgumentError: There are too many members, a name is too long, or the member is none of them.
+    """
+    if len(members) > _MAX_MEMBERS:
+        raise InvalidArgumentError.for_field("members", f"are {len(members)}; at most {_MAX_MEMBERS} are allowed")
+    for index, name in enumerate(members):
+        if not 1 <= len(name) <= _MEMBER_LENGTH:
+            raise InvalidArgumentError.for_field(f"members[{index}]", f"must have 1 to {_MEMBER_LENGTH} characters")
+    if (member or members) and member not in members:
+        raise InvalidArgumentError.for_field("member", f"{member[:_MEMBER_LENGTH]!r} is none of the members")
 
 
 class Follower:
@@ -63,24 +50,27 @@ class Follower:
         gap: Whether readings before it may be missing, which the next response must say.
     """
 
-    def __init__(self, feed: FollowFeed, share: MachineShare, position: str, max_bytes: int) -> None:
+    def __init__(self, feed: FollowFeed, members: Sequence[str], member: str, position: str, max_bytes: int) -> None:
         """Begins a stream.
 
         Args:
             feed: The feed.
-            share: The machines of the stream.
+            members: The names of those who share the machines; empty for all machines.
+            member: The member whose machines the stream contains.
             position: Where to continue; empty for the present.
             max_bytes: The size after which a response is full.
 
         Raises:
-            InvalidArgumentError: The position is none.
+            InvalidArgumentError: The share or the position is invalid.
         """
+        check_share(members, member)
         self._feed = feed
-        self._share = share
+        self._division = feed.machines.division(members) if members else None
+        self._member = self._division.members.index(member) if self._division else 0
         self._max_bytes = max_bytes
         self._version = 0  # of the registrations that were sent
         self._filter: MachineFilter | None = None
-        self._machines: Flags = np.zeros(0, np.bool_)  # by number of the machine: whether the stream contains it
+        self._mine: Flags = np.zeros(0, np.bool_)  # by number of the machine: whether the stream contains it
         self._wanted: Flags = np.zeros(0, np.bool_)  # the same by number of the series
         self._defined: Flags = np.zeros(0, np.bool_)  # by number of the series: whether the client knows it
         self.position = feed.ring.end
@@ -108,6 +98,7 @@ class Follower:
             self._set_filter(machine_filter())
             # All machines with readings before `end` are in the registrations, so a machine is sent before its readings
             end, version = self._feed.ring.end, self._feed.registrations.version
+            await self._extend_filters()
             for machines in self._machine_pages():
                 sent_position = self.position
                 yield self._response(machines=machines)
@@ -123,7 +114,7 @@ class Follower:
         if machine_filter != self._filter:
             self._filter = machine_filter
             self._version = 0  # sends the machines that can be seen now
-            self._machines = self._wanted = np.zeros(0, np.bool_)
+            self._mine = self._wanted = np.zeros(0, np.bool_)
 
     def _response(
         self, readings: columns_pb2.ReadingBlock | None = None, machines: Sequence[bytes] = ()
@@ -136,21 +127,19 @@ class Follower:
 
     def _machine_pages(self) -> Iterator[list[bytes]]:
         """Yields the serialized machines of the stream that have changed since the last call, in pages."""
-        records = [
+        number = self._feed.machines.number
+        records = [  # machines may be added while a page is sent
             record
             for record in self._feed.registrations.changed_since(self._version)
-            if self._filter is None or self._filter(record.machine_id)
+            if self._mine[number(record.machine_id)]
         ]
-        mine = self._share.includes(np.array([name_hash(record.machine_id) for record in records], np.uint64))
-        machines = (_message(record) for record, is_mine in zip(records, mine, strict=True) if is_mine)
-        yield from pages(machines, len, self._max_bytes)
+        yield from pages(map(_message, records), len, self._max_bytes // 4)
 
     def _next_readings(self, end: int) -> columns_pb2.ReadingBlock | None:
         """Returns the next readings before a position of the feed, and moves on; None if the stream has none there."""
         self._check_held()
         if self.position >= end:
             return None
-        self._extend_filters()
         start = self.position
         numbers, timestamps, values = self._feed.ring.read(start, min(end, start + _AT_ONCE))
         rows = np.flatnonzero(self._wanted[numbers])
@@ -186,20 +175,25 @@ class Follower:
         self.gap = True
         metrics.ingestion_feed_gaps_total.labels(why).inc()
 
-    def _extend_filters(self) -> None:
-        """Decides on the series and machines that are new in the feed."""
-        series = self._feed.series
-        if len(self._wanted) == len(series):
-            return
-        known = len(self._machines)
-        mine = self._share.includes(series.hashes_from(known))
-        if self._filter is not None:
-            mine &= np.array([self._filter(machine_id) for machine_id in series.machines_from(known)], np.bool_)
-        self._machines = np.concatenate([self._machines, mine])
-        wanted = self._machines[series.machine_numbers_from(len(self._wanted))]
-        self._wanted = np.concatenate([self._wanted, wanted])
-        more = np.zeros(len(self._wanted) - len(self._defined), np.bool_)
-        self._defined = np.concatenate([self._defined, more])
+    async def _extend_filters(self) -> None:
+        """Decides on the machines and series that are new in the feed."""
+        if self._division:
+            await self._division.extend()
+        machines, series = self._feed.machines, self._feed.series
+        known = len(self._mine)
+        if known < len(machines):
+            mine = (
+                self._division.owners[known:] == self._member
+                if self._division
+                else np.ones(len(machines) - known, np.bool_)
+            )
+            if self._filter is not None:
+                mine &= np.array([self._filter(machine_id) for machine_id in machines.names(known)], np.bool_)
+            self._mine = np.concatenate([self._mine, mine])
+        if len(self._wanted) < len(series):
+            self._wanted = np.concatenate([self._wanted, self._mine[series.machines(len(self._wanted))]])
+            more = np.zeros(len(self._wanted) - len(self._defined), np.bool_)
+            self._defined = np.concatenate([self._defined, more])
 
     def _new_series(self, numbers: Numbers) -> tuple[list[int], int]:
         """Returns the series among the first of `numbers` that must be defined, and how many are the first.

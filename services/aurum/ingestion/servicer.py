@@ -11,7 +11,7 @@ from typing import Any
 from aurum.ingestion import metrics
 from aurum.ingestion.downsample import reduce_points
 from aurum.ingestion.follow_feed import FollowFeed
-from aurum.ingestion.follower import Follower, MachineShare
+from aurum.ingestion.follower import Follower
 from aurum.ingestion.machine_state import MachineState, MachineStates, unknown_machine
 from aurum.ingestion.paging import pages
 from aurum.ingestion.plant_limits import Reservation
@@ -292,8 +292,7 @@ class IngestionServicer(BatchServicer):
         self, request: ingestion_pb2.FollowRequest, context: Any
     ) -> AsyncGenerator[Any]:
         """Sends the machines of a share, then new readings as they become durable."""
-        share = MachineShare(list(request.members), request.member)
-        follower = Follower(self._feed, share, request.position, self._page_bytes)
+        follower = Follower(self._feed, request.members, request.member, request.position, self._page_bytes)
         await context.send_initial_metadata(TAKEN_UP)
         interval = max(50, request.interval_ms or 200) / 1000
         with metrics.ingestion_followers.track_inprogress():

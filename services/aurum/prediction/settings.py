@@ -42,8 +42,8 @@ class PredictionSettings(AlarmSettings):
     )
     prediction_peers: str = Field(
         "",
-        description="Scorers among which the machines are divided: host:port of a headless Service, or the addresses of "
-        "all scorers, separated by commas. If empty, this process scores all machines.",
+        description="Scorers among which the machines are divided: host:port of a headless Service, or the addresses "
+        "of all scorers, separated by commas. If empty, this process scores all machines.",
     )
     prediction_own_address: str = Field(
         "",

@@ -140,7 +140,8 @@ class Fleet:
                 self.note_machine(machine.machine_id, machine.machine_type)
             self.define(series, decode_definitions(response.readings))
             if response.readings.numbers:
-                self.add(series, *decode_readings(response.readings))
+                numbers, times, values = decode_readings(response.readings)
+                self.add(series, numbers.astype(np.intp), times, values)
 
     def view(self, at_us: int, grace: float) -> FleetView:
         """Returns a copy of what alarm rules need to know.
@@ -159,9 +160,8 @@ class Fleet:
         }
         copies = (getattr(table, name)[known].copy() for name in ("risk", "rul", "anomaly", "predicted_us"))
         observations = Observations(at_us, table.last_seen[known].copy(), sensors, *copies)
-        return FleetView(
-            table.ids.names, list(table.type_names.names), table.types[known].copy(), evaluated, observations
-        )
+        types = list(table.type_names.names), table.types[known].copy()
+        return FleetView(table.ids.names, *types, evaluated, observations)
 
     def machine_ids(self) -> list[str]:
         """Returns the machines of this scorer."""
@@ -181,7 +181,7 @@ class Fleet:
 
     def add(self, series: StreamSeries, numbers: Indices, times: Timestamps, values: Values) -> None:
         """Adds readings of a stream, in its order."""
-        machines, sensors = series.machines[numbers], series.sensors[numbers]
+        machines, sensors = series.of(numbers)
         defined = machines >= 0
         metrics.track_ignored("undefined", int((~defined).sum()))
         followed = defined & (self.table.mode[machines] != APART)

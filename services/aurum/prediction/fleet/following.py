@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -30,7 +31,7 @@ _BACKOFF, _MAX_BACKOFF = 0.2, 5.0  # seconds before a broken stream is opened ag
 _SETTLED = 1.0  # seconds after which an open stream has delivered what had waited
 
 Apply = Callable[[StreamSeries, columns_pb2.FollowedReadings], Awaitable[None]]
-Accompany = Callable[[str, Dependency], Awaitable[None]]
+Accompany = Callable[[str, Dependency], Coroutine[Any, Any, None]]
 
 
 @dataclass(slots=True)

@@ -170,3 +170,9 @@ class StreamSeries:
             self.machines = np.concatenate([self.machines, more])
             self.sensors = np.concatenate([self.sensors, more])
         self.machines[number], self.sensors[number] = machine, sensor
+
+    def of(self, numbers: Indices) -> tuple[Integers, Integers]:
+        """Returns the machine and the sensor of each number; -1 for one that is not defined."""
+        inside = np.minimum(numbers, len(self.machines) - 1)
+        known = inside == numbers
+        return np.where(known, self.machines[inside], -1), np.where(known, self.sensors[inside], -1)

@@ -70,7 +70,7 @@ class Membership:
 
         Args:
             service: This service.
-            peers: host:port of a headless Service, or the addresses of all scorers, separated by commas; empty for none.
+            peers: host:port of a headless Service, or the addresses of all scorers, separated by commas, or empty.
             own_address: The address of this one, as host:port or, with the port of the peers, as host.
 
         Raises:

@@ -91,9 +91,7 @@ class PredictionPublisher:
         try:
             await replica.unary(method, b"".join(parts))
         except AurumError:
-            for machine_id, since in chosen.items():
-                if machine_id in self._latest:
-                    waiting[machine_id] = since
+            waiting |= {machine_id: since for machine_id, since in chosen.items() if machine_id in self._latest}
             raise
         now = self._clock()
         metrics.prediction_fleet_published_total.inc(len(chosen))

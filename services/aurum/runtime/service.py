@@ -114,6 +114,28 @@ class Service(Generic[S_co]):
         self._stack.push_async_callback(dependency.close)
         return dependency
 
+    @contextlib.asynccontextmanager
+    async def connection(self, server: str, address: str, server_name: str) -> AsyncGenerator[Dependency]:
+        """Connects to one address of another service during a block. server_name: The name in its certificate."""
+        dependency = Dependency(
+            self.name,
+            server,
+            address,
+            self.policies,
+            self.settings.rpc_max_message_bytes,
+            certificate_folder(self.settings),
+            server_name,
+        )
+        following = None
+        if dependency.follows_certificates:
+            following = self.spawn(dependency.follow_certificates(), f"certificates:{server}")
+        try:
+            yield dependency
+        finally:
+            if following is not None:
+                following.cancel()
+            await dependency.close()
+
     def http_dependency(
         self,
         server: str,

@@ -90,8 +90,13 @@ class _StreamMetrics(grpc.aio.StreamStreamClientInterceptor):
         return call
 
 
-def open_channel(target: str, max_message_bytes: int, certificates: Certificates | None = None) -> grpc.aio.Channel:
-    """Opens a channel with keepalive and fast reconnection. Its calls are spread over all addresses of the target."""
+def open_channel(
+    target: str, max_message_bytes: int, certificates: Certificates | None = None, server_name: str = ""
+) -> grpc.aio.Channel:
+    """Opens a channel with keepalive and fast reconnection. Its calls are spread over all addresses of the target.
+
+    server_name: Name that the server's certificate must have, if the target is an address.
+    """
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
@@ -104,6 +109,8 @@ def open_channel(target: str, max_message_bytes: int, certificates: Certificates
         ("grpc.enable_retries", 0),  # our own retries are budgeted
         ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
     ]
+    if server_name:
+        options.append(("grpc.ssl_target_name_override", server_name))
     if certificates is None:
         return grpc.aio.insecure_channel(target, options, interceptors=[_StreamMetrics()])
     credentials = channel_credentials(certificates)
@@ -129,14 +136,15 @@ class Dependency:
         policies: Policies,
         max_message_bytes: int,
         folder: CertificateFolder | None = None,
+        server_name: str = "",
     ) -> None:
-        """folder: Certificates for mutual TLS, or None without TLS."""
+        """folder: Certificates for mutual TLS, or None without TLS. server_name: See `open_channel`."""
         self.client = client
         self.server = server
         self.target = target
         self._folder = folder
         self.channel: grpc.aio.Channel = (
-            RotatingChannel(lambda: open_channel(target, max_message_bytes, folder.current))
+            RotatingChannel(lambda: open_channel(target, max_message_bytes, folder.current, server_name))
             if folder
             else open_channel(target, max_message_bytes)
         )

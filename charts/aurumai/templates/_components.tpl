@@ -90,8 +90,12 @@ prediction:
     AURUM_INGESTION_TARGET: {{ $name }}-ingestion:50051
     AURUM_MODEL_DIR: /var/lib/aurum/models
     OMP_NUM_THREADS: "1"
+    {{- if .Values.alarms.rules }}
+    AURUM_ALARM_RULES: /etc/aurum/files/alarms.yaml
+    {{- end }}
   calls: [ingestion]
   models: true
+  files: {{ empty .Values.alarms.rules | not }}
   values: {{ toJson $values.prediction }}
 {{- if .Values.edge.enabled }}
 edge:
@@ -242,6 +246,7 @@ uses the built-in ones. */ -}}
 {{- define "aurumai.files" -}}
 {{- $root := first . -}}
 {{- if eq (last .) "api" }}{{ include "aurumai.apiFiles" $root }}{{ end -}}
+{{- if eq (last .) "prediction" }}{{ include "aurumai.alarmFiles" $root }}{{ end -}}
 {{- if eq (last .) "edge" }}
 {{- with $root.Values.edge.inputs }}
 inputs.yaml: |
@@ -250,11 +255,15 @@ inputs.yaml: |
 {{- end }}
 {{- end -}}
 
-{{- define "aurumai.apiFiles" -}}
+{{- define "aurumai.alarmFiles" -}}
 {{- with .Values.alarms.rules }}
 alarms.yaml: |
   {{- dict "rules" . | toYaml | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{- define "aurumai.apiFiles" -}}
+{{- include "aurumai.alarmFiles" . }}
 {{- with .Values.accounting }}
 {{- with .plan }}
 plan.yaml: |

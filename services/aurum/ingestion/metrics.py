@@ -6,6 +6,10 @@ ingestion_queue_bytes = Gauge("ingestion_queue_bytes", "Bytes of batches that wa
 ingestion_recent_bytes = Gauge("ingestion_recent_bytes", "Bytes of recent readings in memory that are not flushed yet.")
 ingestion_store_bytes = Gauge("ingestion_store_bytes", "Bytes of the store on disk.", ["part"])
 ingestion_segments = Gauge("ingestion_segments", "Segments in the store.")
+ingestion_blocks = Gauge("ingestion_blocks", "Blocks of many series in the store on one machine.")
+ingestion_blocks_merged_total = Counter(
+    "ingestion_blocks_merged_total", "Blocks of many series merged into larger ones, or into segments."
+)
 ingestion_disk_free_bytes = Gauge("ingestion_disk_free_bytes", "Free bytes of the store's disk.")
 ingestion_segments_merged_total = Counter("ingestion_segments_merged_total", "Small segments merged into larger ones.")
 ingestion_maintenance_failures_total = Counter(
@@ -19,5 +23,23 @@ ingestion_sequence_gaps_closed_total = Counter(
 ingestion_tails = Gauge("ingestion_tails", "Queried series whose latest readings are held in memory.")
 ingestion_machines = Gauge("ingestion_machines", "Machines in the store.")
 ingestion_watchers = Gauge("ingestion_watchers", "Open Watch streams.")
+ingestion_feed_bytes = Gauge("ingestion_feed_bytes", "Bytes of the latest readings held in memory for Follow.")
+ingestion_followers = Gauge("ingestion_followers", "Open Follow streams.")
+ingestion_feed_gaps_total = Counter(
+    "ingestion_feed_gaps_total",
+    "Gaps reported to followers, whose readings must be queried. restart: the position is of another process; "
+    "behind: the readings are no longer held.",
+    ["why"],
+)
+ingestion_predictions = Gauge("ingestion_predictions", "Machines whose latest prediction is held in memory for Watch.")
+ingestion_predictions_ignored_total = Counter(
+    "ingestion_predictions_ignored_total",
+    "Published predictions that were ignored. old: a newer one is held; unknown: the machine is unknown.",
+    ["why"],
+)
+for _why in ("restart", "behind"):
+    ingestion_feed_gaps_total.labels(_why)
+for _why in ("old", "unknown"):
+    ingestion_predictions_ignored_total.labels(_why)
 for _part in ("log", "tables"):
     ingestion_store_bytes.labels(_part)

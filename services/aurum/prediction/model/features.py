@@ -141,7 +141,7 @@ def features_of(steps: Steps, rows: npt.NDArray[np.intp] | None = None) -> Matri
     windows = np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=0), 2, 1)
     ages = steps.ages if steps.counted else np.full(len(steps.ages), np.nan)
     parts = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
-    return np.vstack([_window_features(windows[part], ages[part]) for part in parts])
+    return np.vstack([window_features(windows[part], ages[part]) for part in parts])
 
 
 def window_of(steps: Steps) -> tuple[float, Matrix]:
@@ -154,7 +154,7 @@ def window_of(steps: Steps) -> tuple[float, Matrix]:
 
 def features_of_windows(windows: Sequence[tuple[float, Matrix]]) -> Matrix:
     """Returns features[machine, feature] of the last steps of several machines."""
-    return _window_features(np.stack([window for _, window in windows]), np.array([age for age, _ in windows]))
+    return window_features(np.stack([window for _, window in windows]), np.array([age for age, _ in windows]))
 
 
 def _axis(columns: Mapping[str, Column], spec: FeatureSpec) -> tuple[int, AgeOf | None]:
@@ -185,7 +185,7 @@ def hours_of_time(at: Timestamps) -> Values:
     return hours
 
 
-def _window_features(windows: Matrix, ages: Values) -> Matrix:
+def window_features(windows: Matrix, ages: Values) -> Matrix:
     """Returns features[row, feature] of windows[row, step, sensor]."""
     rows, _, sensors = windows.shape
     # Steps are made contiguous, so that a row's result does not depend on the number of rows

@@ -111,6 +111,10 @@ class ReadingsClient:
                 by_machine |= await self._window(part, spec, end_us)
         return by_machine
 
+    async def newest(self, machine_ids: Sequence[str]) -> dict[str, MachineReadings]:
+        """Returns the latest reading of each sensor of machines, by machine id. Raises AurumError."""
+        return await self._query(machine_ids, None, last=1)
+
     def _check_series(self, machine_ids: Sequence[str]) -> None:
         """Raises InvalidArgumentError if all sensors of these machines are too many for one request."""
         series = sum(self._sensors.get(machine_id, 0) for machine_id in machine_ids)

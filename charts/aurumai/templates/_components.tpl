@@ -4,6 +4,7 @@ The components of a release by name, with everything in which they differ. The o
 image       name of the image                     values   the component's part of the values
 kind        Deployment or StatefulSet             port     gRPC or, for the API, HTTP; none for operator and simulators
 arguments   of the container                      env      settings that the chart derives
+fieldEnv    settings that are fields of the pod
 calls       services that it calls                volume   {size, storageClass} of its persistent state, if any
 token       whether it has a Kubernetes token     asks     whether it queries the admin servers of the others
 files       whether it has configuration files    mounts   {name, path, secret or claim} of further volumes
@@ -89,11 +90,14 @@ prediction:
     AURUM_PREDICTION_PORT: "50051"
     AURUM_INGESTION_TARGET: {{ $name }}-ingestion:50051
     AURUM_MODEL_DIR: /var/lib/aurum/models
+    AURUM_PREDICTION_PEERS: {{ $name }}-prediction:50051
     OMP_NUM_THREADS: "1"
     {{- if .Values.alarms.rules }}
     AURUM_ALARM_RULES: /etc/aurum/files/alarms.yaml
     {{- end }}
-  calls: [ingestion]
+  fieldEnv:
+    AURUM_PREDICTION_OWN_ADDRESS: status.podIP
+  calls: [ingestion, prediction] # scorers check each other's health
   models: true
   files: {{ empty .Values.alarms.rules | not }}
   values: {{ toJson $values.prediction }}

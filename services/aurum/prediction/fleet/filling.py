@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 OnModelThread = Callable[[Callable[[], T]], Awaitable[T]]
 
-_MACHINES = 64  # of a fill
+_MACHINES = 64  # of a fill, at most; fewer after a failure, since queries have to end within their timeout
 _FILLS = 6  # in progress
 _QUERIES = 2  # at a time
 _IDLE_SECONDS = 0.1
@@ -49,6 +49,7 @@ class WindowFilling:
         self._run = run_on_model_thread
         self._settle_seconds = settle_seconds
         self._queries = asyncio.Semaphore(_QUERIES)
+        self._machines = _MACHINES // 4
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -58,7 +59,7 @@ class WindowFilling:
 
     async def _work(self) -> None:
         while True:
-            fill: Fill | None = await self._run(lambda: self._fleet.next_fill(_MACHINES))
+            fill: Fill | None = await self._run(lambda: self._fleet.next_fill(self._machines))
             if fill is None:
                 await asyncio.sleep(_IDLE_SECONDS)
                 continue
@@ -69,6 +70,7 @@ class WindowFilling:
                 logger.warning(
                     "%d windows could not be filled and will be later: %s", len(fill.machines), error.message
                 )
+                self._machines = max(1, len(fill.machines) // 2)
                 await self._put_back(fill)
                 await asyncio.sleep(_RETRY_SECONDS)
 
@@ -79,7 +81,8 @@ class WindowFilling:
         """Fills the windows of some machines. Raises AurumError if ingestion did not answer."""
         async with self._queries:
             readings = await self._reader.latest(fill.machine_ids, fill.spec)
-            latest = readings if fill.spec is None else await self._reader.newest(fill.machine_ids)
+            latest = await self._reader.newest(fill.machine_ids)
+        self._machines = min(_MACHINES, self._machines + 1)
         await asyncio.sleep(self._settle_seconds)
         columns, newest = _columns(readings), _columns(latest)
         unfit: list[int] = await self._run(lambda: self._fleet.install(fill, columns, newest))

@@ -24,10 +24,10 @@ from aurum.runtime.settings import Settings, SettingsError
 logger = logging.getLogger(__name__)
 
 RESOLVE_SECONDS = 2.0
-_CHECK_SECONDS = 1.0  # between two health checks of a peer, and the timeout of one
-_DECIDE_SECONDS = 0.5
+CHECK_SECONDS = 1.0  # between two health checks of a peer, and the timeout of one
+DECIDE_SECONDS = 0.5
 _FIRST_SECONDS = 3.0  # that a starting scorer waits for the answers of its peers
-_FAILURES = 3  # health checks in a row after which a peer counts as dead
+FAILURES = 3  # health checks in a row after which a peer counts as dead
 _JOIN_SECONDS = 30.0  # that a scorer waits for its own address in DNS before it takes a share anyway
 _MAX_PEERS = 1000
 
@@ -55,7 +55,7 @@ class _Peer:
     """A peer: its health checks, and how many of them have failed in a row. A new one has to answer first."""
 
     checks: asyncio.Task[None]
-    failures: int = _FAILURES
+    failures: int = FAILURES
 
 
 class Membership:
@@ -128,7 +128,7 @@ class Membership:
                     await self._follow_addresses()
                     resolved = time.monotonic()
                 self._decide()
-                await asyncio.sleep(_DECIDE_SECONDS)
+                await asyncio.sleep(DECIDE_SECONDS)
         finally:
             for peer in self._peers.values():
                 peer.checks.cancel()
@@ -151,7 +151,7 @@ class Membership:
 
     def _decide(self) -> None:
         """Decides who lives. Without its own address in DNS, a new scorer waits for it, and an old one has no share."""
-        alive = {address for address, peer in self._peers.items() if peer.failures < _FAILURES}
+        alive = {address for address, peer in self._peers.items() if peer.failures < FAILURES}
         waited = time.monotonic() - self._started
         if waited < _FIRST_SECONDS and len(alive) < len(self._peers):
             return  # the first health checks are in progress
@@ -176,13 +176,13 @@ class Membership:
                 healthy = await _is_serving(peer, health)
                 if address in self._peers:
                     self._peers[address].failures = 0 if healthy else self._peers[address].failures + 1
-                await asyncio.sleep(_CHECK_SECONDS)
+                await asyncio.sleep(CHECK_SECONDS)
 
 
 async def _is_serving(peer: Dependency, health: health_pb2_grpc.HealthStub) -> bool:
     """Asks a peer without policies, since a breaker would hide that it answers again."""
     request = health_pb2.HealthCheckRequest(service=PREDICTION_SERVICE)
     with contextlib.suppress(grpc.aio.AioRpcError, AurumError):
-        answer = await health.Check(request, timeout=_CHECK_SECONDS)  # type: ignore[attr-defined]
+        answer = await health.Check(request, timeout=CHECK_SECONDS)  # type: ignore[attr-defined]
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
     return False

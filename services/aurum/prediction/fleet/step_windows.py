@@ -98,8 +98,12 @@ class StepWindows:
 
     def windows(self, rows: Rows) -> Matrix:
         """Returns windows[row, step, sensor] up to the last step of each row, which must have one."""
-        at = (self.last_step[rows, None] + np.arange(1 - WINDOW, 1)) % WINDOW
-        ordered = np.take_along_axis(self._means[rows], at[:, None, :], axis=2)
+        ordered = np.empty((len(rows), *self._means.shape[1:]))
+        first = ((self.last_step[rows] + 1) % WINDOW).tolist()
+        # Copying two blocks for each machine is faster than picking each value by an index
+        for index, (row, start) in enumerate(zip(rows.tolist(), first, strict=True)):
+            ordered[index, :, : WINDOW - start] = self._means[row, :, start:]
+            ordered[index, :, WINDOW - start :] = self._means[row, :, :start]
         return np.moveaxis(ordered, 1, 2)
 
     def _advance(self, rows: Rows, steps: Integers) -> None:

@@ -259,7 +259,9 @@ def main() -> None:
         folder = Path(state)
         sensors = model(folder / "models")
         (folder / "rules.yaml").write_text(json.dumps(RULES))
-        platform = Platform(folder, extra={"AURUM_ALARM_RULES": str(folder / "rules.yaml")})
+        # With a PYTHONPATH, processes are started by the interpreter, so that their memory is their own
+        extra = {"AURUM_ALARM_RULES": str(folder / "rules.yaml"), "PYTHONPATH": str(folder)}
+        platform = Platform(folder, extra=extra)
         try:
             platform.start("ingestion")
             load = Load(f"127.0.0.1:{platform.port('ingestion')}", machines, sensors)

@@ -1,7 +1,8 @@
 """The API as a read model: it shows what scorers publish and record, and computes none of it, in every replica."""
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -9,11 +10,15 @@ import pytest
 
 from aurum.alarms.journal import to_event
 from aurum.alarms.lifecycle import Transition
+from aurum.readings.batch import now_us
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2
+from aurum_sim.machine_types import PUMP
+from aurum_sim.plant_model import run_to_failure
 from tests.support.http import http
 from tests.support.platform import Platform
 from tests.support.waiting import wait_for
 
+INTERVAL = 3.0  # seconds, longer than between two scorings of a machine
 RULES = "rules: [{name: hot, text: Too hot, priority: high, sensor: {sensor: heat, above: 80}}]"
 
 
@@ -103,23 +108,41 @@ def test_recorded_transition_is_an_alarm_of_every_replica(
     wait_for(lambda: alarm(replicas[0]).get("acknowledged_by") == "Ada", 15, "the acknowledgement of the other replica")
 
 
-def test_api_replicas_evaluate_no_rule_and_call_no_model(tmp_path: Path, models: Path) -> None:
-    """Two replicas cause no more model calls, and no more transitions, than one: none."""
+def test_second_api_replica_causes_no_model_calls(tmp_path: Path, models: Path) -> None:
+    """Two replicas cause as many model calls and transitions as one: none of their own."""
     running = Platform(tmp_path, extra={"AURUM_MODEL_DIR": str(models)})
     for service in ("ingestion", "prediction", "api"):
         running.start(service)
     ports = {name: port for name, port in running.ports.items() if not name.startswith("api")}
     second = Platform(tmp_path / "second", ports=ports, extra=running.extra)
-    second.start("api")
+    pumps = [f"pump-{number}" for number in range(10)]
+
+    def predicted(replica: Platform) -> bool:
+        machines = http("GET", f"{replica.api}/api/machines").json["items"]
+        return len([each for each in machines if each["risk_score"] is not None]) == len(pumps)
+
+    def model_calls() -> float:
+        return running.metric("prediction", "ml_prediction_duration_seconds_count")
+
     try:
-        for number in range(20):
-            read(running, f"pump-{number}", 99)
-        for replica in (running, second):
-            wait_for(
-                lambda api=replica.api: len(http("GET", f"{api}/api/machines").json["items"]) == 20, 15, "the machines"
-            )
-            wait_for(lambda api=replica.api: http("GET", f"{api}/api/alarms").status == 200, 15, "the journal is read")
-        assert calls(running, "api", "client", "IngestionService/Write") == 20
+        for pump in pumps:
+            machine = {"machine_id": pump, "machine_type": "pump"}
+            assert http("POST", f"{running.api}/api/machines", machine).status == 201
+        assert http("POST", f"{running.api}/api/readings", {"readings": worn(pumps)}).status == 200
+        wait_for(lambda: predicted(running), 30, "the predictions")
+        called = [-1.0, 0.0]
+
+        def settled() -> bool:
+            time.sleep(INTERVAL)
+            called.append(model_calls())
+            return called[-1] == called[-2]
+
+        wait_for(settled, 60, "the scorer has no new readings")
+        second.start("api")
+        wait_for(lambda: predicted(second), 30, "the predictions in the second replica")
+        time.sleep(INTERVAL)
+        assert model_calls() == called[-1] > 0
+        assert calls(running, "api", "client", "IngestionService/Write") == 1
         assert calls(running, "prediction", "server", "PredictionService/Predict") == 0
         assert calls(running, "prediction", "server", "PredictionService/PredictBatch") == 0
         for replica in (running, second):
@@ -127,3 +150,17 @@ def test_api_replicas_evaluate_no_rule_and_call_no_model(tmp_path: Path, models:
     finally:
         second.stop()
         running.stop()
+
+
+def worn(pumps: Sequence[str]) -> list[dict[str, object]]:
+    """Readings of pumps that are close to their failure."""
+    run = run_to_failure(PUMP, 1, seed=42)[0]
+    end = len(run.timestamps) - 8
+    offset = now_us() - int(run.timestamps[end - 1])
+    return [
+        {"machine_id": pump, "sensor": sensor, "timestamp": (int(at) + offset) / 1e6, "value": value}
+        for pump in pumps
+        for sensor, column in run.columns.items()
+        for at, value in zip(run.timestamps[end - 100 : end], column[end - 100 : end].tolist(), strict=True)
+        if not math.isnan(value)
+    ]

@@ -101,6 +101,14 @@ async def test_new_api_waits_for_predictions_a_limited_time() -> None:
     plant.following.cancel()
 
 
+async def test_plant_without_predictions_does_not_delay_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aurum.api.machine_cache._WAIT_FOR_PREDICTIONS", 0.0)
+    plant = Plant()
+    await plant.send(machines=1)
+    assert plant.cache.readiness_problem(60) is None
+    plant.following.cancel()
+
+
 async def test_api_without_predictions_does_not_ask_for_them() -> None:
     plant = Plant(predictions=False)
     await plant.send(machines=1)

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _PROBE_SECONDS, _UNREACHABLE_AFTER = 3.0, 9.0  # between probes; since the last answer
 _UNREACHABLE_PROBE_SECONDS = 0.5  # between probes while a service is unreachable
 _BACKOFF, _MAX_BACKOFF = 0.5, 5.0  # seconds
+_WAIT_FOR_PREDICTIONS = 2.0  # seconds, after the machines: ingestion sends those that it has at once
 _MAX_EARLY = 10_000  # predictions of machines that the stream has not delivered yet
 
 
@@ -66,7 +67,8 @@ class MachineCache:
         self._version = 0
         self._last_answers: dict[str, float] = {}  # time.monotonic() by service
         self._started = time.monotonic()
-        self._received = self._with_readings = self._predicted = False
+        self._received_at: float | None = None  # time.monotonic() of the first response
+        self._with_readings = self._predicted = False
         self.problem: str | None = None
         self.closed = False
 
@@ -131,20 +133,23 @@ class MachineCache:
         """Returns why the cache is not ready, or None if it is ready.
 
         It is ready when it has the data that the fallback needs. After `within` seconds it counts as ready without
-        them, since degraded answers are better than none. The problem that machines cannot be followed is
-        returned regardless of the time.
+        them, since degraded answers are better than none, and without predictions if none comes soon after the
+        machines, since a plant may have none. The problem that machines cannot be followed is returned regardless of
+        the time.
 
         Args:
             within: Seconds after the start during which missing data is reported.
         """
         if self.problem:
             return self.problem
-        if time.monotonic() > self._started + within:
+        now = time.monotonic()
+        if now > self._started + within:
             return None
-        if not self._received:
+        if self._received_at is None:
             return "the machines are not loaded yet"
         missing = self._predictions and self._with_readings and not self._predicted
-        return "the machines have no predictions yet" if missing else None
+        is_new = now < self._received_at + _WAIT_FOR_PREDICTIONS
+        return "the machines have no predictions yet" if missing and is_new else None
 
     def unreachable_services(self) -> list[str]:
         """Returns the names of the services that have not answered for a while."""
@@ -177,7 +182,7 @@ class MachineCache:
                     for prediction, published_us in watched_predictions(response):
                         self._predicted = True
                         self.store_prediction(prediction.machine_id, prediction, published_us / 1e6)
-                    self._received = True
+                    self._received_at = self._received_at or time.monotonic()
             except AurumError as error:
                 logger.warning("the stream of machine states broke and will be reopened: %s", error.message)
                 # If ingestion is unreachable, all replicas are affected, and degraded answers are better than none

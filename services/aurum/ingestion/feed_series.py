@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Sequence
+from sys import intern
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,7 @@ class FeedSeries:
         return np.array(self._machine_of[first:], np.int32)
 
     def _add(self, key: tuple[str, str]) -> int:
+        key = intern(key[0]), intern(key[1])  # each batch has its own copies of the names
         number = self._numbers.setdefault(key, len(self._keys))
         if number == len(self._keys):
             self._keys.append(key)

@@ -45,7 +45,7 @@ class FollowFeed:
         """Appends the readings of a batch that has become durable and can be queried."""
         keys, lengths, timestamps, values = _columns(batch)
         numbers = self.series.number(keys)
-        if len(values) != len(numbers):
+        if lengths is not None:
             numbers = np.repeat(numbers, lengths)
         self.ring.append(numbers, timestamps, values)
         metrics.ingestion_feed_bytes.set(self.ring.nbytes)
@@ -83,10 +83,10 @@ class FollowFeed:
             await self._changed.wait()
 
 
-def _columns(batch: Batch) -> tuple[Sequence[tuple[str, str]], Sequence[int], Timestamps, Values]:
-    """Returns the series of a batch, the number of readings of each, and all times and values."""
-    keys = [(series.machine_id, series.sensor) for series in batch.series]
-    lengths = [len(series.values) for series in batch.series]
+def _columns(batch: Batch) -> tuple[Sequence[tuple[str, str]], Sequence[int] | None, Timestamps, Values]:
+    """Returns the series of a batch, the number of readings of each (None if it is one), and all times and values."""
+    keys = [series[:2] for series in batch.series]
+    lengths = None if batch.readings == len(keys) else [len(series.values) for series in batch.series]
     timestamps = np.concatenate([series.timestamps for series in batch.series])
     values = np.concatenate([series.values for series in batch.series])
     return keys, lengths, timestamps, values

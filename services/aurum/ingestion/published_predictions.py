@@ -71,8 +71,10 @@ class PublishedPredictions:
             return  # published again, for instance by two scorers that overlap
         self.version += 1
         self._latest[machine_id] = Published(machine_id, self.version, prediction.as_of_us, now, data)
-        self._latest.move_to_end(machine_id)
-        metrics.ingestion_predictions.set(len(self._latest))
+        if before is None:
+            metrics.ingestion_predictions.set(len(self._latest))
+        else:
+            self._latest.move_to_end(machine_id)
 
     def changed_since(self, version: int) -> Iterator[Published]:
         """Yields the predictions that changed after `version`, the latest first."""

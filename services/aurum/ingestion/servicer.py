@@ -311,10 +311,12 @@ class IngestionServicer(BatchServicer):
                 field, text = problem
                 raise InvalidArgumentError.for_field(f"predictions[{index}].{field}", text)
         require_machines(prediction.machine_id for prediction in predictions)
+        now = now_us()
         for prediction in predictions:
-            await self._load_if_unknown(prediction.machine_id)
+            if not self._machines.is_known(prediction.machine_id):
+                await self._load_if_unknown(prediction.machine_id)
             if self._machines.is_known(prediction.machine_id):
-                self._predictions.publish(prediction, now_us())
+                self._predictions.publish(prediction, now)
             else:
                 metrics.ingestion_predictions_ignored_total.labels("unknown").inc()
         self._machines.wake()  # those who watch wait there

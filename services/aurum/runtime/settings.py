@@ -219,7 +219,7 @@ class Settings(BaseSettings):
         description="Maximum number of long-lived streams of a gRPC server. Each kind of stream has a share of it.",
     )
     rpc_ingest_share: float = Field(0.7, gt=0, le=1, description="Share of these streams for Ingest.")
-    rpc_watch_share: float = Field(0.2, gt=0, le=1, description="Share of these streams for Watch.")
+    rpc_watch_share: float = Field(0.2, gt=0, le=1, description="Share of these streams for Watch and Follow.")
     rpc_other_share: float = Field(
         0.1, gt=0, le=1, description="Share of these streams for health checks and reflection."
     )

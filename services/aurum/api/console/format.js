@@ -4,7 +4,9 @@
 import { plant } from "./live.js";
 import { language, t, textOr } from "./text.js";
 
-/** @import { Rul } from "./types.d.ts" */
+/** @import { Machine, Rul } from "./types.d.ts" */
+
+const OLD_PREDICTION = 60_000; // ms by which the readings are later
 
 /** @type {Record<string, string>} */
 const UNITS = {
@@ -82,6 +84,17 @@ export function age(isoTime) {
   if (!isoTime) return t("never");
   const seconds = (now() - Date.parse(isoTime)) / 1000;
   return seconds < 1.5 ? t("just_now") : t("ago", { time: duration(seconds) });
+}
+
+/**
+ * Returns a remark on the prediction of a machine: that it comes from a rule, or how old it is if the machine has sent
+ * readings long after it was made.
+ * @param {Machine} machine
+ */
+export function predictionRemark({ degraded, predicted_at, last_seen }) {
+  if (degraded) return t("by_rule");
+  if (!predicted_at || !last_seen || Date.parse(last_seen) - Date.parse(predicted_at) < OLD_PREDICTION) return "";
+  return t("prediction.old", { time: duration((now() - Date.parse(predicted_at)) / 1000) });
 }
 
 /**

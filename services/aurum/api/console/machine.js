@@ -4,7 +4,17 @@
 import { alarmRow } from "./alarms.js";
 import { messageOf, request } from "./api.js";
 import { h, onceAFrame, problemLine, setText, showProblem, tableOf, wideRegion } from "./dom.js";
-import { age, anomalyLevel, interval, moment, percent, remainingLife, riskLevel, unitName } from "./format.js";
+import {
+  age,
+  anomalyLevel,
+  interval,
+  moment,
+  percent,
+  predictionRemark,
+  remainingLife,
+  riskLevel,
+  unitName,
+} from "./format.js";
 import { plant, statusOf, subscribe } from "./live.js";
 import { adviceContent, factorList, predictionLinks, useList } from "./machine_cards.js";
 import { machineCharts } from "./machine_charts.js";
@@ -78,7 +88,7 @@ function heading(id) {
       setText(where, [type, machine.site].filter(Boolean).join(" · "));
       setText(risk, percent(machine.risk_score));
       risk.dataset.level = riskLevel(machine.risk_score);
-      setText(rule, machine.degraded ? t("by_rule") : "");
+      setText(rule, predictionRemark(machine));
       setText(life, remainingLife(machine.rul) || "–");
       setText(range, intervalText(machine));
       const score = machine.anomaly_score;

@@ -3,7 +3,7 @@
 
 import { messageOf, request } from "./api.js";
 import { h, onceAFrame, setText } from "./dom.js";
-import { age, interval, number, percent, remainingLife, riskLevel, sensorName } from "./format.js";
+import { age, interval, number, percent, predictionRemark, remainingLife, riskLevel, sensorName } from "./format.js";
 import { alarmsWaiting, plant, statusOf, subscribe } from "./live.js";
 import { longTable } from "./table.js";
 import { t, textOr } from "./text.js";
@@ -119,7 +119,7 @@ function makeRow() {
       bar.style.width = `${100 * (machine.risk_score ?? 0)}%`;
       bar.dataset.level = riskLevel(machine.risk_score);
       setText(risk, machine.risk_score === null ? t("prediction.none") : percent(machine.risk_score));
-      setText(rule, machine.degraded ? t("by_rule") : "");
+      setText(rule, predictionRemark(machine));
       setText(life, remainingLife(machine.rul));
       setText(range, interval(machine.rul));
       setText(values, latestReadings(machine));

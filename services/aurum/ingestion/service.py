@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from aurum.ingestion import metrics
+from aurum.ingestion.follow_feed import FollowFeed
 from aurum.ingestion.governed_store import GovernedStore
 from aurum.ingestion.machine_state import MachineStates
 from aurum.ingestion.plant_limits import PlantLimits
@@ -28,6 +29,7 @@ from aurum.security.source_limits import SourceLimits
 logger = logging.getLogger(__name__)
 
 _FOLLOW_SECONDS = 1.0  # seconds between two reads of the changes by other replicas
+_CHANGES_AT_ONCE = 500
 
 
 @contextlib.asynccontextmanager
@@ -37,6 +39,7 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
     store = await asyncio.to_thread(open_store, settings)
     await store.start()
     try:
+        feed = FollowFeed(settings.ingestion_feed_bytes, store.series)
         machine_states = MachineStates(
             PlantLimits(
                 settings.ingestion_max_machines,
@@ -46,6 +49,8 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
             settings.ingestion_tail_readings,
             settings.ingestion_tail_bytes,
             shared=store.shared,
+            on_registration=feed.note_machine,
+            series=store.series,
         )
         machine_states.load(await store.list_machines(), await store.summaries())
         service.health.add_check("store", store.problem)
@@ -55,6 +60,7 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
             machine_states,
             SourceLimits(settings),
             settings.rpc_max_message_bytes,
+            feed,
         )
         if store.shared:
             service.spawn(_follow_changes(store, machine_states), "store-changes")
@@ -104,7 +110,9 @@ async def _follow_changes(store: Store, machine_states: MachineStates) -> None:
     while True:
         await asyncio.sleep(_FOLLOW_SECONDS)
         try:
-            for change in await store.changes():
-                machine_states.apply_change(change)
+            changes = await store.changes()
+            for start in range(0, len(changes), _CHANGES_AT_ONCE):
+                machine_states.apply_changes(changes[start : start + _CHANGES_AT_ONCE])
+                await asyncio.sleep(0)  # gives other tasks a turn
         except AurumError as error:
             logger.warning("reading the changes by other replicas failed and is retried: %s", error.message)

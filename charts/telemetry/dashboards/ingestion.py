@@ -266,11 +266,14 @@ PAGE = Page(
                     stacked=True,
                 ),
                 Panel(
-                    "Segments",
-                    "Segments in the store. Merging limits their number.",
+                    "Segments and blocks",
+                    "Segments, and blocks of many series, in the store. Merging limits their number.",
                     "docs/ingestion.md",
                     "short",
-                    (Query(largest("ingestion_segments", _STORE, "k8s_pod_name"), "{{k8s_pod_name}}"),),
+                    (
+                        Query(largest("ingestion_segments", _STORE, "k8s_pod_name"), "{{k8s_pod_name}} segments"),
+                        Query(largest("ingestion_blocks", _STORE, "k8s_pod_name"), "{{k8s_pod_name}} blocks"),
+                    ),
                 ),
                 Panel(
                     "Disk free",
@@ -283,13 +286,17 @@ PAGE = Page(
                 ),
                 Panel(
                     "Merged and expired",
-                    "Segments merged per second, and readings removed by retention.",
+                    "Segments and blocks merged per second, and readings removed by retention.",
                     "docs/ingestion.md",
                     "cps",
                     (
                         Query(
                             rate("ingestion_segments_merged_total", _STORE, "k8s_pod_name"),
                             "{{k8s_pod_name}} segments merged",
+                        ),
+                        Query(
+                            rate("ingestion_blocks_merged_total", _STORE, "k8s_pod_name"),
+                            "{{k8s_pod_name}} blocks merged",
                         ),
                         Query(
                             rate("ingestion_readings_expired_total", _STORE, "k8s_pod_name"),

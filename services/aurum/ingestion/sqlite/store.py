@@ -77,6 +77,7 @@ _TABLE_WORK = 10_000  # pieces of work that may wait for the tables
 _SOURCE_MEMORY_US = 30 * DAY_US  # a source unseen for this long is forgotten and must not resend; its readings stay
 _FIND_DUE_EVERY = 3600.0  # seconds
 _COUNT_EVERY = 30.0  # seconds
+_EXPIRE_EVERY = 60.0  # seconds; finding what has expired reads an index of all segments
 _UNARY_WAIT = 2.0  # seconds that a unary batch waits for room before it is refused; its sender cannot be held back
 
 
@@ -150,6 +151,7 @@ class SqliteStore:
         self._flushed_at = time.monotonic()
         self._looked_at = -_FIND_DUE_EVERY
         self._counted_at = -_COUNT_EVERY
+        self._expired_at = -_EXPIRE_EVERY
         self._tables_problem: str | None = None
         self._failing: set[str] = set()  # names of the maintenance work that failed the last time
 
@@ -537,7 +539,8 @@ class SqliteStore:
             metrics.ingestion_segments.set(segments)
             metrics.ingestion_blocks.set(blocks)
             await self._run_maintenance("reporting damaged segments", report_damaged_parts)
-        if self._options.retention:
+        if self._options.retention and now - self._expired_at >= _EXPIRE_EVERY:
+            self._expired_at = now
             before = now_us() - int(self._options.retention * DAY_US)
             while expired := await self._run_maintenance(
                 "removing expired readings", lambda tables: expire(tables, before)

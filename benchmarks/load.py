@@ -22,7 +22,8 @@ def running(*services: str, **settings: str) -> Iterator[Platform]:
     """Services in a folder of their own."""
     with TemporaryDirectory() as folder:
         platform = Platform(Path(folder))
-        platform.extra = settings
+        # With this variable, services are started as people start them, not forked from a process that has loaded all
+        platform.extra = {"PYTHONPATH": "", **settings}
         try:
             for service in services:
                 platform.start(service)

@@ -255,8 +255,9 @@ class StoreMachine(RuleBasedStateMachine):
 
             context = SimpleNamespace(send_initial_metadata=take_up)
             watching = self.servicer.Watch(ingestion_pb2.WatchRequest(), context)
-            machines = list((await anext(watching)).machines)
+            response = (await anext(watching)).SerializeToString()
             await watching.aclose()
+            machines = list(ingestion_pb2.WatchResponse.FromString(response).machines)
             for machine in machines:
                 request = ingestion_pb2.GetMachineRequest(machine_id=machine.machine_id)
                 assert (await self.servicer.GetMachine(request, None)).machine == machine

@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from aurum.edge.dead_letters import DeadLetterError, DeadLetters, dead_letter_folder, names, read
 from aurum.edge.spool import Spool, SpoolOptions
-from aurum.ingestion.sqlite import schema
+from aurum.ingestion.sqlite import packing, schema
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import MachineRecord
 from aurum.prediction.model.model_files import write_model
@@ -161,15 +162,48 @@ async def _refused(start: Callable[[], Any], path: Path) -> str:
     return f"{REFUSED}; restore a backup"
 
 
-async def segment(folder: Path, how: str, models: Path) -> str:
-    """One of two segments of a series."""
-    path = folder / "store.db"
+async def _fill(path: Path) -> None:
+    """Stores two times five readings."""
     for part in range(2):
         store = SqliteStore(SqliteOptions(path, min_free_bytes=0))
         await store.start()
         for sequence in range(1 + part * 5, 6 + part * 5):
             await (await store.append_batch(readings(sequence), wait=True))
         await store.close()
+
+
+async def block(folder: Path, how: str, models: Path) -> str:
+    """One of two blocks, its head and its data."""
+    path = folder / "store.db"
+    await _fill(path)
+    if how == FORBIDDEN:  # which it has in common with all that is in the tables
+        return await _tables_harmed(path, how)
+    with closing(sqlite3.connect(path)) as tables:
+        id_, head, data = tables.execute("SELECT id, head, data FROM blocks ORDER BY id").fetchone()
+        whole = head + data
+        harmed[0] = len(whole)
+        if how.startswith((FLIPPED_AT, CUT_AT)):
+            changed: bytes | None = _at_place(whole, how)
+        else:
+            changed = b"\2" + whole[1:] if how == NEWER else DAMAGES[how](whole)
+        if changed is None:
+            tables.execute("DELETE FROM blocks WHERE id = ?", (id_,))
+        else:
+            parts = (changed[: len(head)], changed[len(head) :], id_)
+            tables.execute("UPDATE blocks SET head = ?, data = ? WHERE id = ?", parts)
+        tables.commit()
+    left = await stored(path)
+    assert set(left) >= {6.0, 7.0, 8.0, 9.0, 10.0}
+    if damage.counts():
+        return "set apart; the other blocks are served"
+    return "nothing is lost" if len(left) == 10 else "its readings are lost without a report"
+
+
+async def segment(folder: Path, how: str, models: Path) -> str:
+    """One of two segments of a series."""
+    path = folder / "store.db"
+    with mock.patch.object(packing, "SEGMENT_READINGS", 1):
+        await _fill(path)
     if how == FORBIDDEN:  # which it has in common with all that is in the tables
         return await _tables_harmed(path, how)
     with closing(sqlite3.connect(path)) as tables:
@@ -469,6 +503,7 @@ async def full_keys(disk: Disk, models: Path) -> str:
 KINDS = {
     "log of the store": store_log,
     "segment of the store": segment,
+    "block of the store": block,
     "tables of the store": tables,
     "log of the spool": spool_log,
     "acked.json of the spool": acknowledged,

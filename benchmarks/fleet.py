@@ -196,7 +196,7 @@ async def measured(platform: Platform, load: Load, seconds: int, hot_each: int) 
     scores = "prediction" in services
     done = asyncio.Event()
     watching = asyncio.create_task(watch(load, observed, done)) if scores else None
-    asking = asyncio.create_task(ask(platform, load, observed, done)) if scores and hot_each else None
+    asking = asyncio.create_task(ask(platform, load, observed, done))  # costs the same with and without scoring
     sending = asyncio.create_task(load.live(seconds, hot_each))
     await asyncio.sleep(1)
     await asyncio.sleep(load.begin + SETTLED - time.time())
@@ -212,8 +212,7 @@ async def measured(platform: Platform, load: Load, seconds: int, hot_each: int) 
     longest = await sending
     await asyncio.sleep(3)
     done.set()
-    if asking is not None:
-        await asking
+    await asking
     if watching is not None:
         watching.cancel()  # nothing changes any more
         await asyncio.gather(watching, return_exceptions=True)
@@ -253,7 +252,7 @@ async def ask(platform: Platform, load: Load, observed: Observed, done: asyncio.
     while not done.is_set():
         answer = await asyncio.to_thread(http, "GET", f"{platform.api}/api/alarms?limit=1000")
         now = time.time()
-        for alarm in answer.json["items"]:
+        for alarm in answer.json.get("items", ()):
             seen.setdefault(alarm["id"].partition("~")[0], now)
         await asyncio.sleep(0.1)
     observed.alarms = [seen.get(machine, time.time()) - at for machine, at in load.accepted.items()]

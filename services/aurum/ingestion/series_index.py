@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from aurum.readings.batch import Numbers, SeriesKey, SeriesKeys
+from aurum.readings.batch import Numbers, SeriesKey, SeriesKeys, interned_key
 
 UNKNOWN = -1  # in place of the number of a series that has none
 
@@ -96,6 +96,7 @@ class SeriesIndex:
         return np.fromiter((get(key, UNKNOWN) for key in keys), np.int32, len(keys))
 
     def _add(self, key: SeriesKey) -> None:
+        key = interned_key(key)
         number, machine_id = len(self._keys), key[0]
         machine = self._machine_numbers.get(machine_id)
         if machine is None:

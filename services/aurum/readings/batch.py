@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from sys import intern
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +51,11 @@ class Series(NamedTuple):
     increasing: bool = False
 
 
+def interned_key(key: SeriesKey) -> SeriesKey:
+    """Returns a key whose names share their memory with those of other keys. Each decoded batch has its own copies."""
+    return intern(key[0]), intern(key[1])
+
+
 class SeriesKeys:
     """The series of a batch, in its order, each of them once.
 
@@ -66,6 +72,10 @@ class SeriesKeys:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def interned(self) -> "SeriesKeys":
+        """Returns the same series with names that share their memory with those of others."""
+        return SeriesKeys([interned_key(key) for key in self.keys])
 
     def numbers_in(self, index: object, find: Callable[[Sequence[SeriesKey]], Numbers]) -> Numbers:
         """Returns the number of each series in an index; -1 for those that it does not know.

@@ -107,7 +107,7 @@ class BatchLayouts:
                 if len(self._seen) > _MAX_SEEN:
                     self._seen.popitem(last=False)
                 return
-        layout = _layout_of(keys)
+        layout = _layout_of(keys.interned())
         with self._lock:
             others = [each for each in self._layouts.pop(names, ()) if len(each.template) != len(layout.template)]
             self._layouts[names] = (layout, *others[: _MAX_ALIKE - 1])

@@ -6,7 +6,15 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
-from aurum.readings.batch import MAX_SERIES, Numbers, SeriesKey, SeriesKeys, machine_id_problem, sensor_problem
+from aurum.readings.batch import (
+    MAX_SERIES,
+    Numbers,
+    SeriesKey,
+    SeriesKeys,
+    interned_key,
+    machine_id_problem,
+    sensor_problem,
+)
 from aurum.runtime.errors import InvalidArgumentError, ResourceExhaustedError
 from aurum.runtime.grpc.wire import has_more_fields
 from aurum.v1 import ingestion_pb2
@@ -161,7 +169,7 @@ class SeriesNumbers:
                 "limit; send the readings as series with their names",
                 reason=TOO_MANY_NUMBERS,
             )
-        source.keys[series.number] = series.machine_id, series.sensor
+        source.keys[series.number] = interned_key((series.machine_id, series.sensor))
         source.entries[series.number] = _TAG + _length_of(entry) + entry
 
 

@@ -21,6 +21,7 @@ from aurum.runtime import damage, metrics
 from aurum.runtime.admin.auth import admin_auth
 from aurum.runtime.admin.process_stats import process_stats
 from aurum.runtime.admin.server import admin_app
+from aurum.runtime.allocator import return_large_blocks
 from aurum.runtime.audit import AuditLog
 from aurum.runtime.event_loop import run
 from aurum.runtime.faults import Faults
@@ -241,6 +242,7 @@ def run_service(name: str, body: Body[S], settings: S, setting_names: Collection
     audit = AuditLog(settings.audit_file, AuditExport(name, settings, endpoint) if endpoint else None)
     sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.set_threshold(*_GC_THRESHOLD)
+    return_large_blocks()
     try:
         return run(_run(name, body, settings, spans, audit), settings.event_loop)
     finally:

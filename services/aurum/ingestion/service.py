@@ -88,7 +88,12 @@ def open_store(settings: IngestionSettings) -> "SqliteStore | CassandraStore":
             password=password,
             ca_file=settings.store_ca_file,
         )
-        return CassandraStore(options, settings.ingestion_queue_bytes, settings.ingestion_retention_days)
+        return CassandraStore(
+            options,
+            settings.ingestion_queue_bytes,
+            settings.ingestion_retention_days,
+            settings.ingestion_open_bytes,
+        )
     local = SqliteOptions(
         settings.store_path,
         queue_bytes=settings.ingestion_queue_bytes,

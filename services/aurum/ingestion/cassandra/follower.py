@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -69,12 +69,20 @@ class Follower:
     Args:
         session: The session.
         slots: The open slots.
+        own: The batches that this replica is writing, which it adds itself.
         on_batch: Called with each batch that another replica has stored.
     """
 
-    def __init__(self, session: CassandraSession, slots: OpenSlots, on_batch: Callable[[StoredBatch], None]) -> None:
+    def __init__(
+        self,
+        session: CassandraSession,
+        slots: OpenSlots,
+        own: Container[BatchKey],
+        on_batch: Callable[[StoredBatch], None],
+    ) -> None:
         self._session = session
         self._slots = slots
+        self._own = own
         self._on_batch = on_batch
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-follower")
         self._lock = asyncio.Lock()
@@ -115,7 +123,7 @@ class Follower:
                 slot = self._slots.get(number)
                 slot.listed = now
                 self._slots.remove_keys(number, known[number] - keys)
-                await self._load(number, sorted(keys - slot.keys))
+                await self._load(number, sorted(key for key in keys - slot.keys if key not in self._own))
 
     async def _list_registered(self) -> None:
         """Adds the slots that other replicas have opened, and removes those that were closed."""

@@ -72,6 +72,7 @@ _SERIES_AT_ONCE = 8  # series that are read at once
 _READ_ATTEMPTS = 5  # attempts of a query while readings are being merged
 _LATE_SECONDS = 30.0  # seconds after the end of a slot at which a write into it is repeated in the present one
 _OPEN_SECONDS = 30.0  # seconds after which a slot in use is registered again
+_OPEN_BYTES = 96_000_000
 _LARGE = 200_000  # bytes of a batch that is compressed on a thread
 _BATCHES_AT_ONCE = 16
 _MOST_SLOTS = 720  # slots that wait to be merged; with more, batches are refused
@@ -84,7 +85,7 @@ class CassandraStore:
     shared = True
 
     def __init__(
-        self, options: CassandraOptions, queue_bytes: int, retention: float, open_bytes: int = 96_000_000
+        self, options: CassandraOptions, queue_bytes: int, retention: float, open_bytes: int = _OPEN_BYTES
     ) -> None:
         """Connects to Cassandra.
 
@@ -105,14 +106,14 @@ class CassandraStore:
         self._replica = secrets.token_hex(6)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
         self._packer = ThreadPoolExecutor(1, thread_name_prefix="store-packer")
+        self._in_progress: dict[BatchKey, asyncio.Future[None]] = {}
         self._slots = OpenSlots(self.series, open_bytes)
-        self._follower = Follower(self._session, self._slots, self._stored_elsewhere)
+        self._follower = Follower(self._session, self._slots, self._in_progress, self._stored_elsewhere)
         self._cache = BlockCache(self._session)
         self._sources = Sources(self._session, self._slots, self._follower, self._on_reader)
         self._housekeeping = Housekeeping(self._session, self.series, self._slots, self._replica, self._ttl)
         self._on_stored: OnStored | None = None
         self._opened: dict[int, tuple[float, asyncio.Future[Any]]] = {}  # slots, when and how they were opened
-        self._in_progress: dict[BatchKey, asyncio.Future[None]] = {}
         self._waiting_bytes = 0
         self._last_number = 0  # of the recorded events
         self._room = asyncio.Event()

@@ -77,6 +77,9 @@ def test_each_limit_refuses_what_is_beyond_it() -> None:
     plant.apply_registration(MachineRecord("b", "pump", "other", 0, ""))
     taken(plant, [("c", "s0")])
     assert refusal(plant, [("d", "s0")]) == "TOO_MANY_MACHINES"
+    plant.apply_registration(MachineRecord("a", "pump", "other", 0, ""))  # its sensors now count for this site
+    plant.apply_registration(MachineRecord("c", "pump", "other", 0, ""))
+    assert refusal(plant, [("c", "s1")]) == "TOO_MANY_SENSORS"
 
 
 names = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("stuvwx")), min_size=1, max_size=6, unique=True)

@@ -17,7 +17,8 @@ from prometheus_client import REGISTRY
 
 from aurum.ingestion import memtable
 from aurum.ingestion.downsample import merge_parts, reduce_points
-from aurum.ingestion.machine_state import MachineState, MachineStates
+from aurum.ingestion.machine_state import MachineStates
+from aurum.ingestion.machine_view import MachineState
 from aurum.ingestion.memtable import Memtable, SeriesPart
 from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.series_cache import CachedSeries

@@ -1,11 +1,11 @@
 """Limits on machines and sensors, so that invented names cannot exhaust memory or fill messages."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from aurum.readings.batch import Batch
+from aurum.readings.batch import SeriesKey
 from aurum.runtime.errors import ResourceExhaustedError
 
 
@@ -32,8 +32,22 @@ class KnownMachine(Protocol):
         """The site; empty without a registration."""
 
     @property
-    def sensors(self) -> Mapping[str, object]:
-        """The sensors with readings, by name."""
+    def sensor_count(self) -> int:
+        """How many sensors with readings it has."""
+
+    def has_sensor(self, sensor: str) -> bool:
+        """Returns whether a sensor has readings."""
+
+
+class KnownMachines(Protocol):
+    """The known machines."""
+
+    @property
+    def count(self) -> int:
+        """Their number."""
+
+    def find(self, machine_id: str) -> KnownMachine | None:
+        """Returns a machine, or None if it is unknown."""
 
 
 @dataclass(slots=True)
@@ -53,40 +67,44 @@ class PlantCapacity:
         self._limits = limits
         self._sensors_by_site: Counter[str] = Counter()
         self._reserved: dict[str, Counter[str]] = {}  # by machine: sensors of batches not durable yet
+        self._reserved_pairs = 0  # machines and sensors in it
 
     def count_sensors(self, site: str, sensors: int = 1) -> None:
         """Records that a site has more sensors, or fewer if the number is negative."""
         self._sensors_by_site[site] += sensors
 
-    def reserve(self, batch: Batch, machines: Mapping[str, KnownMachine]) -> Reservation:
-        """Reserves room for a batch until `release`.
+    def reserve(self, unknown: Iterable[SeriesKey], machines: KnownMachines) -> Reservation:
+        """Reserves room for the series of a batch that have no readings yet, until `release`.
 
         Args:
-            batch: The batch.
+            unknown: These series.
             machines: The known machines.
 
         Raises:
             ResourceExhaustedError: If a limit is exceeded. The error has no retry delay, so it is permanent.
         """
         reservation = Reservation()
-        for series in batch.series:
-            machine = machines.get(series.machine_id)
-            if machine is None or series.sensor not in machine.sensors:
-                reservation.sensors.setdefault(series.machine_id, []).append(series.sensor)
+        for machine_id, sensor in unknown:
+            reservation.sensors.setdefault(machine_id, []).append(sensor)
         if reservation.sensors:
             self._check(reservation, machines)
         for machine_id, sensors in reservation.sensors.items():
-            self._reserved.setdefault(machine_id, Counter()).update(sensors)
+            counted = self._reserved.setdefault(machine_id, Counter())
+            self._reserved_pairs -= len(counted)
+            counted.update(sensors)
+            self._reserved_pairs += len(counted)
         return reservation
 
     def release(self, reservation: Reservation) -> None:
         """Ends the reservation of a batch that is stored, or will not be."""
         for machine_id, sensors in reservation.sensors.items():
             counted = self._reserved[machine_id]
+            self._reserved_pairs -= len(counted)
             counted.subtract(sensors)
             for sensor in sensors:
                 if not counted[sensor]:
                     del counted[sensor]
+            self._reserved_pairs += len(counted)
             if not counted:
                 del self._reserved[machine_id]
 
@@ -94,14 +112,11 @@ class PlantCapacity:
         """Returns whether a batch with an unknown sensor of the machine is on its way to the disk."""
         return machine_id in self._reserved
 
-    def _check(self, reservation: Reservation, machines: Mapping[str, KnownMachine]) -> None:
+    def _check(self, reservation: Reservation, machines: KnownMachines) -> None:
         """Raises ResourceExhaustedError if a batch with these unknown sensors would exceed a limit."""
         limits = self._limits
-        new = [machine_id for machine_id in reservation.sensors if machine_id not in machines]
-        expected = sum(
-            1 for machine_id in self._reserved if machine_id not in machines and machine_id not in reservation.sensors
-        )
-        if new and len(machines) + expected + len(new) > limits.machines:
+        new = [machine_id for machine_id in reservation.sensors if machines.find(machine_id) is None]
+        if new and machines.count + self._expected_machines(reservation, machines) + len(new) > limits.machines:
             raise ResourceExhaustedError(  # without the number of machines: the sender may be bound to some of them
                 f"the limit of {limits.machines} machines is reached (AURUM_INGESTION_MAX_MACHINES); {min(new)} cannot "
                 f"be added",
@@ -109,8 +124,8 @@ class PlantCapacity:
             )
         more: Counter[str] = Counter()  # by site
         for machine_id, sensors in reservation.sensors.items():
-            machine = machines.get(machine_id)
-            present = len(machine.sensors) if machine else 0
+            machine = machines.find(machine_id)
+            present = machine.sensor_count if machine else 0
             expecting = self._reserved_sensors(machine_id, machine) + len(
                 set(sensors).difference(self._reserved.get(machine_id, ()))
             )
@@ -121,13 +136,12 @@ class PlantCapacity:
                     reason="TOO_MANY_SENSORS",
                 )
             more[machine.site if machine else ""] += expecting
-        for machine_id in self._reserved:
-            if machine_id not in reservation.sensors:
-                machine = machines.get(machine_id)
-                more[machine.site if machine else ""] += self._reserved_sensors(machine_id, machine)
-        for site in {
-            machine.site if (machine := machines.get(machine_id)) else "" for machine_id in reservation.sensors
-        }:
+        sites = list(more)
+        if any(
+            self._sensors_by_site[site] + more[site] + self._reserved_pairs > limits.sensors_per_site for site in sites
+        ):
+            self._add_other_reservations(more, reservation, machines)
+        for site in sites:
             if self._sensors_by_site[site] + more[site] > limits.sensors_per_site:
                 raise ResourceExhaustedError(
                     f"site {site!r} has reached the limit of {limits.sensors_per_site} sensors "
@@ -135,10 +149,29 @@ class PlantCapacity:
                     reason="TOO_MANY_SENSORS",
                 )
 
+    def _expected_machines(self, reservation: Reservation, machines: KnownMachines) -> int:
+        """Returns how many other unknown machines have reservations. Far from the limit it is an upper bound."""
+        if machines.count + len(self._reserved) + len(reservation.sensors) <= self._limits.machines:
+            return len(self._reserved)
+        return sum(
+            1
+            for machine_id in self._reserved
+            if machine_id not in reservation.sensors and machines.find(machine_id) is None
+        )
+
+    def _add_other_reservations(
+        self, sensors_by_site: Counter[str], reservation: Reservation, machines: KnownMachines
+    ) -> None:
+        """Adds the reserved sensors of machines that have none in `reservation`."""
+        for machine_id in self._reserved:
+            if machine_id not in reservation.sensors:
+                machine = machines.find(machine_id)
+                sensors_by_site[machine.site if machine else ""] += self._reserved_sensors(machine_id, machine)
+
     def _reserved_sensors(self, machine_id: str, machine: KnownMachine | None) -> int:
         """Returns how many sensors of a machine are only reserved.
 
         Another batch with the same may have been applied already.
         """
         sensors = self._reserved.get(machine_id, ())
-        return len(sensors) if machine is None else sum(1 for sensor in sensors if sensor not in machine.sensors)
+        return len(sensors) if machine is None else sum(1 for sensor in sensors if not machine.has_sensor(sensor))

@@ -1,11 +1,18 @@
 """The latest readings of each series in memory, so that queries about the present need no disk access."""
 
+from collections import OrderedDict
+
 import numpy as np
 
-from aurum.readings.batch import Timestamps, Values
+from aurum.ingestion import metrics
+from aurum.ingestion.latest_readings import Places, extended
+from aurum.readings.batch import Batch, Timestamps, Values
 
 _FEW = 16  # readings; with fewer, their rate is not estimated
 _MARGIN = 1.1
+_READING_BYTES = 16
+_OVERHEAD = 500  # bytes of a tail besides its readings
+_GROWTH = 16  # factor by which a tail may grow beyond its first capacity
 
 
 class CachedSeries:
@@ -53,6 +60,16 @@ class CachedSeries:
         self._timestamps[self._end : self._end + count] = timestamps
         self._values[self._end : self._end + count] = values
         self._end += count
+
+    def append_reading(self, at: int, value: float) -> None:
+        """Adds one reading; see `append_readings`."""
+        end = self._end
+        if end and end < len(self._timestamps) and at > self._timestamps[end - 1]:
+            self._timestamps[end] = at
+            self._values[end] = value
+            self._end = end + 1
+        else:
+            self.append_readings(np.array([at], np.int64), np.array([value], np.float64), increasing=True)
 
     def prepend_readings(self, timestamps: Timestamps, values: Values, late: int, since: int) -> None:
         """Adds all readings that the store has from `since` on.
@@ -125,3 +142,86 @@ class CachedSeries:
         self._timestamps[:left] = self._timestamps[count : self._end].copy()
         self._values[:left] = self._values[count : self._end].copy()
         self._end = left
+
+
+class SeriesCache:
+    """The tails of the series that were queried, by number of the series. Their total size is limited."""
+
+    def __init__(self, readings: int, max_bytes: int) -> None:
+        """Creates an empty cache.
+
+        Args:
+            readings: The first capacity of a tail.
+            max_bytes: The limit on the size of all tails.
+        """
+        self._readings = readings
+        self._max_bytes = max_bytes
+        self._held_bytes = 0  # greatest size of all present tails
+        self._tails: OrderedDict[int, CachedSeries] = OrderedDict()  # the most recently used last
+        self._has_tail = np.zeros(1, np.int8)  # by number of the series
+
+    def tail(self, series: int, newest_us: int) -> CachedSeries:
+        """Returns the tail of a series. A new one starts after `newest_us`, the time of the last reading."""
+        tail = self._tails.get(series)
+        if tail is None:
+            tail = self._tails[series] = CachedSeries(self._readings, newest_us + 1)
+            if series >= len(self._has_tail):
+                self._has_tail = extended(self._has_tail, series + 1, 0)
+            self._has_tail[series] = 1
+            self._held_bytes += _max_bytes(tail.capacity)
+            while self._held_bytes > self._max_bytes and len(self._tails) > 1:
+                dropped, dropped_tail = self._tails.popitem(last=False)
+                self._has_tail[dropped] = 0
+                self._held_bytes -= _max_bytes(dropped_tail.capacity)
+            metrics.ingestion_tails.set(len(self._tails))
+        elif 4 * tail.asked > 3 * tail.capacity:
+            self._grow(tail, 2 * tail.capacity)
+        self._tails.move_to_end(series)
+        return tail
+
+    def extend(self, tail: CachedSeries, start_us: int) -> bool:
+        """Enlarges a tail for all readings from `start_us` on, as estimated by their rate.
+
+        Returns whether there is room.
+        """
+        wanted = tail.estimate_count(start_us)
+        return wanted > 0 and self._grow(tail, wanted)
+
+    def append_batch(self, batch: Batch, series: Places) -> None:
+        """Adds the readings of a batch to the tails. series: The numbers of its series."""
+        if not self._tails:
+            return
+        if int(series.max()) >= len(self._has_tail):
+            self._has_tail = extended(self._has_tail, int(series.max()) + 1, 0)
+        places = np.flatnonzero(self._has_tail[series])
+        if not len(places):
+            return
+        tails = [self._tails[number] for number in series[places].tolist()]
+        if batch.readings == len(series):
+            for tail, at, value in zip(
+                tails, batch.timestamps[places].tolist(), batch.values[places].tolist(), strict=True
+            ):
+                tail.append_reading(at, value)
+            return
+        ends = np.cumsum(batch.lengths)[places].tolist()
+        lengths, increasing = batch.lengths[places].tolist(), batch.increasing[places].tolist()
+        for tail, end, length, sorted_ in zip(tails, ends, lengths, increasing, strict=True):
+            readings = slice(end - length, end)
+            tail.append_readings(batch.timestamps[readings], batch.values[readings], increasing=sorted_)
+
+    def _grow(self, tail: CachedSeries, wanted: int) -> bool:
+        """Enlarges a tail to hold `wanted` readings. Returns False if that exceeds the limits."""
+        capacity = tail.capacity
+        while capacity < wanted:
+            capacity *= 2
+        more = _max_bytes(capacity) - _max_bytes(tail.capacity)
+        if capacity > _GROWTH * self._readings or self._held_bytes + more > self._max_bytes:
+            return False
+        self._held_bytes += more
+        tail.capacity = capacity
+        return True
+
+
+def _max_bytes(capacity: int) -> int:
+    """Returns the memory that a tail of this capacity takes at most."""
+    return 2 * capacity * _READING_BYTES + _OVERHEAD

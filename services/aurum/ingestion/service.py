@@ -30,6 +30,7 @@ from aurum.security.source_limits import SourceLimits
 logger = logging.getLogger(__name__)
 
 _FOLLOW_SECONDS = 1.0  # seconds between two reads of the changes by other replicas
+_CHANGES_AT_ONCE = 500
 
 
 @contextlib.asynccontextmanager
@@ -48,6 +49,7 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
             settings.ingestion_tail_readings,
             settings.ingestion_tail_bytes,
             shared=store.shared,
+            series=store.series,
         )
         await _load_states(store, machine_states)
         service.health.add_check("store", store.problem)
@@ -126,7 +128,9 @@ async def _follow_changes(store: Store, machine_states: MachineStates) -> None:
     while True:
         await asyncio.sleep(_FOLLOW_SECONDS)
         try:
-            for change in await store.changes():
-                machine_states.apply_change(change)
+            changes = await store.changes()
+            for start in range(0, len(changes), _CHANGES_AT_ONCE):
+                machine_states.apply_changes(changes[start : start + _CHANGES_AT_ONCE])
+                await asyncio.sleep(0)  # gives other tasks a turn
         except AurumError as error:
             logger.warning("reading the changes by other replicas failed and is retried: %s", error.message)

@@ -9,7 +9,9 @@ from typing import Any
 
 from aurum.ingestion import metrics
 from aurum.ingestion.downsample import reduce_points
-from aurum.ingestion.machine_state import MachineState, MachineStates, unknown_machine
+from aurum.ingestion.machine_messages import watch_response
+from aurum.ingestion.machine_state import MachineStates, unknown_machine
+from aurum.ingestion.machine_view import MachineState
 from aurum.ingestion.plant_limits import Reservation
 from aurum.ingestion.query_answer import QueryAnswer
 from aurum.ingestion.series_cache import CachedSeries
@@ -89,12 +91,9 @@ class IngestionServicer(BatchServicer):
         states = [await self._find_state(machine_id) for machine_id in dict.fromkeys(request.machine_ids)]
         answer = QueryAnswer(min(request.max_readings or _MOST_READINGS, _MOST_READINGS), self._max_message_bytes)
         only = set(request.sensors)
-        _check_series(
-            sum(len(only & state.sensors.keys() if only else state.sensors) for state in states), request.last
-        )
+        _check_series(sum(state.count_sensors(only) for state in states), request.last)
         for state in sorted(states, key=lambda each: each.record.machine_id):
-            wanted = sorted(only & state.sensors.keys() if only else state.sensors)
-            async for sensor, points in self._read_points(state, wanted, request):
+            async for sensor, points in self._read_points(state, state.sensor_names(only), request):
                 answer.add_series(state.record.machine_id, sensor, points)
                 if answer.full:
                     yield answer.take_message()
@@ -249,8 +248,8 @@ class IngestionServicer(BatchServicer):
                 if seen < 0 and not states:
                     yield ingestion_pb2.WatchResponse()  # lets the client know that there are no machines
                 seen = version
-                for machines in _pages((state.message() for state in states), self._page_bytes):
-                    yield ingestion_pb2.WatchResponse(machines=machines)
+                for machines in _pages(self._machines.encoded(states), self._page_bytes):
+                    yield watch_response(machines)
                 await asyncio.sleep(interval)
                 await self._machines.wait_for_change(seen)
 
@@ -406,17 +405,16 @@ def _check_series(series: int, last: int) -> None:
         raise error
 
 
-def _pages(machines: Iterable[ingestion_pb2.Machine], most: int) -> Iterator[list[ingestion_pb2.Machine]]:
-    """Splits machines into parts of about `most` bytes."""
-    part: list[ingestion_pb2.Machine] = []
+def _pages(machines: Iterable[bytes], most: int) -> Iterator[list[bytes]]:
+    """Splits serialized machines into parts of about `most` bytes."""
+    part: list[bytes] = []
     size = 0
     for machine in machines:
-        nbytes = machine.ByteSize()
-        if part and size + nbytes > most:
+        if part and size + len(machine) > most:
             yield part
             part, size = [], 0
         part.append(machine)
-        size += nbytes
+        size += len(machine)
     if part:
         yield part
 

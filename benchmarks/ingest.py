@@ -146,7 +146,11 @@ async def bytes_per_reading(folder: Path) -> float:
 
     def look() -> tuple[int, int, int]:
         connection = sqlite3.connect(folder / "bytes.db")
-        found = connection.execute("SELECT count(*), sum(length(data)), sum(count) FROM segments").fetchone()
+        found = connection.execute(
+            "SELECT sum(of_series), sum(size), sum(count) FROM ("
+            "SELECT 1 AS of_series, length(data) AS size, count FROM segments "
+            "UNION ALL SELECT 0, length(head) + length(data), count FROM blocks)"
+        ).fetchone()
         connection.close()
         return found
 

@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +15,7 @@ from aurum.commands import dead_letters, keys, models, tables
 
 if TYPE_CHECKING:
     from aurum.commands.migrating import Migrated
+    from aurum.ingestion.sqlite.blocks import DamagedPart
     from aurum.runtime.service import Body
     from aurum.runtime.settings import Settings
 
@@ -392,10 +394,10 @@ def migrate(
     _report_damaged(done.damaged)
 
 
-def _report_damaged(damaged: dict[int, str]) -> None:
-    """Prints the damaged segments that were left out. Exits with code 1 if there are any."""
-    for id_, problem in damaged.items():
-        typer.echo(f"segment {id_} is damaged and was left out: {problem}", err=True)
+def _report_damaged(damaged: "Mapping[DamagedPart, str]") -> None:
+    """Prints the damaged segments and blocks that were left out. Exits with code 1 if there are any."""
+    for part, problem in damaged.items():
+        typer.echo(f"{part} is damaged and was left out: {problem}", err=True)
     if damaged:
         raise typer.Exit(1)
 
@@ -407,20 +409,23 @@ app.add_typer(store_app, name="store", rich_help_panel=_DATA)
 @store_app.command("check")
 def store_check(
     store: StorePath,
-    repair: Annotated[bool, typer.Option("--repair", help="First move damaged segments to STORE-damaged/.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="First move damaged segments and blocks to STORE-damaged/.")
+    ] = False,
 ) -> None:
     """Verify every checksum in a store, also while the service runs. Exit code 1 if anything is damaged."""
     from aurum.ingestion.sqlite import snapshot
 
     if repair:
         moved = snapshot.repair(store)
-        typer.echo(f"{moved} damaged segments moved to {store}-damaged" if moved else "no segment is damaged")
+        typer.echo(f"{moved} damaged segments and blocks moved to {store}-damaged" if moved else "nothing is damaged")
     result = snapshot.check(store)
     for problem in result.problems:
         typer.echo(problem)
     typer.echo(
-        f"{result.segments:,} segments with {result.readings:,} readings and {result.log_records:,} batches in the "
-        "log: " + (f"{len(result.problems)} damaged" if result.problems else "none damaged")
+        f"{result.segments:,} segments and {result.blocks:,} blocks with {result.readings:,} readings, and "
+        f"{result.log_records:,} batches in the log: "
+        + (f"{len(result.problems)} damaged" if result.problems else "none damaged")
     )
     if result.problems:
         raise typer.Exit(1)

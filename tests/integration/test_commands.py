@@ -388,14 +388,15 @@ def test_store_in_use_is_exported_checked_and_backed_up(platform: Platform, tmp_
 
     assert platform.processes["ingestion"].kill(15) == 0  # flushed
     connection = sqlite3.connect(store)
+    (block,) = connection.execute("SELECT min(id) FROM blocks").fetchone()
     connection.execute(
-        "UPDATE segments SET data = CAST(substr(data, 1, length(data) - 1) || x'00' AS BLOB) WHERE id = 1"
+        "UPDATE blocks SET data = CAST(substr(data, 1, length(data) - 1) || x'00' AS BLOB) WHERE id = ?", (block,)
     )
     connection.commit()
     connection.close()
     damaged = aurum("store", "check", str(store))
     assert damaged.returncode == 1
-    assert "segment 1 of machine m-" in damaged.stdout
+    assert f"block {block} of machine" in damaged.stdout
     assert "checksum" in damaged.stdout
     for command in (["export", str(tmp_path / "none.db"), "x"], ["store", "check", str(tmp_path / "none.db")]):
         answer = aurum(*command)

@@ -263,17 +263,17 @@ def crowd_of_streams(target: Target, _: random.Random) -> Iterator[str]:
 
 
 def flipped_bits(target: Target, chance: random.Random) -> Iterator[str]:
-    """A bit of one stored segment of the victim is turned, and its readings are asked for."""
+    """A bit of one stored block of the victim is turned, and its readings are asked for."""
     yield _write(target, "ingestion", "victim", target.next("victim"), _reading(VICTIM, "rot"))
     with contextlib.closing(sqlite3.connect(target.platform.folder / "store.db", timeout=10)) as store, store:
         row = store.execute(
-            "SELECT segments.id, data FROM segments JOIN series ON segments.series = series.id "
+            "SELECT blocks.id, data FROM blocks JOIN series ON series.id / 256 = bucket "
             "WHERE sensor = 'rot' ORDER BY random() LIMIT 1"
         ).fetchone()
         if row:
             data = bytearray(row[1])
             data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-            store.execute("UPDATE segments SET data = ? WHERE id = ?", (bytes(data), row[0]))
+            store.execute("UPDATE blocks SET data = ? WHERE id = ?", (bytes(data), row[0]))
     yield target.http("GET", f"/api/machines/{VICTIM}/metrics?points=100")
 
 

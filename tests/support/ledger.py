@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 
 from aurum.readings.batch import Series, encode, now_us
+from aurum.storage.block import BlockHead, unpack_block
 from aurum.storage.segment import unpack
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
@@ -48,13 +49,23 @@ class Sender:
 
 
 def stored_readings(path: Path, source_id: str) -> list[tuple[int, float]]:
-    """Every reading of a source in the store's segments, as often as it is there."""
+    """Every reading of a source in the store's segments and blocks, as often as it is there."""
     connection = sqlite3.connect(path)
-    rows = connection.execute(
+    segments = connection.execute(
         "SELECT data FROM segments JOIN series ON segments.series = series.id WHERE sensor = ?", (source_id,)
     ).fetchall()
+    series = {row[0] for row in connection.execute("SELECT id FROM series WHERE sensor = ?", (source_id,))}
+    blocks = connection.execute("SELECT bucket, head, data FROM blocks").fetchall()
     connection.close()
-    return [pair for (data,) in rows for pair in zip(*(column.tolist() for column in unpack(data)), strict=True)]
+    columns = [unpack(data) for (data,) in segments]
+    for bucket, head, data in blocks:
+        readings, problems = unpack_block(bucket, BlockHead(head), data)
+        assert readings is not None
+        assert not problems
+        for number, start, end in zip(readings.numbers, readings.ends - readings.lengths, readings.ends, strict=True):
+            if number in series:
+                columns.append((readings.timestamps[start:end], readings.values[start:end]))
+    return [pair for each in columns for pair in zip(*(column.tolist() for column in each), strict=True)]
 
 
 def stored(path: Path, source_id: str) -> list[float]:

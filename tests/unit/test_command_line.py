@@ -65,7 +65,7 @@ def store_of(path: Path, *, damaged: bool = False) -> Path:
     asyncio.run(fill())
     if damaged:
         with contextlib.closing(sqlite3.connect(path)) as connection:
-            connection.execute("UPDATE segments SET data = x'00' WHERE id = (SELECT min(id) FROM segments)")
+            connection.execute("UPDATE blocks SET data = x'00' WHERE id = (SELECT min(id) FROM blocks)")
             connection.commit()
     return path
 
@@ -136,20 +136,20 @@ def test_export_writes_the_days_between(tmp_path: Path) -> None:
     assert second.stdout.startswith("1 readings in 1 files below ")
 
 
-def test_damaged_segment_is_named_and_moved_out(tmp_path: Path) -> None:
+def test_damaged_block_is_named_and_moved_out(tmp_path: Path) -> None:
     path = store_of(tmp_path / "store.db", damaged=True)
     exported = command("export", str(path), str(tmp_path / "all"))
     assert exported.returncode == 1
     assert "1 readings in 1 files" in exported.stdout
-    assert "is damaged and was left out" in exported.stderr
+    assert "block 1 is damaged and was left out" in exported.stderr
     found = command("store", "check", str(path))
     assert found.returncode == 1
-    assert "2 segments with 1 readings and 2 batches in the log: 1 damaged" in found.stdout
+    assert "0 segments and 2 blocks with 1 readings, and 2 batches in the log: 1 damaged" in found.stdout
     repaired = command("store", "check", str(path), "--repair")
     assert repaired.returncode == 0
-    assert f"1 damaged segments moved to {path}-damaged" in repaired.stdout
-    assert "1 segments with 1 readings and 2 batches in the log: none damaged" in repaired.stdout
-    assert "no segment is damaged" in command("store", "check", str(path), "--repair").stdout
+    assert f"1 damaged segments and blocks moved to {path}-damaged" in repaired.stdout
+    assert "0 segments and 1 blocks with 1 readings, and 2 batches in the log: none damaged" in repaired.stdout
+    assert "nothing is damaged" in command("store", "check", str(path), "--repair").stdout
 
 
 def test_migration_to_absent_cassandra_says_what_is_missing(tmp_path: Path) -> None:

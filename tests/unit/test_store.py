@@ -6,6 +6,7 @@ import random
 import sqlite3
 import threading
 import weakref
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,27 +16,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from aurum.ingestion import memtable
 from aurum.ingestion.downsample import merge_parts, reduce_points
 from aurum.ingestion.machine_state import MachineStates
 from aurum.ingestion.machine_view import MachineState
-from aurum.ingestion.memtable import Memtable, SeriesPart
 from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.series_cache import CachedSeries
 from aurum.ingestion.sqlite import compaction, schema, snapshot
 from aurum.ingestion.sqlite import store as sqlite_store
+from aurum.ingestion.sqlite.packing import Added
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
-from aurum.ingestion.store import Event, MachineRecord, SeriesSummary
+from aurum.ingestion.store import SMALL, Event, MachineRecord, SeriesSummary
 from aurum.readings.batch import SEQUENCE_CLOSED, Batch, Series, now_us
 from aurum.runtime.errors import InvalidArgumentError, PermissionDeniedError, ResourceExhaustedError, UnavailableError
 from aurum.runtime.time_units import DAY_US
 from aurum.storage import sequence_ranges
+from aurum.storage.block import BlockHead, unpack_block
 from aurum.storage.database import NewerDatabaseError, connect
 from aurum.storage.segment import pack
 from tests.support.waiting import until
 
 END = 2**62
+STORED = "SELECT sum(count) FROM (SELECT count FROM segments UNION ALL SELECT count FROM blocks)"  # readings
 
 
 def batch(sequence: int, at: list[int], values: list[float], source_id: str = "src", machine_id: str = "m") -> Batch:
@@ -76,7 +78,9 @@ async def test_small_segments_are_merged(tmp_path: Path) -> None:
 
     def segments() -> tuple[int, int]:
         with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as connection:
-            count, readings = connection.execute("SELECT count(*), sum(count) FROM segments").fetchone()
+            count, readings = connection.execute(
+                "SELECT count(*), sum(count) FROM (SELECT count FROM segments UNION ALL SELECT count FROM blocks)"
+            ).fetchone()
         return count, readings or 0
 
     for sequence in range(1, 301):
@@ -322,6 +326,51 @@ async def test_store_of_version_1_is_upgraded(tmp_path: Path) -> None:
     await store.close()
 
 
+def _without_blocks(connection: sqlite3.Connection) -> None:
+    """Makes a store of version 5 whose readings are in blocks one of version 4: a segment for each series."""
+    for bucket, head, data in connection.execute("SELECT bucket, head, data FROM blocks").fetchall():
+        readings, _ = unpack_block(bucket, BlockHead(head), data)
+        assert readings is not None
+        for number, start, end in zip(readings.numbers, readings.ends - readings.lengths, readings.ends, strict=True):
+            times, values = readings.timestamps[start:end], readings.values[start:end]
+            ranks = readings.ranks.between(int(start), int(end))
+            connection.execute(
+                "INSERT INTO segments (series, start_us, source, sequence, end_us, count, data) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (int(number), int(times[0]), *ranks.highest, int(times[-1]), len(times), pack(times, values, ranks)),
+            )
+            connection.execute(
+                "UPDATE series SET first_us = ?, last_us = ?, last_value = ? WHERE id = ?",
+                (int(times[0]), int(times[-1]), float(values[-1]), int(number)),
+            )
+    for table in ("blocks", "damaged_blocks"):
+        connection.execute(f"DROP TABLE {table}")
+
+
+async def test_store_of_version_4_is_upgraded(tmp_path: Path) -> None:
+    """Its segments stay as they are; the readings that come then are in blocks, and both are answered together."""
+    path = tmp_path / "store.db"
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+    await write(store, batch(1, [10, 20], [1.0, 2.0]))
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        _without_blocks(connection)
+        connection.execute("PRAGMA user_version = 4")
+        connection.commit()
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+    await write(store, batch(2, [20, 30], [3.0, 4.0]))
+    await store._flush()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        counts = connection.execute("SELECT (SELECT sum(count) FROM segments), (SELECT sum(count) FROM blocks)")
+        assert counts.fetchone() == (2, 2)
+    assert (await store.read("m", "s", 0, END)).values.tolist() == [1.0, 3.0, 4.0]
+    (summary,) = await store.summaries()
+    assert (summary.first_us, summary.last_us, summary.last_value) == (10, 30, 4.0)
+    await store.close()
+
+
 async def test_store_of_version_2_is_upgraded(tmp_path: Path) -> None:
     """A source of before there were owners goes on, and then belongs to who goes on with it."""
     path = tmp_path / "store.db"
@@ -337,7 +386,9 @@ async def test_store_of_version_2_is_upgraded(tmp_path: Path) -> None:
         connection.execute("ALTER TABLE events DROP COLUMN number")
         connection.execute("ALTER TABLE series DROP COLUMN last_source")
         connection.execute("ALTER TABLE series DROP COLUMN last_sequence")
+        _without_blocks(connection)
         connection.execute("PRAGMA user_version = 2")
+        connection.commit()
     store = SqliteStore(SqliteOptions(path))
     await store.start()
     assert await write(store, batch(1, [10], [1]).with_owner("site/a")) == [(0, 1)]
@@ -378,9 +429,9 @@ def test_day_without_anything_to_merge_is_seldom_looked_at() -> None:
             at = today + source
             tables.execute(
                 "INSERT INTO segments VALUES (NULL, 1, ?, ?, 1, ?, ?, x'')",
-                (at, source, at, compaction.SMALL),
+                (at, source, at, SMALL),
             )
-            compactor.record_segments({(1, today // DAY_US): 1})
+            compactor.record_added(Added(Counter({(1, today // DAY_US): 1})))
             while compactor.due:
                 compactor.merge_next(tables, now_us())
                 looks += 1
@@ -425,7 +476,7 @@ async def test_readings_older_than_retention_are_deleted(tmp_path: Path) -> None
 
     def left() -> int:
         with contextlib.closing(sqlite3.connect(path)) as connection:
-            return connection.execute("SELECT sum(count) FROM segments").fetchone()[0]
+            return int(connection.execute(STORED).fetchone()[0])
 
     await until(lambda: left() == 2, "the old readings are gone")
     assert (await store.read("m", "s", 0, END)).values.tolist() == [3, 4]
@@ -532,11 +583,11 @@ async def test_senders_are_known_after_their_segments_merge(tmp_path: Path) -> N
         await write(store, batch(sequence, [day + sequence], [float(sequence)], "own").with_owner("site/a"))
         await store._flush()
 
-    def sources() -> set[int]:
+    def blocks() -> int:
         with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as connection:
-            return {row[0] for row in connection.execute("SELECT source FROM segments")}
+            return int(connection.execute("SELECT count(*) FROM blocks").fetchone()[0])
 
-    await until(lambda: len(sources()) == 1, "they are merged")
+    await until(lambda: blocks() == 1, "they are merged")
     assert not await store.sent_only_by("m", "site/a")
     assert not await store.sent_only_by("m", "site/b")
     await store.close()
@@ -553,6 +604,7 @@ async def test_store_of_version_3_is_upgraded(tmp_path: Path) -> None:
         connection.execute("DELETE FROM sources WHERE source_id = 'forgotten'")
         connection.execute("ALTER TABLE sources DROP COLUMN closed")
         connection.execute("DROP TABLE source_numbers")
+        _without_blocks(connection)
         connection.execute("PRAGMA user_version = 3")
         connection.commit()
     store = SqliteStore(SqliteOptions(path))
@@ -623,93 +675,9 @@ async def test_failed_housekeeping_is_reported_and_resumes(
         lost.touch()
         await until(lambda: store.problem() is None, "it goes on")
         with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as connection:
-            assert connection.execute("SELECT sum(count) FROM segments").fetchone() == (1,)
+            assert connection.execute(STORED).fetchone() == (1,)
     finally:
         await store.close()
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.integers(1, 2),  # source
-            st.booleans(),  # whether a batch of it is missing before this one
-            st.lists(st.integers(0, 30), max_size=5, unique=True),  # times; of another series if there are none
-            st.booleans(),  # whether the series is asked for at that moment
-        ),
-        min_size=1,
-        max_size=40,
-    )
-)
-def test_joined_parts_equal_separate_parts(received: list[tuple[int, bool, list[int], bool]]) -> None:
-    recent, sequences, value = Memtable(), {1: 0, 2: 0}, 0.0
-    for source, gap, times, asked in received:
-        sequences[source] += 2 if gap else 1
-        values = [value := value + 1 for _ in times]
-        machine_id = "m" if times else "other"
-        recent.add_batch(
-            batch(sequences[source], times or [1], values or [0.0], machine_id=machine_id), (source, sequences[source])
-        )
-        if asked:
-            recent.joined_parts(("m", "s"))
-
-    def said(parts: list[SeriesPart]) -> list[tuple[int, float]]:
-        ordered = sorted(parts, key=lambda part: part.rank)
-        timestamps, values = merge_parts([(part.timestamps, part.values) for part in ordered])
-        return list(zip(timestamps.tolist(), values.tolist(), strict=True))
-
-    assert said(recent.joined_parts(("m", "s"))) == said(recent.parts(("m", "s")))
-
-
-def test_consecutive_batches_form_one_part_up_to_a_gap() -> None:
-    recent = Memtable()
-    for sequence in (*range(1, 101), *range(102, 201)):
-        machine_id = "other" if sequence % 10 == 0 else "m"
-        recent.add_batch(batch(sequence, [sequence], [float(sequence)], machine_id=machine_id), (1, sequence))
-        if sequence % 7 == 0:
-            recent.joined_parts(("m", "s"))
-    joined = recent.joined_parts(("m", "s"))
-    assert [part.rank for part in joined] == [(1, 99), (1, 199)]
-    assert joined[1].timestamps.tolist() == [sequence for sequence in range(102, 200) if sequence % 10]
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.booleans(),  # whether a batch is missing before this one
-            st.dictionaries(st.integers(0, 4), st.lists(st.integers(0, 30), min_size=1, max_size=5), min_size=1),
-        ),
-        min_size=1,
-        max_size=20,
-    ),
-    st.integers(1, 30),
-)
-def test_packing_in_pieces_loses_and_reorders_nothing(
-    received: list[tuple[bool, dict[int, list[int]]]], at_once: int
-) -> None:
-    """However few readings are sorted at once, the packed series say what the batches say, each with its last rank."""
-    recent, sequence, value = Memtable(), 0, 0.0
-    said: dict[tuple[str, str], dict[int, tuple[float, tuple[int, int]]]] = {}
-    for gap, columns in received:
-        sequence += 2 if gap else 1
-        series = []
-        for number, times in columns.items():
-            values = [value := value + 1 for _ in times]
-            series.append(Series("m", str(number), np.array(times), np.array(values)))
-            told = said.setdefault(("m", str(number)), {})
-            told.update({at: (each, (1, sequence)) for at, each in zip(times, values, strict=True)})
-        recent.add_batch(Batch.from_series("src", sequence, series), (1, sequence))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memtable, "_SORTED_AT_ONCE", at_once)
-        packed = list(recent.packed())
-    found: dict[tuple[str, str], dict[int, float]] = {}
-    for each in sorted(packed, key=lambda each: each.rank):
-        assert (np.diff(each.timestamps) > 0).all()
-        found.setdefault(each.key, {}).update(zip(each.timestamps.tolist(), each.values.tolist(), strict=True))
-    assert found == {key: {at: each for at, (each, _) in told.items()} for key, told in said.items()}
-    for key, told in said.items():
-        last = max(told)
-        ranks = [each.last_rank for each in packed if each.key == key and each.timestamps[-1] == last]
-        assert max(ranks) == told[last][1]
 
 
 async def test_flushed_readings_do_not_stay_in_memory(store: SqliteStore) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aurum.commands.progress import progress_bar
+from aurum.ingestion.sqlite.blocks import DamagedPart
 from aurum.ingestion.sqlite.snapshot import Snapshot, open_snapshot
 from aurum.ingestion.store import MachineRecord, Store
 from aurum.readings.batch import Batch, Series, Timestamps, Values
@@ -28,14 +29,14 @@ class Migrated:
         readings: Readings that were copied.
         duplicates: Readings that the target had already.
         events: Events that were copied.
-        damaged: Damaged segments that were left out, by id, with the problem of each.
+        damaged: Damaged segments and blocks that were left out, with the problem of each.
     """
 
     machines: int = 0
     readings: int = 0
     duplicates: int = 0
     events: int = 0
-    damaged: dict[int, str] = field(default_factory=dict)
+    damaged: dict[DamagedPart, str] = field(default_factory=dict)
 
 
 async def migrate(path: Path, store: Store) -> Migrated:

@@ -1,304 +1,351 @@
 """Recent readings: durable in the log and not yet in the tables.
 
-They are held in memory for queries and for packing.
+They are held in memory for queries and for packing, in columns: those of the readings, and those of the entries. An
+entry is what a batch has of one series. Adding a batch takes a few array operations, whatever the number of series.
 """
 
-import itertools
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from aurum.readings.batch import Batch, Timestamps, Values
+from aurum.ingestion.series_index import SeriesIndex
+from aurum.readings.batch import Batch, Numbers, SeriesKey, Timestamps, Values
+from aurum.storage.block import BLOCK_SERIES
+from aurum.storage.packed_readings import PackedReadings, Positions, sort_in_time
+from aurum.storage.ranks import Rank, Ranks
 
-SeriesKey = tuple[str, str]  # machine id, sensor
-_COUNT_BITS = 20  # bits of a place for the number of readings, at most 200,000
-_START_BITS = 20  # bits of a place for the start within the batch
 _SORTED_AT_ONCE = 250_000  # readings; sorting takes about 50 bytes for each
-_Order = npt.NDArray[np.int32]
+_CHAIN = 64  # entries of a series that are followed one by one; more are found by a search in all
+_READING_BYTES, _ENTRY_BYTES, _BATCH_BYTES, _SERIES_BYTES = 16, 20, 100, 8
+_NONE = -1
+_Column = TypeVar("_Column", bound=npt.NDArray[Any])
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesPart:
-    """Readings of one series in one batch. `rank` is (source, sequence); parts of a higher rank replace others."""
+    """Readings of one series in consecutive batches of a source.
 
-    rank: tuple[int, int]
+    `rank` is that of the last of these batches, by which readings of parts replace each other: no other batch can have
+    a rank in between.
+    """
+
+    rank: Rank
     timestamps: Timestamps
     values: Values
 
 
-@dataclass(frozen=True, slots=True)
-class _BatchColumns:
-    """A batch in columns.
+class _Columns:
+    """Columns of the same length that grow together. Those that were handed out keep their content."""
 
-    Attributes:
-        rank: Its source and sequence.
-        run: The same for consecutive batches of a source without a missing sequence.
-        timestamps: The times of all its readings.
-        values: As many values.
-        numbers: The number of each of its series, see Memtable._numbers.
-        lengths: The number of readings of each of its series.
-    """
+    def __init__(self, room: int, *types: npt.DTypeLike) -> None:
+        self.count = 0
+        self.columns = [np.empty(room, type_) for type_ in types]
 
-    rank: tuple[int, int]
-    run: int
-    timestamps: Timestamps
-    values: Values
-    numbers: npt.NDArray[np.int32]
-    lengths: npt.NDArray[np.int32]
+    def reserve(self, count: int) -> None:
+        """Makes room for so many rows more."""
+        needed = self.count + count
+        if needed > len(self.columns[0]):
+            room = max(needed, 2 * len(self.columns[0]))
+            for place, column in enumerate(self.columns):
+                larger = np.empty(room, column.dtype)
+                larger[: self.count] = column[: self.count]
+                self.columns[place] = larger
 
-
-@dataclass(frozen=True, slots=True)
-class PackedSeries:
-    """Sorted readings of one series. Of readings at the same time, only the one with the highest rank is left.
-
-    Attributes:
-        key: The series.
-        rank: The rank of the last batch. All readings may have it, because no other rank lies in between.
-        last_rank: The rank of the batch of the last reading.
-        timestamps: The times.
-        values: As many values.
-    """
-
-    key: SeriesKey
-    rank: tuple[int, int]
-    last_rank: tuple[int, int]
-    timestamps: Timestamps
-    values: Values
-
-
-@dataclass(slots=True)
-class _Joined:
-    """The joined parts of a series.
-
-    Attributes:
-        places: How many batches of the series are joined.
-        parts: The joined parts.
-        run: The run of the last part.
-    """
-
-    places: int
-    parts: list[SeriesPart]
-    run: int
+    def present(self) -> list[npt.NDArray[Any]]:
+        """Returns the columns with the rows that there are now."""
+        return [column[: self.count] for column in self.columns]
 
 
 class Memtable:
-    """Batches in the order of arrival.
+    """Batches in the order of arrival. One thread adds, any thread may read."""
 
-    One thread adds. Any thread may read, but only one at a time may call `joined`. The joined parts are a second
-    copy, which `nbytes` does not count.
-    """
+    def __init__(self, series: SeriesIndex, readings: int = 0, entries: int = 0) -> None:
+        """Creates an empty memtable.
 
-    def __init__(self) -> None:
+        Args:
+            series: Numbers the series.
+            readings: The number of readings for which there is room at first.
+            entries: The number of entries for which there is room at first.
+        """
+        self._series = series
         self._lock = threading.Lock()
-        self._batches: list[_BatchColumns] = []
-        self._numbers: dict[SeriesKey, int] = {}
-        # By series number: its places. A place packs the index of a batch, a start and a count into one integer,
-        # which takes a third of the memory of an object.
-        self._places: list[list[int]] = []
-        self._runs: dict[int, tuple[int, int]] = {}  # by source: its last sequence, and the run that it is in
-        self._joined: dict[SeriesKey, _Joined] = {}
-        self.nbytes = 0
-        self.readings = 0
+        self._readings = _Columns(max(1024, readings), np.int64, np.float64)  # times, values
+        # Series, first reading, batch, earlier entry of the series, number of earlier entries of the series
+        self._entries = _Columns(max(1024, entries), *[np.int32] * 5)
+        self._batches = _Columns(256, np.int32)  # run
+        self._newest = np.empty(0, np.int32)  # by series: its newest entry
+        self._counts = np.empty(0, np.int32)  # by series: how many entries it has
+        self._run_ranks: list[Rank] = []  # by run: the rank of its last batch
+        self._newest_runs: dict[Rank, int] = {}  # by source: its run with the highest sequence
 
-    def add_batch(self, batch: Batch, rank: tuple[int, int]) -> None:
+    @property
+    def readings(self) -> int:
+        """The number of readings."""
+        return self._readings.count
+
+    @property
+    def entries(self) -> int:
+        """The number of entries."""
+        return self._entries.count
+
+    @property
+    def nbytes(self) -> int:
+        """The approximate memory that the batches take."""
+        return (
+            _READING_BYTES * self._readings.count
+            + _ENTRY_BYTES * self._entries.count
+            + _BATCH_BYTES * self._batches.count
+            + _SERIES_BYTES * len(self._newest)
+        )
+
+    def add_batch(self, batch: Batch, rank: Rank) -> None:
         """Adds a batch that has become durable.
 
-        `rank` is its source and sequence, by which readings replace each other.
+        Series that have no number yet get one. `rank` is the source and sequence of the batch, by which readings
+        replace each other.
         """
-        source, sequence = rank
+        numbers = self._series.assign(batch.keys)
+        readings, entries = len(batch.values), len(numbers)
         with self._lock:
-            index = len(self._batches) << (_COUNT_BITS + _START_BITS)
-            numbers: list[int] = []
-            lengths: list[int] = []
-            start = 0
-            for series in batch.series:
-                key = (series.machine_id, series.sensor)
-                number = self._numbers.get(key)
-                if number is None:
-                    number = self._numbers[key] = len(self._places)
-                    self._places.append([])
-                count = len(series.values)
-                self._places[number].append(index | start << _COUNT_BITS | count)
-                numbers.append(number)
-                lengths.append(count)
-                start += count
-            one = len(batch.series) == 1
-            last, run = self._runs.get(source, (None, 0))
-            if last is None or sequence != last + 1:
-                run = len(self._batches)
-            self._runs[source] = sequence, run
-            received = _BatchColumns(
-                rank,
-                run,
-                batch.series[0].timestamps if one else np.concatenate([series.timestamps for series in batch.series]),
-                batch.series[0].values if one else np.concatenate([series.values for series in batch.series]),
-                np.array(numbers, np.int32),
-                np.array(lengths, np.int32),
-            )
-            self._batches.append(received)
-            self.nbytes += 16 * start + 60 * len(numbers) + 800
-            self.readings += start
+            self._make_room(readings, entries)
+            end = self._readings.count + readings
+            timestamps, values = self._readings.columns
+            timestamps[end - readings : end] = batch.timestamps
+            values[end - readings : end] = batch.values
+            if entries == 1:
+                self._add_entry(int(numbers[0]), end - readings)
+            else:
+                self._add_entries(numbers, batch.lengths, end - readings, single=readings == entries)
+            self._batches.columns[0][self._batches.count] = self._run_of(rank)
+            self._readings.count = end
+            self._entries.count += entries
+            self._batches.count += 1
+
+    def _add_entries(self, numbers: Numbers, lengths: Numbers, start: int, *, single: bool) -> None:
+        """Adds the entries of a batch whose readings begin at `start`. `single` says whether each has one reading."""
+        first = self._entries.count
+        after = first + len(numbers)
+        series, starts, batches, earlier, places = self._entries.columns
+        series[first:after] = numbers
+        if single:
+            starts[first:after] = np.arange(start, start + len(numbers), dtype=np.int32)
+        else:
+            starts[first:after] = np.cumsum(lengths, dtype=np.int32) - lengths + start
+        batches[first:after] = self._batches.count
+        earlier[first:after] = self._newest[numbers]
+        places[first:after] = self._counts[numbers]
+        self._newest[numbers] = np.arange(first, after, dtype=np.int32)  # a batch has each series once
+        self._counts[numbers] += 1
+
+    def _add_entry(self, number: int, start: int) -> None:
+        """Adds the entry of a batch of one series, as `_add_entries` does, which takes longer."""
+        entry = self._entries.count
+        series, starts, batches, earlier, places = self._entries.columns
+        series[entry], starts[entry], batches[entry] = number, start, self._batches.count
+        earlier[entry], places[entry] = self._newest[number], self._counts[number]
+        self._newest[number] = entry
+        self._counts[number] += 1
+
+    def _make_room(self, readings: int, entries: int) -> None:
+        self._readings.reserve(readings)
+        self._entries.reserve(entries)
+        self._batches.reserve(1)
+        if len(self._newest) < len(self._series):
+            room = max(len(self._series), len(self._newest) * 5 // 4)
+            self._newest = _lengthened(self._newest, room, _NONE)
+            self._counts = _lengthened(self._counts, room, 0)
+
+    def _run_of(self, rank: Rank) -> int:
+        """Returns the run of a batch: that of the preceding batch of its source, or a new one."""
+        source, sequence = rank[:-1], rank[-1]
+        run = self._newest_runs.get(source)
+        if run is not None and self._run_ranks[run][-1] == sequence - 1:
+            self._run_ranks[run] = rank
+            return run
+        if run is None or self._run_ranks[run][-1] < sequence:
+            self._newest_runs[source] = len(self._run_ranks)
+        self._run_ranks.append(rank)
+        return len(self._run_ranks) - 1
 
     def parts(self, key: SeriesKey) -> list[SeriesPart]:
-        """Returns the readings of a series, as they arrived."""
-        return [part for _, part in self._parts_since(key, 0)]
-
-    def joined_parts(self, key: SeriesKey) -> list[SeriesPart]:
-        """Returns the readings of a series in few parts.
-
-        Consecutive batches of a source form one part with the rank of the last of them, because nothing in the tables
-        can have a rank in between. Parts joined by earlier calls are reused.
-        """
-        joined = self._joined.get(key)
-        if joined is None:
-            joined = self._joined[key] = _Joined(0, [], -1)
-        new_parts = self._parts_since(key, joined.places)
-        joined.places += len(new_parts)
-        for run, together in itertools.groupby(new_parts, key=lambda each: each[0]):
-            parts = [part for _, part in together]
-            if run == joined.run:
-                parts.insert(0, joined.parts.pop())
-            joined.run = run
-            joined.parts.append(_concatenate(parts))
-        return list(joined.parts)
-
-    def _parts_since(self, key: SeriesKey, first: int) -> list[tuple[int, SeriesPart]]:
-        """Returns the parts of a series from its batch number `first` on, each with its run."""
+        """Returns the readings of a series, as they arrived within each part."""
+        number = self._series.number_of(key)
+        if number is None:
+            return []
         with self._lock:
-            number = self._numbers.get(key)
-            places = self._places[number][first:] if number is not None else []
-            batches = self._batches
-        parts: list[tuple[int, SeriesPart]] = []
-        for place in places:
-            start = place >> _COUNT_BITS & (1 << _START_BITS) - 1
-            end = start + (place & (1 << _COUNT_BITS) - 1)
-            batch = batches[place >> (_COUNT_BITS + _START_BITS)]
-            parts.append((batch.run, SeriesPart(batch.rank, batch.timestamps[start:end], batch.values[start:end])))
+            if number >= len(self._newest) or self._newest[number] == _NONE:
+                return []
+            entries = self._entries_of(number)
+            _, starts, batches, *_ = self._entries.present()
+            timestamps, values = self._readings.present()
+            runs = self._batches.columns[0][batches[entries]]
+            one = bool((runs == runs[0]).all())
+            ranks = {run: self._run_ranks[run] for run in (runs[:1].tolist() if one else np.unique(runs).tolist())}
+        lengths = _following(starts, len(values), entries) - starts[entries]
+        if one:
+            readings = _expanded(starts[entries], lengths)
+            return [SeriesPart(rank, timestamps[readings], values[readings]) for rank in ranks.values()]
+        parts: list[SeriesPart] = []
+        for run, rank in ranks.items():
+            chosen = runs == run
+            readings = _expanded(starts[entries[chosen]], lengths[chosen])
+            parts.append(SeriesPart(rank, timestamps[readings], values[readings]))
         return parts
 
-    def series_keys(self) -> list[SeriesKey]:
-        """Returns the series that have readings."""
+    def _entries_of(self, number: int) -> npt.NDArray[np.int32]:
+        """Returns the entries of a series, in the order of arrival."""
+        count = int(self._counts[number])
+        series, _, _, earlier, _ = self._entries.present()
+        if count > _CHAIN:
+            return np.flatnonzero(series == number).astype(np.int32)
+        entries = np.empty(count, np.int32)
+        entry = int(self._newest[number])
+        for place in range(count - 1, -1, -1):
+            entries[place] = entry
+            entry = int(earlier[entry])
+        return entries
+
+    def numbers(self) -> Numbers:
+        """Returns the numbers of the series that have readings, in increasing order."""
         with self._lock:
-            return list(self._numbers)
+            return np.flatnonzero(self._counts).astype(np.int32)
 
-    def packed(self) -> Iterator[PackedSeries]:
-        """Yields every series, once per run of consecutive batches of a source. Nothing may be added afterwards.
-
-        A very long series is yielded several times per run, each time with other batches of the run.
-        """
-        runs: list[list[_BatchColumns]] = []
-        for batch in sorted(self._batches, key=lambda batch: batch.rank):  # of equal times the last one counts
-            source, sequence = batch.rank
-            if not runs or runs[-1][-1].rank != (source, sequence - 1):
-                runs.append([])
-            runs[-1].append(batch)
-        keys = list(self._numbers)
-        for batches in runs:
-            for piece in _pieces(batches, len(keys)):
-                yield from _packed(piece, keys)
-
-
-def _concatenate(parts: list[SeriesPart]) -> SeriesPart:
-    """Joins parts into one with the rank of the last of them."""
-    if len(parts) == 1:
-        return parts[0]
-    timestamps = np.concatenate([part.timestamps for part in parts])
-    return SeriesPart(parts[-1].rank, timestamps, np.concatenate([part.values for part in parts]))
+    def packed(self) -> Iterator[PackedReadings]:
+        """Yields the present readings, sorted, and each series once. Bounds how many are sorted at once."""
+        with self._lock:
+            counts = self._counts.copy()
+            run_ranks = list(self._run_ranks)
+            entries, readings = self._entries.present(), self._readings.present()
+            runs = self._batches.present()[0]
+        if not len(readings[0]):
+            return
+        series, starts, batches, _, places = entries
+        lengths = _following(starts, len(readings[0])) - starts
+        # The place of each entry follows from its series and from how many entries the series had before
+        ends = np.cumsum(counts)
+        order = np.empty(len(series), np.int32)
+        order[(ends - counts)[series] + places] = np.arange(len(series), dtype=np.int32)
+        numbers = np.flatnonzero(counts).astype(np.int32)
+        sizes = np.add.reduceat(lengths[order], (ends - counts)[numbers])  # readings by series
+        sorting = _Sorting(series, starts, lengths, runs[batches], run_ranks, *readings)
+        for first, after in _cuts(numbers, sizes):
+            start, end = ends[numbers[first]] - counts[numbers[first]], ends[numbers[after - 1]]
+            yield sorting.packed(order[start:end])
 
 
-def _pieces(batches: list[_BatchColumns], series: int) -> Iterator[list[_BatchColumns]]:
-    """Divides consecutive batches so that sorting takes little memory: by series, and very long series by batches.
+class _Sorting:
+    """Sorts entries of a memtable."""
+
+    def __init__(  # noqa: PLR0917
+        self,
+        series: Numbers,
+        starts: Numbers,
+        lengths: Numbers,
+        runs: Numbers,
+        run_ranks: list[Rank],
+        timestamps: Timestamps,
+        values: Values,
+    ) -> None:
+        self._series = series  # of each entry, as the next three
+        self._starts = starts
+        self._lengths = lengths
+        self._runs = runs
+        self._timestamps = timestamps
+        self._values = values
+        self._single = len(lengths) == len(values)  # each entry has one reading
+        # The runs in the order of their ranks, which Ranks needs
+        by_rank = sorted(range(len(run_ranks)), key=run_ranks.__getitem__)
+        self._sources = tuple(dict.fromkeys(run_ranks[run][:-1] for run in by_rank))
+        place_of = {source: place for place, source in enumerate(self._sources)}
+        self._levels = np.empty(len(run_ranks), np.int32)  # by run
+        self._levels[by_rank] = np.arange(len(run_ranks), dtype=np.int32)
+        self._places = np.array([place_of[run_ranks[run][:-1]] for run in by_rank])  # by level
+        self._sequences = np.array([run_ranks[run][-1] for run in by_rank], np.int64)
+
+    def packed(self, entries: Numbers) -> PackedReadings:
+        """Packs the readings of entries, which are in the order of series and arrival."""
+        readings: Positions
+        if self._single:
+            readings, numbers = entries.astype(np.intp), self._series[entries]
+        else:
+            lengths = self._lengths[entries]
+            readings = _expanded(self._starts[entries], lengths)
+            numbers = np.repeat(self._series[entries], lengths)
+        order, timestamps = sort_in_time(readings, numbers, self._timestamps[readings], self._levels_at)
+        if len(order) < len(numbers):
+            numbers = self._series[self._entries_at(order)]
+        starts = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1]))
+        return PackedReadings(
+            numbers[starts],
+            np.diff(np.append(starts, len(numbers))),
+            timestamps,
+            self._values[order],
+            self._ranks_at(order),
+        )
+
+    def _entries_at(self, readings: Positions) -> Positions:
+        """Returns the entries of readings."""
+        return readings if self._single else np.searchsorted(self._starts, readings, side="right") - 1
+
+    def _levels_at(self, readings: Positions) -> npt.NDArray[np.int32]:
+        return self._levels[self._runs[self._entries_at(readings)]]
+
+    def _ranks_at(self, readings: Positions) -> Ranks:
+        if len(self._sequences) == 1:
+            return Ranks.uniform((*self._sources[0], int(self._sequences[0])), len(readings))
+        levels = self._levels_at(readings)
+        starts = np.flatnonzero(np.append(True, levels[1:] != levels[:-1]))
+        lengths = np.diff(np.append(starts, len(levels)))
+        runs = levels[starts]
+        return Ranks.from_runs(self._sources, self._places[runs], self._sequences[runs], lengths)
+
+
+def _cuts(numbers: Numbers, sizes: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Divides series into those that are sorted at once, if possible between two buckets.
 
     Args:
-        batches: The batches.
-        series: The number of series, which is above all of theirs.
+        numbers: The numbers of the series.
+        sizes: The number of readings of each.
     """
-    if sum(len(batch.values) for batch in batches) <= _SORTED_AT_ONCE:
-        yield batches
-        return
-    counts = np.bincount(
-        np.concatenate([batch.numbers for batch in batches]),
-        np.concatenate([batch.lengths for batch in batches]),
-        series,
-    )
-    places = np.cumsum(counts) // _SORTED_AT_ONCE
-    cuts = [0, *(np.flatnonzero(places[1:] != places[:-1]) + 1).tolist(), series]
-    for first, end in itertools.pairwise(cuts):
-        piece: list[_BatchColumns] = []
-        readings = 0
-        for batch in batches:
-            part = _part_of(batch, first, end)
-            if readings and readings + len(part.values) > 2 * _SORTED_AT_ONCE:
-                yield piece
-                piece, readings = [], 0
-            if len(part.values):
-                piece.append(part)
-                readings += len(part.values)
-        if piece:
-            yield piece
+    total = np.cumsum(sizes)
+    bucket_ends = np.flatnonzero(np.append(np.diff(numbers // BLOCK_SERIES), 1)) + 1
+    first = 0
+    while first < len(numbers):
+        before = int(total[first - 1]) if first else 0
+        limit = max(first + 1, int(np.searchsorted(total, before + _SORTED_AT_ONCE, side="right")))
+        at = int(np.searchsorted(bucket_ends, limit, side="right"))
+        bucket_end = int(bucket_ends[at - 1]) if at else 0
+        after = bucket_end if bucket_end > first else limit
+        yield first, after
+        first = after
 
 
-def _part_of(batch: _BatchColumns, first: int, end: int) -> _BatchColumns:
-    """Returns the series of a batch with numbers from `first` up to `end`."""
-    chosen = (batch.numbers >= first) & (batch.numbers < end)
-    if chosen.all():
-        return batch
-    readings = np.repeat(chosen, batch.lengths)
-    return replace(
-        batch,
-        timestamps=batch.timestamps[readings],
-        values=batch.values[readings],
-        numbers=batch.numbers[chosen],
-        lengths=batch.lengths[chosen],
-    )
+def _following(starts: Numbers, total: int, entries: npt.NDArray[Any] | None = None) -> npt.NDArray[np.int32]:
+    """Returns the position after the last reading of entries; those of all by default."""
+    if entries is None:
+        return np.append(starts[1:], np.int32(total))
+    ends = np.full(len(entries), total, np.int32)
+    inner = entries < len(starts) - 1
+    ends[inner] = starts[entries[inner] + 1]
+    return ends
 
 
-def _packed(batches: list[_BatchColumns], keys: list[SeriesKey]) -> Iterator[PackedSeries]:
-    """Yields the series of consecutive batches of a source, sorted and without replaced readings."""
-    order, numbers, timestamps = _sorted(batches, len(keys))
-    # Joined after the times are sorted, so that fewer copies exist at a time
-    values = np.concatenate([batch.values for batch in batches])[order]
-    newest: dict[int, tuple[int, int]] = {}
-    for batch in batches:
-        newest.update(dict.fromkeys(batch.numbers.tolist(), batch.rank))
-    ends = np.cumsum([len(batch.values) for batch in batches])  # of the batches, before they were sorted
-    cuts = [0, *(np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist(), len(numbers)]
-    lasts = np.searchsorted(ends, order[np.array(cuts[1:]) - 1], side="right").tolist()
-    for (start, end), last in zip(itertools.pairwise(cuts), lasts, strict=True):
-        number = int(numbers[start])
-        yield PackedSeries(keys[number], newest[number], batches[last].rank, timestamps[start:end], values[start:end])
+def _expanded(starts: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> Positions:
+    """Returns the positions of the readings of entries."""
+    if len(starts) == len(lengths) and lengths.max() == 1:
+        return starts.astype(np.intp)
+    ends = np.cumsum(lengths, dtype=np.intp)
+    positions = np.arange(ends[-1], dtype=np.intp)
+    positions += np.repeat(starts - (ends - lengths), lengths)
+    return positions
 
 
-def _sorted(batches: list[_BatchColumns], series: int) -> tuple[_Order, npt.NDArray[Any], Timestamps]:
-    """Sorts the readings of batches by series and time, without those that are replaced by later ones.
-
-    Args:
-        batches: The batches.
-        series: The number of series, which is above all of theirs.
-
-    Returns:
-        Where each of the sorted readings is in the batches, the number of its series, and its time.
-    """
-    small = np.uint16 if series < 2**16 else np.int32
-    numbers = np.concatenate([np.repeat(batch.numbers.astype(small), batch.lengths) for batch in batches])
-    timestamps = np.concatenate([batch.timestamps for batch in batches])
-    # Sorted by series first, which is fast for few of them. The readings of each are then usually in time order.
-    order = np.argsort(numbers, kind="stable").astype(np.int32)
-    numbers, timestamps = numbers[order], timestamps[order]
-    rises = _is_increasing(numbers, timestamps)
-    if rises.all():
-        return order, numbers, timestamps
-    again = np.lexsort((timestamps, numbers)).astype(np.int32)  # stable: of equal times the last one stays the last
-    rises = _is_increasing(numbers[again], timestamps[again])
-    again = again[np.append(rises, True)]
-    return order[again], numbers[again], timestamps[again]
-
-
-def _is_increasing(numbers: npt.NDArray[Any], timestamps: Timestamps) -> npt.NDArray[np.bool_]:
-    """Returns for each reading but the last whether the next one is later, or of another series."""
-    rises: npt.NDArray[np.bool_] = np.logical_or(timestamps[1:] > timestamps[:-1], numbers[1:] != numbers[:-1])
-    return rises
+def _lengthened(column: npt.NDArray[np.int32], length: int, rest: int) -> npt.NDArray[np.int32]:
+    """Returns a longer copy of a column whose new places have the value `rest`."""
+    longer = np.full(length, rest, np.int32)
+    longer[: len(column)] = column
+    return longer

@@ -6,6 +6,10 @@ ingestion_queue_bytes = Gauge("ingestion_queue_bytes", "Bytes of batches that wa
 ingestion_recent_bytes = Gauge("ingestion_recent_bytes", "Bytes of recent readings in memory that are not flushed yet.")
 ingestion_store_bytes = Gauge("ingestion_store_bytes", "Bytes of the store on disk.", ["part"])
 ingestion_segments = Gauge("ingestion_segments", "Segments in the store.")
+ingestion_blocks = Gauge("ingestion_blocks", "Blocks of many series in the store on one machine.")
+ingestion_blocks_merged_total = Counter(
+    "ingestion_blocks_merged_total", "Blocks of many series merged into larger ones, or into segments."
+)
 ingestion_disk_free_bytes = Gauge("ingestion_disk_free_bytes", "Free bytes of the store's disk.")
 ingestion_segments_merged_total = Counter("ingestion_segments_merged_total", "Small segments merged into larger ones.")
 ingestion_maintenance_failures_total = Counter(

@@ -9,7 +9,7 @@ u32, sequences i64, lengths u32. The columns are stored in byte planes (all firs
 
 import json
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,45 @@ class Ranks:
     def highest(self) -> Rank:
         """The highest of the ranks."""
         return (*self.sources[-1], int(self.sequences[self.places == len(self.sources) - 1].max()))
+
+    def between(self, start: int, end: int) -> "Ranks":
+        """Returns the ranks of the readings from `start` up to `end`."""
+        return next(self.parts([start], [end]))
+
+    def parts(self, starts: Sequence[int], ends: Sequence[int]) -> Iterator["Ranks"]:
+        """Yields the ranks of several ranges of readings. Each range has at least one reading."""
+        if len(self.lengths) == 1:
+            for start, end in zip(starts, ends, strict=True):
+                yield Ranks(self.sources, self.places, self.sequences, np.array([end - start], np.int64))
+            return
+        run_ends = np.cumsum(self.lengths)
+        firsts = np.searchsorted(run_ends, starts, side="right").tolist()
+        lasts = np.searchsorted(run_ends, ends).tolist()
+        for start, end, first, last in zip(starts, ends, firsts, lasts, strict=True):
+            lengths = self.lengths[first : last + 1].copy()
+            lengths[-1] -= run_ends[last] - end
+            lengths[0] -= start - (run_ends[first] - self.lengths[first])
+            places, sequences = self.places[first : last + 1], self.sequences[first : last + 1]
+            sources = self.sources
+            if len(sources) > 1:
+                used = np.unique(places)
+                sources = tuple(sources[place] for place in used.tolist())
+                places = np.searchsorted(used, places)
+            yield Ranks(sources, places, sequences, lengths)
+
+    def selected(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "Ranks":
+        """Returns the ranks of some readings, given by a mask or by their positions in the new order."""
+        if len(self.lengths) == 1:
+            count = int(np.count_nonzero(chosen)) if chosen.dtype == np.bool_ else len(chosen)
+            return Ranks(self.sources, self.places, self.sequences, np.array([count], np.int64))
+        runs = np.repeat(np.arange(len(self.lengths), dtype=np.int32), self.lengths)[chosen]
+        return self.of_runs(runs)
+
+    def of_runs(self, runs: npt.NDArray[np.integer[Any]]) -> "Ranks":
+        """Returns the ranks of readings, given for each the number of a run of these ranks."""
+        starts = np.flatnonzero(np.append(True, runs[1:] != runs[:-1]))
+        lengths = np.diff(np.append(starts, len(runs)))
+        return Ranks.from_runs(self.sources, self.places[runs[starts]], self.sequences[runs[starts]], lengths)
 
     def sequences_of(self, source: Rank) -> Integers:
         """Returns the sequences of the runs of one source."""

@@ -102,7 +102,7 @@ async def test_export_goes_on_without_the_damaged_segment(tmp_path: Path) -> Non
     with snapshot.open_snapshot(path) as found:
         done = export(found, tmp_path / "out")
     assert (done.files, done.readings) == (3, 3000)
-    assert list(found.damaged) == [id_]
+    assert list(found.damaged) == [("segment", id_)]
 
 
 async def test_repair_moves_damaged_segments_into_files(tmp_path: Path) -> None:

@@ -110,23 +110,23 @@ async def test_migration_keeps_a_registration_of_the_target(source: Path, target
     assert [each.machine_type for each in await target.list_machines()] == ["press", ""]
 
 
-async def test_migration_leaves_out_damaged_segments_and_names_them(source: Path, target: SqliteStore) -> None:
+async def test_migration_leaves_out_damaged_blocks_and_names_them(source: Path, target: SqliteStore) -> None:
     store = await opened(source)
     await store.close()  # all is in segments now
 
     def damage() -> int:
         connection = sqlite3.connect(source)
         (id_,) = connection.execute(
-            "SELECT segments.id FROM segments JOIN series ON series.id = series WHERE sensor = 'b'"
+            "SELECT id FROM blocks WHERE count = 20"  # with all readings of machine m-2
         ).fetchone()
-        connection.execute("UPDATE segments SET data = x'00' WHERE id = ?", (id_,))
+        connection.execute("UPDATE blocks SET data = x'00' WHERE id = ?", (id_,))
         connection.commit()
         connection.close()
         return int(id_)
 
     id_ = await asyncio.to_thread(damage)
     done = await migrate(source, target)
-    assert list(done.damaged) == [id_]
-    assert done.readings == 320
-    assert await values_of(target, "m-1", "b") == []
+    assert list(done.damaged) == [("block", id_)]
+    assert done.readings == 350
+    assert await values_of(target, "m-2", "a") == []
     assert len(await values_of(target, "m-1", "a")) == 300

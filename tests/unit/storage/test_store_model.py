@@ -21,20 +21,21 @@ from aurum.ingestion.downsample import Reducer
 from aurum.ingestion.machine_state import MachineStates
 from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.servicer import IngestionServicer
-from aurum.ingestion.sqlite import compaction, snapshot, sources
+from aurum.ingestion.sqlite import block_merging, compaction, packing, snapshot, sources
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.readings.batch import SEQUENCE_CLOSED, Series, encode, now_us
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.time_units import DAY_US
 from aurum.security.settings import SenderSettings
 from aurum.security.source_limits import SourceLimits
+from aurum.storage import block
 from aurum.v1 import ingestion_pb2
 
 TODAY = now_us() // DAY_US * DAY_US
 OVER = TODAY - 3 * DAY_US  # a day of which everything is merged
 FIRST = OVER + DAY_US - 3  # half of the times are on that day, the others on the next, which is over too
 TIMES = 6
-SOURCES, MACHINES = ("one", "two", "three"), ("a", "b")
+SOURCES, MACHINES = ("one", "two", "three"), ("a", "b", "c")
 COMMON = "*"  # the source that requests with a key are
 MOST_RANGES, KEPT_RANGES = 5, 3
 columns = st.dictionaries(st.integers(0, TIMES - 1), st.integers(0, 99), min_size=1, max_size=4)
@@ -96,6 +97,9 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.limits = contextlib.ExitStack()
         self.limits.enter_context(mock.patch.multiple(sources, _MAX_RANGES=MOST_RANGES, _KEPT_RANGES=KEPT_RANGES))
+        # A series with few readings on a day is in blocks already, and moves to segments when it gets more
+        self.limits.enter_context(mock.patch.object(packing, "SEGMENT_READINGS", 4))
+        self.limits.enter_context(mock.patch.object(block, "_COMPRESS_MIN_READINGS", 6))
         self.runner = asyncio.Runner()
         self.folder = Path(tempfile.mkdtemp(prefix="store-model"))
         self.path = self.folder / "0" / "store.db"
@@ -175,9 +179,9 @@ class StoreMachine(RuleBasedStateMachine):
     def log_is_flushed(self) -> None:
         self.flush()
 
-    @rule(most=st.sampled_from([3, 6, 100_000]), steps=st.sampled_from([1, 100]))
-    def segments_are_merged(self, most: int, steps: int) -> None:
-        """most: readings of a segment, about, with which it is merged no further."""
+    @rule(most=st.sampled_from([3, 6, 100_000]), fan_in=st.sampled_from([2, 3, 16]), steps=st.sampled_from([1, 2, 100]))
+    def segments_are_merged(self, most: int, fan_in: int, steps: int) -> None:
+        """most: readings of a segment, about, with which it is merged no further. fan_in: of the blocks."""
 
         async def merge() -> None:
             compactor = self.store._compactor
@@ -188,7 +192,10 @@ class StoreMachine(RuleBasedStateMachine):
                 await self.store._run_maintenance("merging", lambda tables: compactor.merge_next(tables, now_us()))
             assert not self.store._failing
 
-        with mock.patch.multiple(compaction, SMALL=most, _LARGE=most, _MOST_AT_ONCE=2 * most):
+        with (
+            mock.patch.multiple(compaction, SMALL=most, _LARGE=most, _MOST_AT_ONCE=2 * most),
+            mock.patch.multiple(block_merging, _FAN_IN=fan_in, _MOST_AT_ONCE=2 * most),
+        ):
             self.runner.run(merge())
 
     def places(self) -> set[tuple[int, int]]:

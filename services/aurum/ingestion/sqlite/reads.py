@@ -1,19 +1,22 @@
 """Queries of the tables, and of the recent readings that are not in them yet."""
 
-import math
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from aurum.ingestion.memtable import SeriesKey, SeriesPart
+from aurum.ingestion.memtable import SeriesPart
 from aurum.ingestion.series_reader import Piece
-from aurum.ingestion.store import MOST_RANKED, Event, MachineRecord, SeriesSummary
+from aurum.ingestion.sqlite.blocks import BlockReader, BlockSeries, DamagedPart, read_block
+from aurum.ingestion.sqlite.series_ends import AllEnds, SeriesEnds
+from aurum.ingestion.store import MOST_RANKED, Event, MachineRecord
 from aurum.runtime.time_units import DAY_US
+from aurum.storage.block import BLOCK_SERIES, BlockHead, CorruptBlockError
 from aurum.storage.segment import CorruptSegmentError, Segment, unpack_ranked, unpack_ranks
 
 UNKNOWN_SOURCE = 0  # source numbers begin at 1
+_MOST_BLOCKS = 1000  # blocks of a machine that are searched for its sources
 _NOTHING = Segment(np.empty(0, np.int64), np.empty(0, np.float64), None)
 
 
@@ -23,37 +26,44 @@ class SqliteSeries:
 
     Attributes:
         connection: The connection, within a transaction.
-        key: The series.
+        number: The number of the series; None if it has none.
         recent: The readings that may not be in the tables yet.
-        damaged: The unreadable segments that were left out, by id, with what is wrong with each.
+        blocks: Reads the blocks.
+        damaged: The unreadable segments and blocks that were left out, with what is wrong with each.
     """
 
     connection: sqlite3.Connection
-    key: SeriesKey
+    number: int | None
     recent: list[SeriesPart]
-    damaged: dict[int, str] = field(default_factory=dict)
+    blocks: BlockReader
+    damaged: dict[DamagedPart, str]
 
     def pieces(self, start_us: int, end_us: int) -> list[Piece]:
-        """Returns the segments and recent readings that overlap [start_us, end_us)."""
-        # A segment never spans two days, so it is found by its start.
-        rows = self.connection.execute(
-            "SELECT segments.id, start_us, source, sequence, end_us, count FROM segments "
-            "JOIN series ON series.id = segments.series WHERE machine_id = ? AND sensor = ? "
-            "AND start_us >= ? AND start_us < ? AND end_us >= ?",
-            (*self.key, start_us // DAY_US * DAY_US, end_us, start_us),
-        )
-        pieces = [Piece((row[2], row[3]), row[1], row[4], row[5], row[0]) for row in rows]
+        """Returns the segments, parts of blocks and recent readings that overlap [start_us, end_us)."""
+        pieces: list[Piece] = []
+        if self.number is not None:
+            # A segment never spans two days, so it is found by its start.
+            rows = self.connection.execute(
+                "SELECT id, start_us, source, sequence, end_us, count FROM segments "
+                "WHERE series = ? AND start_us >= ? AND start_us < ? AND end_us >= ?",
+                (self.number, start_us // DAY_US * DAY_US, end_us, start_us),
+            )
+            pieces += [Piece((row[2], row[3]), row[1], row[4], row[5], row[0]) for row in rows]
+            for id_, start, end, head in self.blocks.overlapping(self.number, start_us, end_us):
+                pieces.append(_block_piece(id_, start, end, head, self.number))
         for part in self.recent:
             pieces += [piece for piece in _by_day(part) if piece.start_us < end_us and piece.end_us >= start_us]
         return pieces
 
     def newest_before(self, before_us: int) -> int | None:
         """Returns a time before `before_us`, on the day of the newest reading before it, or None."""
-        newest: int | None = self.connection.execute(
-            "SELECT max(start_us) FROM segments JOIN series ON series.id = segments.series "
-            "WHERE machine_id = ? AND sensor = ? AND start_us < ?",
-            (*self.key, before_us),
-        ).fetchone()[0]
+        newest: int | None = None
+        if self.number is not None:
+            newest = self.connection.execute(
+                "SELECT max(start_us) FROM segments WHERE series = ? AND start_us < ?", (self.number, before_us)
+            ).fetchone()[0]
+            in_block = self.blocks.newest_before(self.number, before_us, -1 if newest is None else newest)
+            newest = newest if in_block is None else in_block
         for part in self.recent:
             earlier = part.timestamps[part.timestamps < before_us]
             if len(earlier):
@@ -61,19 +71,32 @@ class SqliteSeries:
         return newest
 
     def load(self, pieces: Sequence[Piece]) -> list[Segment]:
-        """Returns the readings of each piece. Damaged segments are empty and added to `damaged`."""
+        """Returns the readings of each piece. Damaged ones are empty and added to `damaged`."""
         return [self._load(piece.place) for piece in pieces]
 
-    def _load(self, place: int | SeriesPart) -> Segment:
+    def _load(self, place: int | SeriesPart | BlockSeries) -> Segment:
         if isinstance(place, SeriesPart):
             return Segment(place.timestamps, place.values, None)
+        if isinstance(place, BlockSeries):
+            found = self.blocks.readings_of(place.id, place.index)
+            return _NOTHING if found is None else Segment(*found, place.ranks)
         try:
             return unpack_ranked(
                 self.connection.execute("SELECT data FROM segments WHERE id = ?", (place,)).fetchone()[0]
             )
         except CorruptSegmentError as error:
-            self.damaged[place] = str(error)
+            self.damaged[DamagedPart("segment", place)] = str(error)
             return _NOTHING
+
+
+def _block_piece(id_: int, start_us: int, end_us: int, head: BlockHead, number: int) -> Piece:
+    """Returns the readings of a series in a block. They lie between the first and the last reading of the block."""
+    index = head.index_of(number % BLOCK_SERIES)
+    rank, ranks = head.uniform_rank, None
+    if rank is None:
+        ranks = head.ranks_of(index)
+        rank = ranks.highest
+    return Piece(rank, start_us, end_us, int(head.lengths[index]), BlockSeries(id_, index, ranks))
 
 
 def _by_day(part: SeriesPart) -> list[Piece]:
@@ -127,18 +150,50 @@ def read_source_numbers(connection: sqlite3.Connection, machine_id: str) -> set[
         except CorruptSegmentError:
             ranks = None
         numbers |= {source for (source,) in ranks.sources} if ranks is not None else {UNKNOWN_SOURCE}
+    return numbers | _block_sources(connection, machine_id)
+
+
+def _block_sources(connection: sqlite3.Connection, machine_id: str) -> set[int]:
+    """Returns the numbers of the sources of a machine's readings in blocks, as `read_source_numbers` does."""
+    series = [row[0] for row in connection.execute("SELECT id FROM series WHERE machine_id = ?", (machine_id,))]
+    numbers: set[int] = set()
+    for bucket in sorted({number // BLOCK_SERIES for number in series}):
+        places = [number % BLOCK_SERIES for number in series if number // BLOCK_SERIES == bucket]
+        damaged = connection.execute("SELECT 1 FROM damaged_blocks WHERE bucket = ? LIMIT 1", (bucket,)).fetchone()
+        heads = connection.execute(
+            "SELECT head FROM blocks WHERE bucket = ? LIMIT ?", (bucket, _MOST_BLOCKS + 1)
+        ).fetchall()
+        if damaged is not None or len(heads) > _MOST_BLOCKS:
+            numbers.add(UNKNOWN_SOURCE)
+        for (data,) in heads[:_MOST_BLOCKS]:
+            try:
+                numbers |= _sources_in(BlockHead(data), places)
+            except CorruptBlockError:
+                numbers.add(UNKNOWN_SOURCE)
     return numbers
 
 
-def read_summaries(connection: sqlite3.Connection) -> list[SeriesSummary]:
-    """Returns the summary of each series in the tables."""
-    rows = connection.execute(
-        "SELECT machine_id, sensor, first_us, last_us, last_value, last_source, last_sequence FROM series"
+def _sources_in(head: BlockHead, places: Sequence[int]) -> set[int]:
+    indexes = [index for place in places if (index := head.index_of(place)) >= 0]
+    if not indexes:
+        return set()
+    if head.uniform_rank is not None:
+        return {head.uniform_rank[0]}
+    return {source for index in indexes for (source,) in head.ranks_of(index).sources}
+
+
+def read_ends(connection: sqlite3.Connection, ends: AllEnds) -> None:
+    """Includes the first and the last reading of each series in the tables."""
+    ends.include_rows(
+        connection.execute(
+            "SELECT id, first_us, last_us, last_value, last_source, last_sequence FROM series WHERE last_us >= 0"
+        ).fetchall()
     )
-    return [
-        SeriesSummary(machine_id, sensor, first, last, math.nan if value is None else value, tuple(rank))
-        for machine_id, sensor, first, last, value, *rank in rows
-    ]
+    # The rows of series include the readings of merged blocks
+    for (id_,) in connection.execute("SELECT id FROM blocks WHERE level = 0").fetchall():
+        readings, _ = read_block(connection, id_)
+        if readings is not None:
+            ends.include(SeriesEnds.of(readings))
 
 
 def read_events(  # noqa: PLR0917

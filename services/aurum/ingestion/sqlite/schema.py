@@ -8,7 +8,7 @@ import numpy as np
 from aurum.storage.segment import CorruptSegmentError, unpack
 
 APPLICATION = "store"
-VERSION = 4
+VERSION = 5
 SCHEMA = """
 CREATE TABLE machines (machine_id TEXT PRIMARY KEY, machine_type TEXT NOT NULL, site TEXT NOT NULL,
     registered_us INTEGER NOT NULL, request_id TEXT NOT NULL) WITHOUT ROWID;
@@ -28,6 +28,12 @@ CREATE INDEX segments_by_start ON segments (series, start_us, source, sequence, 
 CREATE TABLE damaged_segments (id INTEGER PRIMARY KEY, series INTEGER NOT NULL, start_us INTEGER NOT NULL,
     source INTEGER NOT NULL, sequence INTEGER NOT NULL, end_us INTEGER NOT NULL, count INTEGER NOT NULL,
     data BLOB NOT NULL, problem TEXT NOT NULL);
+CREATE TABLE blocks (id INTEGER PRIMARY KEY AUTOINCREMENT, bucket INTEGER NOT NULL, level INTEGER NOT NULL,
+    start_us INTEGER NOT NULL, end_us INTEGER NOT NULL, count INTEGER NOT NULL, head BLOB NOT NULL, data BLOB NOT NULL);
+CREATE INDEX blocks_by_start ON blocks (bucket, start_us, end_us, level, count);
+CREATE TABLE damaged_blocks (id INTEGER PRIMARY KEY, bucket INTEGER NOT NULL, level INTEGER NOT NULL,
+    start_us INTEGER NOT NULL, end_us INTEGER NOT NULL, count INTEGER NOT NULL, head BLOB NOT NULL, data BLOB NOT NULL,
+    problem TEXT NOT NULL);
 CREATE TABLE events (kind TEXT NOT NULL, machine_id TEXT NOT NULL, at_us INTEGER NOT NULL, id TEXT NOT NULL,
     data BLOB NOT NULL, number INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (kind, machine_id, at_us, id)) WITHOUT ROWID;
 CREATE INDEX journal ON events (kind, number) WHERE machine_id = '';
@@ -109,7 +115,16 @@ def _from_3(connection: sqlite3.Connection) -> None:
         connection.execute(f"UPDATE source_numbers SET last = max(last, coalesce(({numbers}), 0))")  # noqa: S608
 
 
-MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3}
+def _from_4(connection: sqlite3.Connection) -> None:
+    """Migrates from version 4, which had no blocks."""
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if "blocks" in tables:  # _from_1 has already created the current tables
+        return
+    for created in ("CREATE TABLE blocks", "CREATE INDEX blocks_by_start", "CREATE TABLE damaged_blocks"):
+        connection.execute(next(part for part in SCHEMA.split(";") if part.strip().startswith(created)))
+
+
+MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
 
 
 def log_folder(path: Path) -> Path:

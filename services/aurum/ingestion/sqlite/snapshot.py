@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aurum.ingestion.downsample import merge_parts
-from aurum.ingestion.memtable import Memtable, SeriesKey
+from aurum.ingestion.memtable import Memtable
+from aurum.ingestion.series_index import SeriesIndex
 from aurum.ingestion.series_reader import read_merged
 from aurum.ingestion.sqlite import reads, schema
-from aurum.ingestion.sqlite.quarantine import damaged_segments, move_out, segment_name, set_apart
+from aurum.ingestion.sqlite.blocks import BlockReader, DamagedPart, read_block
+from aurum.ingestion.sqlite.quarantine import block_name, damaged_parts, move_out, segment_name, set_apart
 from aurum.ingestion.sqlite.schema import log_folder
 from aurum.ingestion.sqlite.sources import Sources
 from aurum.ingestion.store import Event, MachineRecord
-from aurum.readings.batch import Timestamps, Values
+from aurum.readings.batch import SeriesKey, Timestamps, Values
 from aurum.readings.batch_decoding import decode
 from aurum.runtime.time_units import DAY_US
 from aurum.storage import segment_log
@@ -37,42 +39,49 @@ class Snapshot:
 
     Attributes:
         connection: Reads the tables in one transaction.
+        numbers: The numbers of the series.
         recent: The readings of the log that the tables lack.
-        damaged: The segments that were left out of answers, by id, with what is wrong with each.
+        damaged: The segments and blocks that were left out of answers, with what is wrong with each.
+        blocks: Reads the blocks.
     """
 
     connection: sqlite3.Connection
+    numbers: SeriesIndex
     recent: Memtable
-    damaged: dict[int, str] = field(default_factory=dict)
+    damaged: dict[DamagedPart, str] = field(default_factory=dict)
+    blocks: BlockReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Creates the reader of blocks."""
+        object.__setattr__(self, "blocks", BlockReader(self.connection, self.damaged))
 
     def list_machines(self) -> list[MachineRecord]:
         """Returns all machines, ordered by id, including those that only the log has."""
         machines = {machine.machine_id: machine for machine in reads.read_machines(self.connection)}
-        for machine_id, _ in self.recent.series_keys():
+        for number in self.recent.numbers().tolist():
+            machine_id, _ = self.numbers.key_of(number)
             machines.setdefault(machine_id, MachineRecord(machine_id, "", "", 0, ""))
         return [machines[machine_id] for machine_id in sorted(machines)]
 
     def sensors(self, machine_id: str) -> list[str]:
         """Returns the sensors of a machine, sorted."""
-        rows = self.connection.execute("SELECT sensor FROM series WHERE machine_id = ?", (machine_id,))
-        recent = (sensor for machine, sensor in self.recent.series_keys() if machine == machine_id)
-        return sorted({*(row[0] for row in rows), *recent})
+        return sorted(self.numbers.key_of(number)[1] for number in self.numbers.series_of(machine_id))
 
     def days(self, key: SeriesKey) -> list[int]:
         """Returns the days since the epoch on which a series has readings."""
-        rows = self.connection.execute(
-            f"SELECT DISTINCT start_us / {DAY_US} FROM segments JOIN series ON series.id = segments.series "  # noqa: S608
-            "WHERE machine_id = ? AND sensor = ?",
-            key,
-        )
-        days = {row[0] for row in rows}
+        number = self.numbers.number_of(key)
+        if number is None:
+            return []
+        rows = self.connection.execute("SELECT DISTINCT start_us / ? FROM segments WHERE series = ?", (DAY_US, number))
+        days = {row[0] for row in rows} | self.blocks.days(number)
         for part in self.recent.parts(key):
             days.update((part.timestamps // DAY_US).tolist())
         return sorted(days)
 
     def day(self, key: SeriesKey, day: int) -> tuple[Timestamps, Values]:
         """Returns the readings of a series on one day."""
-        series = reads.SqliteSeries(self.connection, key, self.recent.parts(key), self.damaged)
+        number, recent = self.numbers.number_of(key), self.recent.parts(key)
+        series = reads.SqliteSeries(self.connection, number, recent, self.blocks, self.damaged)
         start, end = day * DAY_US, (day + 1) * DAY_US
         return read_merged(series, series.pieces(start, end), start, end)
 
@@ -107,24 +116,26 @@ def open_snapshot(path: Path) -> Iterator[Snapshot]:
         )
     connection = connect(path, read_only=True)
     try:
-        recent = _read_recent(connection, path)
-        yield Snapshot(connection, recent)
+        numbers, recent = _read_recent(connection, path)
+        yield Snapshot(connection, numbers, recent)
     finally:
         close(connection)
 
 
-def _read_recent(connection: sqlite3.Connection, path: Path) -> Memtable:
-    """Begins reading one state of the tables. Returns the readings of the log that they lack."""
+def _read_recent(connection: sqlite3.Connection, path: Path) -> tuple[SeriesIndex, Memtable]:
+    """Begins reading one state of the tables. Returns their series, and the readings of the log that they lack."""
     for attempt in range(_ATTEMPTS):
         connection.execute("BEGIN")
         position = connection.execute("SELECT id FROM log_position").fetchone()[0]
         sources = Sources(connection)  # gives the same ranks as in the service
-        recent = Memtable()
+        numbers = SeriesIndex()
+        numbers.load(reads.read_series(connection))
+        recent = Memtable(numbers)
         try:
             for record in segment_log.scan(log_folder(path), position):
                 batch = decode(record.payload, now=2**62)
                 recent.add_batch(batch, sources.record_batch(batch))
-            return recent
+            return numbers, recent
         except FileNotFoundError:  # flushed and trimmed at this moment, so the tables must be read again
             connection.execute("ROLLBACK")
             if attempt == _ATTEMPTS - 1:
@@ -142,8 +153,8 @@ def read_histories(path: Path) -> Iterator[tuple[MachineRecord, dict[str, tuple[
             columns = {sensor: column for sensor, column in columns.items() if len(column[0])}
             if columns:
                 yield machine, columns
-        for id_, problem in snapshot.damaged.items():
-            logger.warning("segment %d of %s is damaged and left out: %s", id_, path, problem)
+        for part, problem in snapshot.damaged.items():
+            logger.warning("%s of %s is damaged and left out: %s", part, path, problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +162,16 @@ class CheckResult:
     """The result of a check. `problems` has a sentence for each damage."""
 
     segments: int
+    blocks: int
     readings: int
     log_records: int
     problems: list[str]
 
 
 def check(path: Path) -> CheckResult:
-    """Verifies the tables' pages, every segment's checksum and content, and every record of the log."""
+    """Verifies the tables' pages, the checksum and content of segments and blocks, and every record of the log."""
     problems: list[str] = []
-    segments = readings = 0
+    segments = blocks = readings = 0
     with open_snapshot(path) as snapshot:
         problems += [
             f"tables: {row[0]}" for row in snapshot.connection.execute("PRAGMA integrity_check(20)") if row[0] != "ok"
@@ -177,18 +189,30 @@ def check(path: Path) -> CheckResult:
                 readings += count
             except CorruptSegmentError as error:
                 problems.append(f"segment {segment_name(id_, machine_id, sensor, start)}: {error}")
+        for id_, bucket, start, end, count in snapshot.connection.execute(
+            "SELECT id, bucket, start_us, end_us, count FROM blocks"
+        ).fetchall():
+            blocks += 1
+            found, problem = read_block(snapshot.connection, id_)
+            if found is not None and not problem:
+                times = found.timestamps
+                if (int(times.min()), int(times.max()), len(times)) != (start, end, count):
+                    problem = "its content differs from its row in the tables"
+            if problem:
+                problems.append(f"block {block_name(snapshot.connection, id_, bucket, start)}: {problem}")
+            readings += 0 if found is None else len(found.values)
         problems += [
-            f"segment {name}: {problem} (set apart)" for name, problem in damaged_segments(snapshot.connection)
+            f"{each.part.kind} {each.name}: {each.problem} (set apart)" for each in damaged_parts(snapshot.connection)
         ]
     log_records, damage = segment_log.find_damage(log_folder(path))
     for each in damage:
         kind = "an unfinished, unacknowledged write, which the next start removes" if each.at_end else "damaged"
         problems.append(f"{each.path}: {each.bytes} bytes at {each.offset} are {kind}")
-    return CheckResult(segments, readings, log_records, problems)
+    return CheckResult(segments, blocks, readings, log_records, problems)
 
 
 def repair(path: Path) -> int:
-    """Moves damaged segments from the tables into files beside the store.
+    """Moves damaged segments and blocks from the tables into files beside the store.
 
     Returns how many. The service may run meanwhile.
 
@@ -196,13 +220,16 @@ def repair(path: Path) -> int:
         OSError: If a file cannot be written.
         FileNotFoundError, NewerDatabaseError, sqlite3.DatabaseError: As open_snapshot.
     """
-    problems: dict[int, str] = {}
+    problems: dict[DamagedPart, str] = {}
     with open_snapshot(path) as snapshot:
         for id_, data in snapshot.connection.execute("SELECT id, data FROM segments"):
             try:
                 unpack(data)
             except CorruptSegmentError as error:
-                problems[id_] = str(error)
+                problems[DamagedPart("segment", id_)] = str(error)
+        for (id_,) in snapshot.connection.execute("SELECT id FROM blocks").fetchall():
+            if problem := read_block(snapshot.connection, id_)[1]:
+                problems[DamagedPart("block", id_)] = problem
     tables = connect(path)
     try:
         set_apart(tables, problems)

@@ -1,12 +1,12 @@
 """The store on one machine: a log for durability, and SQLite tables for queries.
 
-A batch is appended to the log, synced and acknowledged. Recent readings are flushed from memory to the tables as
-segments. Small segments are merged there, and old ones removed. After a kill, the log is replayed for the readings
-that the tables lack.
+A batch is appended to the log, synced and acknowledged. Recent readings are flushed from memory to the tables: as a
+segment for each series with many of them, and as blocks of many series for the others. Blocks and small segments are
+merged there, and old ones removed. After a kill, the log is replayed for the readings that the tables lack.
 
 Of the readings of a series at the same time, the one with the highest rank counts: first by source (the one first
-seen last), then by sequence. A segment never spans two UTC days, so the segments of a time range are found by their
-start.
+seen last), then by sequence. Neither a segment nor a block spans two UTC days, so those of a time range are found by
+their start.
 """
 
 import asyncio
@@ -17,21 +17,22 @@ import logging
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aurum.ingestion import metrics, series_reader
-from aurum.ingestion.downsample import merge_parts
 from aurum.ingestion.memtable import Memtable, SeriesPart
 from aurum.ingestion.series_index import SeriesIndex
 from aurum.ingestion.sqlite import reads, schema
+from aurum.ingestion.sqlite.blocks import BlockReader, DamagedPart
 from aurum.ingestion.sqlite.compaction import Compactor, expire
 from aurum.ingestion.sqlite.flush import Frozen, flush
-from aurum.ingestion.sqlite.quarantine import report_damaged_segments, set_apart
+from aurum.ingestion.sqlite.quarantine import report_damaged_parts, set_apart
 from aurum.ingestion.sqlite.readers import Readers
+from aurum.ingestion.sqlite.series_ends import NEVER, AllEnds, SeriesEnds
 from aurum.ingestion.sqlite.sources import Sources
 from aurum.ingestion.store import (
     EVENT_MEMORY_US,
@@ -135,7 +136,7 @@ class SqliteStore:
         self.series = SeriesIndex()
         self.series.load(reads.read_series(self._log_connection))
         self._flushed_series = len(self.series)  # series with lower numbers are in the tables
-        self._recent = Memtable()
+        self._recent = Memtable(self.series)
         self._frozen: Frozen | None = None
         self._replay()
         self._compactor = Compactor()
@@ -210,29 +211,34 @@ class SqliteStore:
         """Returns all machines, including those that are only in the recent readings."""
         machines = await self._readers.run_query("machines", reads.read_machines)
         present = {machine.machine_id for machine in machines}
-        for key in self._recent_keys():
-            if key[0] not in present:
-                present.add(key[0])
-                machines.append(MachineRecord(key[0], "", "", now_us(), ""))
+        for memtable in self._memtables():
+            for number in np.unique(self.series.machines_of(memtable.numbers())).tolist():
+                machine_id = self.series.machine_id(number)
+                if machine_id not in present:
+                    present.add(machine_id)
+                    machines.append(MachineRecord(machine_id, "", "", now_us(), ""))
         return machines
 
     async def summaries(self) -> list[SeriesSummary]:
         """Returns the summary of each series, including its recent readings."""
-        recent = {key: self._parts_of(key, Memtable.parts) for key in self._recent_keys()}
-        by_series = {
-            (each.machine_id, each.sensor): each
-            for each in await self._readers.run_query("summaries", reads.read_summaries, timeout=600.0)
-        }
-        for key, parts in recent.items():
-            timestamps, values = merge_parts([(part.timestamps, part.values) for part in sorted(parts, key=_by_rank)])
-            first, last = int(timestamps[0]), int(timestamps[-1])
-            rank = max(part.rank for part in parts if int(part.timestamps.max()) == last)
-            newest = SeriesSummary(*key, first, last, float(values[-1]), rank)
-            if stored := by_series.get(key):
-                newest = max(stored, newest, key=lambda each: (each.last_us, each.rank))
-                newest = replace(newest, first_us=min(first, stored.first_us))
-            by_series[key] = newest
-        return list(by_series.values())
+        # Memory first, as in read_several
+        memtables, ends = self._memtables(), AllEnds(len(self.series))
+
+        def query(connection: sqlite3.Connection) -> None:
+            reads.read_ends(connection, ends)
+            for memtable in memtables:
+                for readings in memtable.packed():
+                    ends.include(SeriesEnds.of(readings))
+
+        await self._readers.run_query("summaries", query, timeout=600.0)
+        columns = (ends.firsts, ends.lasts, ends.values, ends.sources, ends.sequences)
+        return [
+            SeriesSummary(*self.series.key_of(number), first, last, value, (source, sequence))
+            for number, (first, last, value, source, sequence) in enumerate(
+                zip(*(column.tolist() for column in columns), strict=True)
+            )
+            if first < NEVER
+        ]
 
     async def register(self, machine: MachineRecord, registered: OnRegistered | None = None) -> MachineRecord:
         """Registers a machine; see Store.register."""
@@ -297,15 +303,17 @@ class SqliteStore:
     ) -> list[Points]:
         """Returns readings of the first of several series; see Store.read_several. Damaged segments are set apart."""
         # Memory first: readings that are flushed in between are then found twice, which is harmless.
-        recent = [self._parts_of((machine_id, sensor), Memtable.joined_parts) for sensor in sensors]
-        damaged: dict[int, str] = {}
+        keys = [(machine_id, sensor) for sensor in sensors]
+        recent = [self._parts_of(key) for key in keys]
+        damaged: dict[DamagedPart, str] = {}
 
         def query(connection: sqlite3.Connection) -> list[Points]:
             points_of: list[Points] = []
             count = 0
-            for sensor, parts in zip(sensors, recent, strict=True):
-                series = reads.SqliteSeries(connection, (machine_id, sensor), parts, damaged)
-                points_of.append(_read_series(series, start_us, end_us, points, last))
+            blocks = BlockReader(connection, damaged)
+            for key, parts in zip(keys, recent, strict=True):
+                series = reads.SqliteSeries(connection, self.series.number_of(key), parts, blocks, damaged)
+                points_of.append(_read_series(series, key, start_us, end_us, points, last))
                 count += len(points_of[-1].timestamps)
                 if count >= READ_AT_ONCE:
                     break
@@ -337,14 +345,12 @@ class SqliteStore:
     def _recent_bytes(self) -> int:
         return self._recent.nbytes + (self._frozen.recent.nbytes if self._frozen else 0)
 
-    def _parts_of(self, key: SeriesKey, select: Callable[[Memtable, SeriesKey], list[SeriesPart]]) -> list[SeriesPart]:
-        # Frozen readings first: in the reverse order, a freeze in between would hide readings
-        recent, frozen = self._recent, self._frozen
-        return (select(frozen.recent, key) if frozen else []) + select(recent, key)
+    def _memtables(self) -> list[Memtable]:
+        recent, frozen = self._recent, self._frozen  # in the reverse order, a freeze in between would hide readings
+        return [frozen.recent, recent] if frozen else [recent]
 
-    def _recent_keys(self) -> list[SeriesKey]:
-        recent, frozen = self._recent, self._frozen
-        return list(dict.fromkeys((frozen.recent.series_keys() if frozen else []) + recent.series_keys()))
+    def _parts_of(self, key: SeriesKey) -> list[SeriesPart]:
+        return [part for memtable in self._memtables() for part in memtable.parts(key)]
 
     def _replay(self) -> None:
         """Adds the readings that are in the log and not in the tables to the recent readings."""
@@ -422,8 +428,8 @@ class SqliteStore:
 
     def _sent_only_by(self, machine_id: str, owner: str) -> bool:
         # Memory first: readings that are flushed in between are then found twice
-        keys = [key for key in self._recent_keys() if key[0] == machine_id]
-        numbers = {part.rank[0] for key in keys for part in self._parts_of(key, Memtable.parts)}
+        keys = [self.series.key_of(number) for number in self.series.series_of(machine_id)]
+        numbers = {part.rank[0] for key in keys for part in self._parts_of(key)}
         numbers |= reads.read_source_numbers(self._log_connection, machine_id)
         return bool(numbers) and self._sources.owners_of(numbers) == {owner}
 
@@ -435,7 +441,8 @@ class SqliteStore:
         if self._frozen is None and self._recent.readings:
             new_series = self.series.added_since(self._flushed_series)
             frozen = Frozen(self._recent, self._log.next_id - 1, new_series, *self._sources.freeze())
-            self._frozen, self._recent = frozen, Memtable()
+            memtable = Memtable(self.series, self._recent.readings, self._recent.entries)
+            self._frozen, self._recent = frozen, memtable
         return self._frozen
 
     def _wake_housekeeping(self) -> None:
@@ -503,8 +510,8 @@ class SqliteStore:
             self._flushed_at = time.monotonic()
             return
         started, position = time.perf_counter(), frozen.position
-        work = functools.partial(flush, frozen=frozen, series=self.series)
-        touched = await self._require_started(self._tables).run(work, 1)
+        work = functools.partial(flush, frozen=frozen)
+        added = await self._require_started(self._tables).run(work, 1)
         track_db_query("flush", time.perf_counter() - started)
         self._sources.mark_flushed()
         if frozen.new_series:
@@ -513,7 +520,7 @@ class SqliteStore:
         del frozen, work  # the readings, which are in the tables now
         self._flushed_at = time.monotonic()
         self._room.set()
-        await self._require_started(self._upkeep).call(lambda: self._compactor.record_segments(touched))
+        await self._require_started(self._upkeep).call(lambda: self._compactor.record_added(added))
         await self._require_started(self._appends).call(lambda: self._log.trim(position))
 
     async def _maintain(self) -> None:
@@ -530,8 +537,10 @@ class SqliteStore:
             await self._run_maintenance("pruning sources and events", self._prune)
         if now - self._counted_at >= _COUNT_EVERY:
             self._counted_at = now
-            metrics.ingestion_segments.set(await self._run_maintenance("counting segments", _count_segments) or 0)
-            await self._run_maintenance("reporting damaged segments", report_damaged_segments)
+            segments, blocks = await self._run_maintenance("counting segments", _count_segments) or (0, 0)
+            metrics.ingestion_segments.set(segments)
+            metrics.ingestion_blocks.set(blocks)
+            await self._run_maintenance("reporting damaged segments", report_damaged_parts)
         if self._options.retention:
             before = now_us() - int(self._options.retention * DAY_US)
             while expired := await self._run_maintenance(
@@ -539,9 +548,10 @@ class SqliteStore:
             ):
                 metrics.ingestion_readings_expired_total.inc(expired)
         while self._compactor.due and not self._wake.is_set():
-            merged = self._compactor.merged_segments
+            merged, merged_blocks = self._compactor.merged_segments, self._compactor.merged_blocks
             await self._run_maintenance("merging segments", lambda tables: self._compactor.merge_next(tables, now_us()))
             metrics.ingestion_segments_merged_total.inc(self._compactor.merged_segments - merged)
+            metrics.ingestion_blocks_merged_total.inc(self._compactor.merged_blocks - merged_blocks)
             if "merging segments" in self._failing:
                 break
 
@@ -584,25 +594,24 @@ def _run_work(work: Work, connection: sqlite3.Connection) -> Any:
         return InternalError("the store failed; its log says more")
 
 
-def _read_series(series: reads.SqliteSeries, start_us: int, end_us: int, points: int, last: int) -> Points:
+def _read_series(  # noqa: PLR0917
+    series: reads.SqliteSeries, key: SeriesKey, start_us: int, end_us: int, points: int, last: int
+) -> Points:
     """Reads a series. One whose pages are damaged is reported and has no readings."""
     try:
         return series_reader.read(series, start_us, end_us, points=points, last=last)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
             raise
-        machine_id, sensor = series.key
-        name = f"machine {machine_id}, sensor {sensor}"
+        name = f"machine {key[0]}, sensor {key[1]}"
         damage.report("series", name, str(error), "its stored readings are in no answer; restore a backup")
         return Points(np.empty(0, np.int64), np.empty(0, np.float64))
 
 
-def _count_segments(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("SELECT count(*) FROM segments").fetchone()[0])
-
-
-def _by_rank(part: SeriesPart) -> tuple[int, int]:
-    return part.rank
+def _count_segments(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Returns the number of segments and of blocks."""
+    row = connection.execute("SELECT (SELECT count(*) FROM segments), (SELECT count(*) FROM blocks)").fetchone()
+    return int(row[0]), int(row[1])
 
 
 def _database_bytes(path: Path) -> int:

@@ -31,7 +31,6 @@ ingestion_merge_lag_seconds = Gauge(
 ingestion_batches_merged_total = Counter(
     "ingestion_batches_merged_total", "Batches whose readings were merged into blocks and segments."
 )
-ingestion_blocks_merged_total = Counter("ingestion_blocks_merged_total", "Blocks merged into larger ones or segments.")
 ingestion_tails = Gauge("ingestion_tails", "Queried series whose latest readings are held in memory.")
 ingestion_machines = Gauge("ingestion_machines", "Machines in the store.")
 ingestion_watchers = Gauge("ingestion_watchers", "Open Watch streams.")

@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+import struct
 import uuid
+import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from cassandra import InvalidRequest
 
 from aurum.ingestion.cassandra.compaction import merge_day
 from aurum.ingestion.cassandra.merging import Merger
-from aurum.ingestion.cassandra.schema import STEPS
+from aurum.ingestion.cassandra.schema import BUCKETS, STEPS
 from aurum.ingestion.cassandra.series import CassandraSeries
 from aurum.ingestion.cassandra.session import parse_url
 from aurum.ingestion.cassandra.store import CassandraStore
@@ -24,6 +26,7 @@ from aurum.readings.batch import Batch, Series, now_us
 from aurum.readings.source_owner import SOURCE_TAKEN
 from aurum.runtime.errors import AlreadyExistsError, PermissionDeniedError
 from aurum.runtime.time_units import DAY_US
+from aurum.storage.segment import pack
 
 END = 2**61
 Open = Callable[[], Store]
@@ -361,6 +364,64 @@ async def test_cassandra_schema_steps_can_be_run_again(cassandra: object) -> Non
     with pytest.raises(InvalidRequest):
         store._session._run_step("ALTER TABLE nothing ADD ranked blob")
     await store.close()
+
+
+@pytest.mark.proof("cassandra")
+async def test_cassandra_rows_of_version_3_remain_in_use(cassandra: object, machine: str) -> None:
+    """Readings, sequences and latest values that version 3 of the tables wrote are found beside new ones."""
+    options = parse_url(f"{cassandra.url('contract')}?replication=3")  # type: ignore[attr-defined]
+    store = CassandraStore(options, 10**7, 0.0)
+    session, source = store._session, f"source-{machine}"
+    day = now_us() // DAY_US - 2
+    at = np.array([day * DAY_US + 1, day * DAY_US + 2])
+    packed = pack(at, np.array([1.0, 2.0]))
+    for name, row in (
+        ("add_machine", (zlib.crc32(machine.encode()) % BUCKETS, machine)),
+        ("add_day", (machine, "s", day, 0)),
+        ("add_segment", (machine, "s", day, int(at[0]), 77, source, 5, int(at[1]), 2, packed, 0)),
+        ("keep_source", (source, 77)),
+    ):
+        await session.execute(name, row)
+    cell = struct.pack(">Q", 77) + source.encode() + b"\0" + struct.pack(">Qqd", 5, int(at[1]), 2.0)
+    for text, parameters in (
+        ("INSERT INTO received (source, block, sequence) VALUES (%s, %s, %s)", (source, 0, 5)),
+        (
+            "INSERT INTO latest (bucket, machine_id, first_us, ranked) VALUES (%s, %s, %s, %s)",
+            (zlib.crc32(machine.encode()) % BUCKETS, machine, int(at[0]), {"s": cell}),
+        ),
+    ):
+        session._session.execute(text, parameters)
+    await store.start()
+    assert await values_of(store, machine) == [1, 2]
+    (summary,) = [each for each in await store.summaries() if each.machine_id == machine]
+    assert (summary.first_us, summary.last_us, summary.last_value) == (int(at[0]), int(at[1]), 2.0)
+    assert await write(store, batch(machine, 5, at.tolist(), [1, 2])) == [(0, 2)]
+    assert await write(store, batch(machine, 6, [int(at[1]), int(at[1]) + 1], [6, 7])) == [(2, 0)]
+    assert await write(store, batch(machine, 4, [int(at[1])], [4])) == [(1, 0)]
+    for _ in range(2):
+        assert await values_of(store, machine) == [1, 6, 7]
+        (summary,) = [each for each in await store.summaries() if each.machine_id == machine]
+        assert (summary.first_us, summary.last_us, summary.last_value) == (int(at[0]), int(at[1]) + 1, 7.0)
+        await merge_all(store)
+    await asyncio.to_thread(merge_day, session, (machine, "s", day), 0, over=True)
+    assert await values_of(store, machine) == [1, 6, 7]
+    await store.close()
+
+
+@pytest.mark.proof("cassandra")
+async def test_cassandra_reads_slots_that_exceed_memory(cassandra: object, machine: str) -> None:
+    """Readings of slots that are not held in memory are read from Cassandra, also at the start of another replica."""
+    options = parse_url(f"{cassandra.url('contract')}?replication=3")  # type: ignore[attr-defined]
+    stores = [CassandraStore(options, 10**7, 0.0, 1) for _ in range(2)]
+    await write(stores[0], *(batch(machine, each, [each], [each]) for each in range(1, 9)))
+    for store in stores:
+        assert await values_of(store, machine) == list(range(1, 9))
+        assert await values_of(store, machine, last=2) == [7, 8]
+        (summary,) = [each for each in await store.summaries() if each.machine_id == machine]
+        assert (summary.first_us, summary.last_us, summary.last_value) == (1, 8, 8.0)
+        assert await write(store, batch(machine, 3, [3], [3])) == [(0, 1)]
+        assert not await store.sent_only_by(machine, "site/a")
+        await store.close()
 
 
 @pytest.mark.proof("cassandra")

@@ -1,5 +1,6 @@
 """Replicas that merge slots, blocks and days in Cassandra, at the same moment, or killed while they do it."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from aurum.ingestion.cassandra.block_cache import BlockCache
 from aurum.ingestion.cassandra.compaction import merge_day
 from aurum.ingestion.cassandra.merging import Merger
 from aurum.ingestion.cassandra.open_slots import OpenSlot
-from aurum.ingestion.cassandra.schema import BLOCK, GROUPS, PERIOD_US, group_of, slot_bucket
+from aurum.ingestion.cassandra.schema import GROUPS, PERIOD_US, group_of, slot_bucket
 from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError, StoredSeries, read_unheld
 from aurum.ingestion.cassandra.session import CassandraSession
 from aurum.ingestion.cassandra.sources import received_in_tables
@@ -108,77 +109,83 @@ batches = st.lists(
 )
 
 
+class Plant:
+    """Batches that arrive, what queries should find of them, and replicas that merge them."""
+
+    def __init__(self, sent: list[Any], data: st.DataObject) -> None:
+        self.tables = Tables()
+        self.waiting = list(sent)
+        self.expected: dict[tuple[str, str], dict[int, tuple[tuple[str, int], float]]] = {}
+        self._data = data
+        self._sequences = dict.fromkeys(SOURCES, 0)
+
+    def arrive(self) -> None:
+        source, readings = self.waiting.pop()
+        self._sequences[source] += 1
+        rank = (source, self._sequences[source])
+        # In two slots if the sender had no answer
+        for slot in self._data.draw(st.sampled_from([(1,), (2,), (3,), (1, 2)])):
+            write(self.tables, slot, *rank, readings)
+        for key, values in readings.items():
+            known = self.expected.setdefault(key, {})
+            for at, value in values.items():
+                if at not in known or rank >= known[at][0]:
+                    known[at] = rank, value
+
+    def merge(self, depth: int) -> None:
+        """A replica merges. Between its statements another one does, batches arrive, or it is killed."""
+
+        def before(name: str) -> None:
+            if self._data.draw(st.integers(0, 9)):
+                return
+            what = self._data.draw(st.integers(0, 3))
+            if what == 0 and self.waiting:
+                self.arrive()
+            elif what == 1 and depth:
+                self.merge(depth - 1)
+            elif what == 2:
+                raise KilledError
+
+        with contextlib.suppress(KilledError):
+            self._data.draw(st.sampled_from([merge_everything, finish_everything]))(self.tables, before)
+
+    def check(self) -> None:
+        for key, known in self.expected.items():
+            assert query(self.tables, key) == {at: value for at, (_, value) in known.items()}
+        for source, last in self._sequences.items():
+            waiting = {row["sequence"] for row in self.tables.rows["batches"].values() if row["source"] == source}
+            received = received_in_tables(session(self.tables), source, 0)
+            for sequence in range(1, last + 1):
+                assert sequence in waiting or sequence_ranges.contains(received, sequence)
+
+    def check_summaries(self) -> None:
+        for key, known in self.expected.items():
+            series = SeriesIndex()
+            found = summaries.read_groups(session(self.tables), series, [group_of(key[0])])
+            joined = summaries.as_list(series, summaries.join([part for _, part in found]))
+            (summary,) = [each for each in joined if (each.machine_id, each.sensor) == key]
+            newest = max(known)
+            assert (summary.first_us, summary.last_us, summary.last_value) == (min(known), newest, known[newest][1])
+
+
 @given(batches, st.data())
 @settings(deadline=None, max_examples=60)
 def test_slots_merged_by_replicas_lose_no_reading(sent: list[Any], data: st.DataObject) -> None:
     """However merges of two replicas, kills and batches interleave, a query finds what counts, and each batch is known
     to be stored."""
-    tables, numbers = Tables(), dict.fromkeys(SOURCES, 0)
-    expected: dict[tuple[str, str], dict[int, tuple[tuple[str, int], float]]] = {}
-    waiting = list(sent)
-
-    def arrive() -> None:
-        source, readings = waiting.pop()
-        numbers[source] += 1
-        slots = data.draw(st.sampled_from([(1,), (2,), (3,), (1, 2)]))  # in two if the sender had no answer
-        for slot in slots:
-            write(tables, slot, source, numbers[source], readings)
-        for key, values in readings.items():
-            for at, value in values.items():
-                known = expected.setdefault(key, {})
-                if at not in known or (source, numbers[source]) >= known[at][0]:
-                    known[at] = (source, numbers[source]), value
-
-    def interleaved(depth: int) -> Callable[[str], None]:
-        def before(name: str) -> None:
-            if not data.draw(st.integers(0, 9)) == 0:
-                return
-            what = data.draw(st.integers(0, 3))
-            if what == 0 and waiting:
-                arrive()
-            elif what == 1 and depth:
-                merge_safely(depth - 1)
-            elif what == 2:
-                raise KilledError
-
-        return before
-
-    def merge_safely(depth: int) -> None:
-        work = data.draw(st.sampled_from([merge_everything, finish_everything]))
-        try:
-            work(tables, interleaved(depth))
-        except KilledError:
-            pass  # the replica is gone
-
-    def check() -> None:
-        for key, known in expected.items():
-            assert query(tables, key) == {at: value for at, (_, value) in known.items()}
-        reader = session(tables)
-        for source, last in numbers.items():
-            open_ones = {row["sequence"] for row in tables.rows["batches"].values() if row["source"] == source}
-            received = received_in_tables(reader, source, 0)
-            for sequence in range(1, last + 1):
-                assert sequence in open_ones or sequence_ranges.contains(received, sequence)
-
-    while waiting:
-        arrive()
-        merge_safely(1)
-        check()
+    plant = Plant(sent, data)
+    while plant.waiting:
+        plant.arrive()
+        plant.merge(1)
+        plant.check()
     for _ in range(2):
-        finish_everything(tables)
-        check()
-    assert tables.rows["batches"] == tables.rows["blocks"] == {}
-    for key, known in expected.items():
-        _, group = key, group_of(key[0])
-        series = SeriesIndex()
-        found = summaries.read_groups(session(tables), series, [group])
-        (summary,) = [
-            each
-            for each in summaries.as_list(series, summaries.join([part for _, part in found]))
-            if (each.machine_id, each.sensor) == key
-        ]
-        newest = max(known)
-        assert (summary.first_us, summary.last_us, summary.last_value) == (min(known), newest, known[newest][1])
+        finish_everything(plant.tables)
+        plant.check()
+    assert plant.tables.rows["batches"] == plant.tables.rows["blocks"] == {}
+    plant.check_summaries()
+    for group in range(GROUPS):
+        summaries.join_group(session(plant.tables), SeriesIndex(), group)
+    plant.check_summaries()
 
 
 def test_query_during_a_merge_finds_all_readings() -> None:
@@ -189,12 +196,10 @@ def test_query_during_a_merge_finds_all_readings() -> None:
             write(tables, sequence, "a", sequence, {("m", "s"): {START + sequence: float(sequence)}})
         merge_everything(tables)
         write(tables, 9, "a", 4, {("m", "s"): {START + 4: 4.0}})
-        statements = 0
+        statements = iter(range(1, 1000))
 
-        def before(name: str, moved: int = moved) -> None:
-            nonlocal statements
-            statements += 1
-            if statements == moved:
+        def before(name: str, *, moved: int = moved, tables: Tables = tables, count: Any = statements) -> None:
+            if next(count) == moved:
                 finish_everything(tables)
 
         assert query(tables, ("m", "s"), before) == {START + each: float(each) for each in range(1, 5)}
@@ -207,7 +212,10 @@ def test_blocks_of_a_level_become_one_of_the_next(monkeypatch: pytest.MonkeyPatc
     merger = Merger(session(tables), SeriesIndex(), 0)
     place = (group_of("m"), START // PERIOD_US)
     for sequence in range(1, merging.FAN_IN + 1):
-        readings = {("m", "s"): {START + sequence: 1.0}, ("m", "t"): {START + 2 * sequence + each: 2.0 for each in (0, 1)}}
+        readings = {
+            ("m", "s"): {START + sequence: 1.0},
+            ("m", "t"): {START + 2 * sequence + each: 2.0 for each in (0, 1)},
+        }
         write(tables, sequence, "a", sequence, readings)
         assert merger.merge_slot(sequence).places == [place]
     assert {key[2] for key in tables.rows["blocks"]} == {0}
@@ -251,4 +259,4 @@ def test_damaged_rows_stay_and_hide_no_other_ones() -> None:
     finish_everything(tables)
     assert [row is block for row in tables.rows["blocks"].values()] == [True]
     assert query(tables, ("m", "s")) == {START + 3: 3.0}
-    assert not received_in_tables(session(tables), "a", 1 // BLOCK)[0][0] == 1
+    assert received_in_tables(session(tables), "a", 0) == [(2, 3)]

@@ -155,7 +155,7 @@ class Follower:
             for stored in loaded:
                 self._slots.add(stored)
                 self._on_batch(stored)
-            self._slots.get(number).keys.update(damaged)
+            self._slots.add_damaged(number, damaged)
 
     async def _on_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)

@@ -14,7 +14,7 @@ from aurum.ingestion.cassandra import summaries
 from aurum.ingestion.cassandra.blocks import Place
 from aurum.ingestion.cassandra.compaction import Compactor, merge_day
 from aurum.ingestion.cassandra.follower import list_batches
-from aurum.ingestion.cassandra.merging import FAN_IN, Merged, Merger
+from aurum.ingestion.cassandra.merging import FAN_IN, HeldBatches, Merged, Merger
 from aurum.ingestion.cassandra.open_slots import OpenSlot, OpenSlots
 from aurum.ingestion.cassandra.schema import GROUPS, PERIOD_US, SLOT_SECONDS
 from aurum.ingestion.cassandra.session import CassandraSession
@@ -104,7 +104,10 @@ class Housekeeping:
             if slot.keys and _age(slot) >= _GRACE_SECONDS:
                 self._tried[slot.number] = now
                 if await self._claim(f"slot/{slot.number}"):
-                    merged = await self._on_thread(self._merger.merge_slot, slot.number)
+                    held = None
+                    if slot.columns is not None and not slot.damaged:
+                        held = HeldBatches(frozenset(slot.keys), slot.columns)
+                    merged = await self._on_thread(self._merger.merge_slot, slot.number, held)
                     self._slots.remove_keys(slot.number, merged.batches)
                     self._record(merged)
                     return True

@@ -44,7 +44,7 @@ LONG = 1024  # readings of a series in one merge, which become a segment
 _DAYS = 200_000  # days of series that are remembered as being in the tables
 _BATCHES = 32  # that are read at once
 _BLOCKS = 16  # that are read at once
-_AT_ONCE = 1_000_000  # readings that are merged at once
+_AT_ONCE = 750_000  # readings that are merged at once
 
 
 @dataclass(slots=True)
@@ -64,6 +64,14 @@ class Merged:
     places: list[Place] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
     days: list[Day] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBatches:
+    """Batches of a slot in memory. The columns have at least the readings of the batches with these keys."""
+
+    keys: frozenset[BatchKey]
+    columns: ReadingColumns
 
 
 class Merger:
@@ -88,8 +96,12 @@ class Merger:
         """Lets the merge in progress end with an error. May be called by any thread."""
         self._stopping = True
 
-    def merge_slot(self, slot: int) -> Merged:
+    def merge_slot(self, slot: int, held: HeldBatches | None = None) -> Merged:
         """Moves the readings of a slot into blocks and segments.
+
+        Args:
+            slot: The slot.
+            held: Batches of the slot that are in memory, so that they need not be read.
 
         Raises:
             UnavailableError: If Cassandra does not answer.
@@ -97,7 +109,10 @@ class Merger:
         merged = Merged()
         waiting = sorted(list_batches(self._session, [slot])[slot])
         while waiting:
-            columns, keys, waiting = self._load_batches(slot, waiting)
+            if held is not None and held.columns.count <= _AT_ONCE and held.keys.issuperset(waiting):
+                columns, keys, waiting = held.columns, waiting, []
+            else:
+                columns, keys, waiting = self._load_batches(slot, waiting)
             if not keys:
                 continue
             self._write(columns.packed(self._series, consecutive=True), 0, merged)

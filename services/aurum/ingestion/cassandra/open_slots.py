@@ -25,12 +25,14 @@ class OpenSlot:
         number: The slot.
         keys: The batches that are known to be in it.
         columns: Their readings; None if they are not held.
+        damaged: Those of them that cannot be read.
         listed: The monotonic time at which its batches were last listed.
     """
 
     number: int
     keys: set[BatchKey] = field(default_factory=set)
     columns: ReadingColumns | None = field(default_factory=ReadingColumns)
+    damaged: set[BatchKey] = field(default_factory=set)
     listed: float = 0.0
 
     @property
@@ -91,6 +93,14 @@ class OpenSlots:
         self._nbytes += slot.nbytes - before
         self._drop_readings()
 
+    def add_damaged(self, number: int, keys: Iterable[BatchKey]) -> None:
+        """Adds batches that cannot be read."""
+        slot = self.get(number)
+        before = slot.nbytes
+        slot.damaged.update(keys)
+        slot.keys |= slot.damaged
+        self._nbytes += slot.nbytes - before
+
     def remove_keys(self, number: int, keys: Iterable[BatchKey]) -> None:
         """Removes batches that were merged. Their readings are dropped when all batches of the slot were."""
         slot = self._slots.get(number)
@@ -98,6 +108,7 @@ class OpenSlots:
             return
         before = slot.nbytes
         slot.keys.difference_update(keys)
+        slot.damaged &= slot.keys
         if not slot.keys:
             slot.columns = ReadingColumns()
         self._nbytes += slot.nbytes - before

@@ -110,10 +110,14 @@ class ReadingColumns:
             consecutive: Whether consecutive sequences of a source get the rank of the last of them, which is valid
                 if the columns have all readings of these batches.
         """
-        count = self.count
+        with self._lock:
+            count = self.count
+            numbers, all_timestamps, all_values, all_runs = (
+                self._numbers[:count], self._timestamps[:count], self._values[:count], self._runs[:count],
+            )  # fmt: skip
+            places, sequences, sources = self._rank_columns()
         if not count:
             return []
-        numbers = self._numbers[:count]
         present = np.zeros(int(numbers.max()) + 1, np.bool_)
         present[numbers] = True
         found = np.flatnonzero(present)
@@ -123,15 +127,14 @@ class ReadingColumns:
         position_of[found[by_group]] = np.arange(len(found), dtype=np.int32)
         positions = position_of[numbers]
         order = _stable_order(positions, len(found))
-        places, sequences, sources = self._rank_columns()
         levels = np.empty(len(places), np.int64)
         levels[np.lexsort((sequences, places))] = np.arange(len(places))
         order, timestamps = sort_in_time(
-            order, positions[order], self._timestamps[:count][order], lambda some: levels[self._runs[some]]
+            order, positions[order], all_timestamps[order], lambda some: levels[all_runs[some]]
         )
         if consecutive:
             sequences = _last_of_runs(places, sequences)
-        values, runs = self._values[order], self._runs[order]
+        values, runs = all_values[order], all_runs[order]
         sorted_positions, lengths = count_by_series(positions[order])
         used, run_lengths = count_by_series(runs)
         ranks = Ranks.from_runs(sources, places[used], sequences[used], run_lengths)
@@ -148,7 +151,7 @@ class ReadingColumns:
         return place_of[np.array(self._places, np.int64)], np.array(self._sequences, np.int64), sources
 
     def _grow(self, least: int) -> None:
-        size = max(least, len(self._values) * 3 // 2)
+        size = max(least, len(self._values) * 5 // 4)
         for name in ("_numbers", "_timestamps", "_values", "_runs"):
             column = getattr(self, name)
             larger = np.empty(size, column.dtype)

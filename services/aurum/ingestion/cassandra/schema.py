@@ -172,7 +172,8 @@ STATEMENTS = {
     "names, head, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TTL ?",
     "block_keys": "SELECT level, id, chunk, start_us, end_us, count, members FROM blocks "
     "WHERE machine_group = ? AND period = ?",
-    "block": "SELECT names, head, data FROM blocks WHERE machine_group = ? AND period = ? AND level = ? AND id = ? AND chunk = ?",
+    "block": "SELECT names, head, data FROM blocks "
+    "WHERE machine_group = ? AND period = ? AND level = ? AND id = ? AND chunk = ?",
     "drop_block": "DELETE FROM blocks WHERE machine_group = ? AND period = ? AND level = ? AND id = ? AND chunk = ?",
     "add_summary": "INSERT INTO summaries (machine_group, id, data) VALUES (?, ?, ?)",
     "summaries": "SELECT id, data FROM summaries WHERE machine_group = ?",

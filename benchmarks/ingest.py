@@ -96,7 +96,7 @@ def victoria(folder: Path, made: list[Batch]) -> float | None:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: _answers(f"{url}/health"), 20, "VictoriaMetrics answers")
+        wait_for(lambda: answers(f"{url}/health"), 20, "VictoriaMetrics answers")
         bodies = []
         for each in made:
             lines = []
@@ -115,7 +115,8 @@ def victoria(folder: Path, made: list[Batch]) -> float | None:
         process.wait(20)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a URL answers with 200."""
     try:
         with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310
             return bool(response.status == 200)

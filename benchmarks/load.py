@@ -69,10 +69,17 @@ class Sent:
 
 async def send(address: str, made: list[Batch], *, pause: float = 0.0, window: int = 8) -> Sent:
     """Streams batches. pause: seconds between two. window: batches that are not acknowledged yet."""
-    result = Sent(sum(each.readings for each in made))
+    requests = [columns_pb2.BatchRequest(batch=each.data).SerializeToString() for each in made]
+    return await send_requests(address, requests, sum(each.readings for each in made), pause=pause, window=window)
+
+
+async def send_requests(
+    address: str, requests: list[bytes], readings: int, *, pause: float = 0.0, window: int = 8
+) -> Sent:
+    """Streams serialized requests. readings: in all of them. pause, window: see `send`."""
+    result = Sent(readings)
     sent_at: list[float] = []
     room = asyncio.Semaphore(window)
-    requests = [columns_pb2.BatchRequest(batch=each.data).SerializeToString() for each in made]
 
     async def feed() -> AsyncIterator[bytes]:
         started = time.perf_counter()
@@ -99,5 +106,5 @@ async def send(address: str, made: list[Batch], *, pause: float = 0.0, window: i
                 room.release()
             acknowledged = response.acknowledged
         result.seconds = time.perf_counter() - started
-    assert acknowledged == len(made)
+    assert acknowledged == len(requests)
     return result

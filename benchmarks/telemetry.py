@@ -60,7 +60,7 @@ def cpu_seconds(platform: Platform) -> float:
 def start(folder: Path, models: Path, mode: str, receiver: str) -> tuple[Platform, list[str]]:
     """A platform with a few machines that have readings."""
     platform = Platform(folder)
-    platform.extra = {"AURUM_MODEL_DIR": str(models), "AURUM_API_REFRESH_INTERVAL": "60", **MODES[mode]}
+    platform.extra = {"AURUM_MODEL_DIR": str(models), "AURUM_PREDICTION_SCORE_INTERVAL": "60", **MODES[mode]}
     if "traces" in mode:
         platform.extra["AURUM_TRACING_OTLP_ENDPOINT"] = receiver
     module = "benchmarks.without_telemetry" if mode == "none" else "aurum.cli"

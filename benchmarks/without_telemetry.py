@@ -1,7 +1,6 @@
 """Runs an `aurum` command without metrics and traces: what the others are compared with."""
 
 import os
-import sys
 
 from prometheus_client import Counter, Gauge, Histogram, metrics
 
@@ -24,7 +23,12 @@ for _kind, _names in ((Counter, ("inc",)), (Gauge, ("inc", "dec", "set")), (Hist
         setattr(_kind, _name, _nothing)
 metrics.MetricWrapperBase.labels = lambda *_, **__: _CHILD  # type: ignore[method-assign,assignment,return-value]
 
-if __name__ == "__main__":
-    from aurum.cli import main
 
-    sys.exit(main())
+def main() -> None:
+    from aurum.cli import main as aurum
+
+    aurum()
+
+
+if __name__ == "__main__":
+    main()

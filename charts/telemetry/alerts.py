@@ -266,9 +266,10 @@ _INPUT_REFUSES = Alert(
 
 _INCOMPLETE = Alert(
     "AurumAIInputIncomplete",
-    "The device of input {{ $labels.input }} of {{ $labels.k8s_pod_name }} lacks {{ $value }} configured parts",
-    "Its device has had no such browse root, node or register for five minutes, so their values are missing.",
-    f"min_over_time(edge_input_missing{{{EDGES}}}[1m]) > 0",
+    "Input {{ $labels.input }} of {{ $labels.k8s_pod_name }} does not store {{ $value }} of its parts",
+    "For five minutes, its device has had no such browse root, node or register, or another input has stored the same "
+    "sensor of the same machine.",
+    f"min_over_time(edge_input_missing{{{EDGES}}}[1m]) > 0 or min_over_time(edge_input_contested{{{EDGES}}}[1m]) > 0",
     "5m",
     "warning",
     "ingestion",
@@ -278,6 +279,11 @@ _INCOMPLETE = Alert(
         ("0x5 2x20", 15, True),
         ("0x5 2x3 0x20", 12, False),
         ("0x5 2x15 0x20", 30, False),
+    )
+    + _cases(
+        f'edge_input_contested{{{_EDGE}, input="cell-7"}}',
+        ("0x5 2x20", 15, True),
+        ("0x5 2x3 0x20", 12, False),
     ),
 )
 

@@ -122,6 +122,7 @@ def edge_check(
 ) -> None:
     """Check a file of inputs and list the inputs in it. Refuses one that would lose or mix data by itself."""
     from aurum.edge.inputs.common.configuration import InputsError, load_inputs
+    from aurum.edge.inputs.common.deadband_check import describe_warnings
     from aurum.edge.inputs.common.loss_check import check_losses
 
     try:
@@ -130,6 +131,8 @@ def edge_check(
         inputs = content.inputs
     except InputsError as error:
         _fail(str(error), 1)
+    for warning in describe_warnings(file, content):
+        typer.echo(f"warning: {warning}", err=True)
     for each in inputs:
         typer.echo(f"{each.name}: {each.protocol} {each.summary}, {len(each.rules)} rules")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from pydantic import Field, SecretStr
 
+from aurum.alarms.settings import AlarmSettings
 from aurum.api.settings import ApiSettings
 from aurum.edge.settings import EdgeSettings
 from aurum.ingestion.settings import IngestionSettings
@@ -28,6 +29,7 @@ _PARTS: tuple[tuple[str, type[Settings]], ...] = (
     ("Every process", Settings),
     ("Ingestion and the edge gateway", SenderSettings),
     ("Ingestion", IngestionSettings),
+    ("Prediction and the API", AlarmSettings),
     ("Prediction", PredictionSettings),
     ("API", ApiSettings),
     ("Edge gateway", EdgeSettings),

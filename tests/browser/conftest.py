@@ -54,7 +54,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Pl
             "AURUM_MODEL_DIR": str(models),
             "AURUM_FAULTS_ENABLED": "true",
             "AURUM_FEATURE_WATER": "true",
-            "AURUM_API_REFRESH_INTERVAL": "1",
+            "AURUM_PREDICTION_SCORE_INTERVAL": "1",
             "AURUM_CONSOLE_JAEGER_URL": "http://127.0.0.1:16686",
             "AURUM_CONSOLE_LOGS_URL": "http://127.0.0.1:3000/explore?trace={trace_id}",
         },

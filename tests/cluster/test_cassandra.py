@@ -91,7 +91,7 @@ def space(image: str) -> Iterator[Namespace]:
             *("--set", f"image.repository={kube.REPOSITORY},image.tag={kube.TAG},api.replicas=1,prediction.replicas=1"),
             *("--set", "simulators.iot.machines=5,simulators.edge.machines=2,operator.enabled=false"),
             *("--set", "security.api.keysSecret=,telemetry.collector.enabled=false,settings.AURUM_TRACING_ENABLED=no"),
-            *("--set-string", "api.settings.AURUM_API_REFRESH_INTERVAL=15"),
+            *("--set-string", "prediction.settings.AURUM_PREDICTION_SCORE_INTERVAL=15"),
             *("--set-json", f"policy.policies={json.dumps(POLICIES)}", "--wait", "--timeout=5m"),
             timeout=330,
         )

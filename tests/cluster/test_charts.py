@@ -228,6 +228,28 @@ def test_edge_pod_gets_its_inputs_and_egress_to_them(tmp_path: Path) -> None:
     assert volumes[mounts["/etc/aurum/files"]]["configMap"]["name"] == files["metadata"]["name"]
 
 
+def test_alarm_rules_are_mounted_where_they_are_used(tmp_path: Path) -> None:
+    """Prediction, which evaluates the alarm rules, and the API, which shows their texts, have the same file."""
+    values = {"alarms": {"rules": [{"name": "hot", "text": "Too hot", "sensor": {"sensor": "heat", "above": 80}}]}}
+    (tmp_path / "values.yaml").write_text(json.dumps(values))
+    made = objects(template(CHARTS / "aurumai", *_OPEN, "--values", str(tmp_path / "values.yaml")).stdout)
+    for service in ("api", "prediction"):
+        (files,) = [each for each in made if each["metadata"]["name"] == f"test-aurumai-{service}-files"]
+        assert yaml.safe_load(files["data"]["alarms.yaml"]) == {"rules": values["alarms"]["rules"]}
+        (workload,) = [
+            each for each in made if each["kind"] == "Deployment" and each["metadata"]["name"].endswith(f"-{service}")
+        ]
+        pod = workload["spec"]["template"]["spec"]
+        (container,) = [each for each in pod["containers"] if each["name"] == service]
+        assert {"name": "AURUM_ALARM_RULES", "value": "/etc/aurum/files/alarms.yaml"} in container["env"]
+        assert {"name": "files", "configMap": {"name": files["metadata"]["name"]}} in pod["volumes"]
+    assert not [
+        each
+        for each in objects(template(CHARTS / "aurumai", *_OPEN).stdout)
+        if each["metadata"]["name"].endswith("prediction-files")
+    ]
+
+
 def test_skaffold_and_example_values_fit_the_charts(tmp_path: Path) -> None:
     """skaffold.yaml fits its schema, images and charts, and all example values render."""
     skaffold = yaml.safe_load((ROOT / "skaffold.yaml").read_text())

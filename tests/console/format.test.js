@@ -10,6 +10,7 @@ import {
   moment,
   number,
   percent,
+  predictionRemark,
   remainingLife,
   riskLevel,
   sensorName,
@@ -47,6 +48,26 @@ test("number and share follow the language", async () => {
   await speak("es");
   assert.equal(number(1.5), "1,5");
   assert.equal(percent(0.255, 1).replace(/\s/, " "), "25,5 %");
+});
+
+test("prediction is remarked on if a rule made it, or readings came long after it", () => {
+  const machine = {
+    machine_id: "m",
+    machine_type: "pump",
+    site: "",
+    status: /** @type {const} */ ("running"),
+    risk_score: 0.5,
+    rul: null,
+    values: {},
+    degraded: false,
+    last_seen: "2026-01-01T12:10:00Z",
+    predicted_at: "2026-01-01T12:09:30Z",
+  };
+  mock.timers.enable({ apis: ["Date"], now: Date.parse("2026-01-01T12:10:00Z") });
+  assert.equal(predictionRemark(machine), "");
+  assert.equal(predictionRemark({ ...machine, degraded: true }), "rule-based");
+  assert.equal(predictionRemark({ ...machine, predicted_at: "2026-01-01T12:00:00Z" }), "predicted 10 min ago");
+  assert.equal(predictionRemark({ ...machine, predicted_at: "2026-01-01T12:00:00Z", last_seen: null }), "");
 });
 
 test("share is shown as percentage", () => {

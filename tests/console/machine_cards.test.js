@@ -48,3 +48,8 @@ test("use names the share of energy without an hourly factor", () => {
   ]);
   assert.equal(useRows(null, { ...carbon, missing_factor_share: 0 })[0][2], "");
 });
+
+test("factor of a sensor with points in its name has its statistic", () => {
+  const text = factorText({ feature: "ENERGY.Power.mean_64", sensor: "ENERGY.Power", value: 2, contribution: 1 });
+  assert.equal(text, factorText(factor("ENERGY.mean_64", 2)).replace("ENERGY", "ENERGY.Power"));
+});

@@ -56,3 +56,9 @@ test("machines are counted by state and by risk", () => {
 test("plant without predictions has no highest risk", () => {
   assert.equal(countMachines([MILL]).highest, null);
 });
+
+test("search finds a machine by its original and its stored name", () => {
+  const press = machine({ machine_id: "Presse_x0020_7" });
+  for (const search of ["presse 7", "x0020"])
+    assert.deepEqual(matchingMachines([press, PUMP], { ...ALL, search }), [press]);
+});

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aurum.readings.batch import Series, encode, now_us
-from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2
 from tests.support.http import http
 from tests.support.platform import Platform
 from tests.support.waiting import wait_for
 
-METHODS = ["Write", "RegisterMachine", "GetMachine", "ListMachines", "RecordEvents", "ListEvents"]
+METHODS = ["Write", "RegisterMachine", "GetMachine", "ListMachines", "RecordEvents", "ListEvents", "PublishPredictions"]
 MEANT = {
     grpc.StatusCode.OK,
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -39,6 +39,9 @@ def sample(method: str) -> bytes:
         "ListMachines": ingestion_pb2.ListMachinesRequest(page_size=3, page_token="m"),  # noqa: S106
         "RecordEvents": ingestion_pb2.RecordEventsRequest(
             events=[ingestion_pb2.Event(kind="prediction", machine_id="fuzz", at_us=5, id="x", content=b"c")]
+        ),
+        "PublishPredictions": ingestion_pb2.PublishPredictionsRequest(
+            predictions=[prediction_pb2.PredictResponse(machine_id="fuzz", risk_score=0.5, as_of_us=5)]
         ),
         "ListEvents": ingestion_pb2.ListEventsRequest(kind="prediction", machine_id="fuzz", limit=5),
     }

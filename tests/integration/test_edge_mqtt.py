@@ -267,13 +267,13 @@ def test_full_spool_pauses_mqtt_input_and_drops_nothing(platform: Platform, fast
         device.publish(f"plant/pump-{number % 100}/state", {"ts": began + number / 1000, **content})
     held_back = 'edge_input_held_back_seconds_total{input="hall-1"}'
     wait_for(lambda: input_counts(platform, "hall-1")["accepted"] > 1000, 60, "readings are spooled")
-    heard = -1.0
+    received = -1.0
     for _ in range(60):
-        before, heard = heard, input_counts(platform, "hall-1", "messages")["read"]
-        if heard == before:
+        before, received = received, input_counts(platform, "hall-1", "messages")["read"]
+        if received == before:
             break
         time.sleep(1)
-    assert heard < messages, "it reads on although the spool is full"
+    assert received < messages, "it reads on although the spool is full"
     assert platform.admin("edge", "/livez").status == 200
     platform.restart("ingestion")
     wait_for(lambda: input_counts(platform, "hall-1")["accepted"] == sensors * messages, 120, "all is read then")

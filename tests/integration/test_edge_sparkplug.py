@@ -111,13 +111,13 @@ def test_sparkplug_faults_leave_gaps_but_no_wrong_value(platform: Platform, fast
             node.tell()
             time.sleep(0.02)
 
-    def heard_again() -> bool:
+    def sends_again() -> bool:
         node.tell()
         time.sleep(0.1)
         return stored_values(platform, "press-1", "s0")[-1:] == [node.told - 1]
 
     tell(50)
-    wait_for(heard_again, 30, "the node is heard")
+    wait_for(sends_again, 30, "values of the node arrive")
     for fault in ("kill", "reset", "drop"):
         if fault == "kill":
             platform.processes["edge"].kill(signal.SIGKILL)
@@ -132,7 +132,7 @@ def test_sparkplug_faults_leave_gaps_but_no_wrong_value(platform: Platform, fast
             wait_for(lambda: not is_connected(platform, "line"), 30, "the gateway notices")
             proxy.set("reset")
         proxy.set("pass")
-        wait_for(heard_again, 40, f"the node is heard again after {fault}")
+        wait_for(sends_again, 40, f"values of the node arrive again after {fault}")
     assert platform.metric("edge", 'edge_input_rebirths_total{input="line"}') >= 1
     for machine in MACHINES[:2]:
         found = stored_values(platform, machine, "s0")

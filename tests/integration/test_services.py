@@ -145,6 +145,49 @@ def test_csv_is_accepted_over_http(serving: Platform) -> None:
     assert answer.json == {"accepted": 3, "duplicate": 0}
 
 
+def test_csv_form_is_declared_in_the_query(serving: Platform) -> None:
+    text = "machine_id;timestamp;sensor;value\nform-1;28.11.2025 10:00;Öl;73,25\nform-1;28.11.2025 10:01;Öl;Wartung\n"
+    bodies = {"Content-Type": "text/csv"}
+    wrong = http("POST", f"{serving.api}/api/readings", text.encode("cp1252"), bodies)
+    assert [(each["row"], each["field"]) for each in wrong.json["errors"]] == [(2, "timestamp"), (3, "value")]
+    query = "time_format=%25d.%25m.%25Y+%25H:%25M&timezone=Europe/Berlin&absent_words=Wartung&absent_words=Aus"
+    named = http("POST", f"{serving.api}/api/readings?{query}", text.encode("cp1252"), bodies)
+    assert (named.status, named.json["errors"][0]["field"], named.json["errors"][0]["row"]) == (422, "sensor", 2)
+    assert "would store it as _x00D6_l" in named.json["detail"]
+    text = text.replace("Öl", "oil")
+    answer = http("POST", f"{serving.api}/api/readings?{query}", text.encode(), bodies)
+    notes = ["separated by semicolon, with a decimal comma"]
+    assert answer.json == {"accepted": 1, "duplicate": 0, "absent": 1, "notes": notes}
+    readings = (
+        f"{serving.api}/api/machines/form-1/metrics?sensor=oil&start=2025-11-01T00:00:00Z&end=2025-12-01T00:00:00Z"
+    )
+    (series,) = http("GET", readings).json["series"]
+    assert (series["timestamps"], series["values"]) == (["2025-11-28T09:00:00Z"], [73.25])
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [("time_format=soon", "time_format"), ("timezone=Berlin", "timezone"), ("encoding=klingon", "encoding")],
+)
+def test_wrong_declarations_of_csv_are_refused(serving: Platform, query: str, field: str) -> None:
+    answer = http("POST", f"{serving.api}/api/readings?{query}", b"machine_id", {"Content-Type": "text/csv"})
+    assert (answer.status, answer.json["errors"][0]["field"]) == (422, field)
+    body = {"readings": [{"machine_id": "form-2", "sensor": "s", "timestamp": time.time(), "value": 1.0}]}
+    answer = http("POST", f"{serving.api}/api/readings?time_format=s", body)
+    assert (answer.status, answer.json["errors"][0]["field"]) == (422, "time_format")
+
+
+def test_key_is_bound_to_the_declared_form(serving: Platform) -> None:
+    """The same table means other readings in another zone."""
+    text = b"machine_id,timestamp,sensor,value\nform-3,2025-11-28T10:00:00,s,1\n"
+    headers = {"Content-Type": "text/csv", "Idempotency-Key": "form-3"}
+    statuses = [
+        http("POST", f"{serving.api}/api/readings?timezone={zone}", text, headers).status
+        for zone in ("Europe/Berlin", "Europe/Berlin", "America/New_York")
+    ]
+    assert statuses == [200, 200, 422]
+
+
 NOW = time.time()
 
 
@@ -223,7 +266,7 @@ def test_small_number_is_no_time_of_a_reading(serving: Platform) -> None:
 def test_reading_without_a_number_does_not_stop_the_others(serving: Platform) -> None:
     text = f"machine_id,timestamp,a,b\nabsent-1,{NOW},Bad Input,1\n".encode()
     answer = http("POST", f"{serving.api}/api/readings", text, {"Content-Type": "text/csv"})
-    assert (answer.status, answer.json) == (200, {"accepted": 1, "duplicate": 0, "absent": 1})
+    assert answer.json == {"accepted": 1, "duplicate": 0, "absent": 1, "notes": ["without any number: absent-1 a"]}
     readings = [{"machine_id": "absent-1", "sensor": each, "timestamp": NOW, "value": None} for each in "cd"]
     readings.append({"machine_id": "absent-1", "sensor": "e", "timestamp": NOW, "value": 2})
     answer = http("POST", f"{serving.api}/api/readings", {"readings": readings})

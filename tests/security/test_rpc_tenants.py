@@ -155,6 +155,8 @@ def test_client_that_is_removed_is_let_out(plant: TenantPlant) -> None:
     assert next(ingest).acknowledged == 1
     watch = stub.Watch(ingestion_pb2.WatchRequest(interval_ms=100), timeout=60)
     assert next(watch).machines
+    follow = stub.Follow(ingestion_pb2.FollowRequest(interval_ms=50), timeout=60)
+    assert all(machine.machine_id.startswith("north-") for machine in next(follow).machines)
 
     def code(name: str) -> grpc.StatusCode:
         request = ingestion_pb2.GetMachineRequest(machine_id=OWN)
@@ -168,7 +170,7 @@ def test_client_that_is_removed_is_let_out(plant: TenantPlant) -> None:
     sending.put(ingestion_pb2.IngestRequest(batch=batch(OWN, "leaving")))
     request = ingestion_pb2.WriteRequest(batch=batch(OWN, "unbound"))
     assert plant.ask("ingestion", "unbound.test", f"{INGESTION}/Write", request)[0] is OK
-    for stream in (ingest, watch):
+    for stream in (ingest, watch, follow):
         with pytest.raises(grpc.RpcError) as ended:
             list(stream)
         assert ended.value.code() is UNAUTHENTICATED

@@ -35,8 +35,8 @@ def plants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform,
             "AURUM_FEATURE_PREDICTIVE": "false",
         },
     )
-    running.start("ingestion")
-    running.start("api")
+    for service in ("ingestion", "prediction", "api"):
+        running.start(service)
     headers = {name: {"X-API-Key": key} for name, (key, _) in made.items()}
     for site in SITES:
         machine = {"machine_id": f"oven-{site}", "machine_type": "oven", "site": site}

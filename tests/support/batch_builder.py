@@ -7,6 +7,7 @@ from typing import Any
 
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import EARLIEST, TagRule
+from aurum.edge.inputs.common.series_owners import SeriesOwners
 from aurum.edge.inputs.common.tags import Tags
 from aurum.readings.batch import Batch
 from aurum.readings.transport.ingest_stream import Written
@@ -47,7 +48,9 @@ def make_builder(
     clock: Any = "device",
     machines: Mapping[str, str] | None = None,
     earliest: datetime = EARLIEST,
+    name: str = "test",
+    owners: SeriesOwners | None = None,
 ) -> BatchBuilder:
-    tags = Tags(rules, machines)
+    tags = Tags(rules, machines, name, owners)
     limits = SourceLimits(SenderSettings())
-    return BatchBuilder("test", "test-1", spool, tags, clock, limits, earliest=earliest)  # type: ignore[arg-type]
+    return BatchBuilder(name, f"{name}-1", spool, tags, clock, limits, earliest=earliest)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 
 from aurum.readings.batch import Series, encode, now_us
-from aurum.storage.block import BlockHead, unpack_block
+from aurum.storage.block_unpacking import BlockHead, unpack_blocks
 from aurum.storage.segment import unpack
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 
@@ -59,9 +59,10 @@ def stored_readings(path: Path, source_id: str) -> list[tuple[int, float]]:
     connection.close()
     columns = [unpack(data) for (data,) in segments]
     for bucket, head, data in blocks:
-        readings, problems = unpack_block(bucket, BlockHead(head), data)
-        assert readings is not None
+        joined, problems = unpack_blocks([(BlockHead(head), data)])
+        assert joined is not None
         assert not problems
+        readings = joined.packed(bucket)
         for number, start, end in zip(readings.numbers, readings.ends - readings.lengths, readings.ends, strict=True):
             if number in series:
                 columns.append((readings.timestamps[start:end], readings.values[start:end]))

@@ -114,12 +114,12 @@ class Platform:
 
 @contextlib.contextmanager
 def watching(folder: Path, rules: str) -> Iterator[Platform]:
-    """Ingestion and API without predictions, with alarm rules of their own."""
+    """Ingestion, prediction without models, and API without predictions, with alarm rules of their own."""
     (folder / "rules.yaml").write_text(rules)
     running = Platform(
         folder, extra={"AURUM_ALARM_RULES": str(folder / "rules.yaml"), "AURUM_FEATURE_PREDICTIVE": "false"}
     )
-    running.start("ingestion")
-    running.start("api")
+    for service in ("ingestion", "prediction", "api"):
+        running.start(service)
     yield running
     running.stop()

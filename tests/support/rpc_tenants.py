@@ -68,6 +68,10 @@ def to_predict(machine: str) -> prediction_pb2.PredictRequest:
     return prediction_pb2.PredictRequest(machine_id=machine)
 
 
+def a_prediction(machine: str) -> prediction_pb2.PredictResponse:
+    return prediction_pb2.PredictResponse(machine_id=machine, as_of_us=1)
+
+
 INGESTION, PREDICTION = "/aurum.v1.IngestionService", "/aurum.v1.PredictionService"
 CASES: dict[str, list[Case]] = {
     f"{INGESTION}/Ingest": [Case("machine", lambda *who: ingestion_pb2.IngestRequest(batch=batch(*who)))],
@@ -87,10 +91,14 @@ CASES: dict[str, list[Case]] = {
         ingestion("list", "WatchRequest"),
         ingestion("machine", "WatchRequest", machine_ids=lambda machine: [machine]),
     ],
+    f"{INGESTION}/Follow": [ingestion("list", "FollowRequest")],
     f"{INGESTION}/ListEvents": [
         ingestion("machine", "ListEventsRequest", kind="prediction", machine_id=the_machine),
         ingestion("plant", "ListEventsRequest", kind="alarm"),
         ingestion("plant", "ListEventsRequest", kind="alarm", by_number=True),
+    ],
+    f"{INGESTION}/PublishPredictions": [
+        ingestion("service", "PublishPredictionsRequest", predictions=lambda machine: [a_prediction(machine)])
     ],
     f"{INGESTION}/RecordEvents": [Case("service", event), Case("service", lambda _, tenant: event("", tenant))],
     f"{PREDICTION}/Predict": [
@@ -120,7 +128,8 @@ EVERY = [
     (server, name)
     for server, own in SERVERS.items()
     for name in CASES
-    if name.startswith(own) or not name.startswith("/aurum.")
+    if (name.startswith(own) or not name.startswith("/aurum."))
+    and (server, name) != ("edge", f"{INGESTION}/Follow")  # a gateway has no readings to follow
 ]
 
 

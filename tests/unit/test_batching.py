@@ -88,3 +88,32 @@ async def test_full_queue_rejects_and_skips_cancelled_requests(thread: ThreadPoo
     assert await asyncio.gather(*waiting[1:]) == [[4], [6]]
     assert sum(work.sizes) == 3
     batcher.close()
+
+
+async def _thread_of(batcher: MicroBatcher[int, str], count: int) -> str:
+    return (await batcher(list(range(count))))[0]
+
+
+async def test_short_rare_calls_run_on_the_event_loop(thread: ThreadPoolExecutor) -> None:
+    exclusive = threading.Lock()
+    batcher = MicroBatcher[int, str](
+        lambda items: [threading.current_thread().name for _ in items], thread, exclusive=exclusive
+    )
+    here = threading.current_thread().name
+    assert await _thread_of(batcher, 1) != here  # how long it takes is not known yet
+    assert await _thread_of(batcher, 1) == here
+    assert await _thread_of(batcher, 1_000_000) != here
+    batcher.close()
+
+
+async def test_no_call_runs_beside_an_exclusive_computation(thread: ThreadPoolExecutor) -> None:
+    exclusive = threading.Lock()
+    work = Work()
+    batcher = MicroBatcher[int, int](work, thread, exclusive=exclusive)
+    await batcher([1])
+    with exclusive:
+        waiting = asyncio.create_task(batcher([2]))
+        await asyncio.sleep(0.02)
+        assert work.sizes == [1]
+    assert await waiting == [4]
+    batcher.close()

@@ -134,7 +134,7 @@ def test_times_without_a_zone_and_of_two_rows_are_told(time: str) -> None:
     assert content_of(table, TableOptions(times=TimeOptions(form)), notes) == {"a": [1, 2, 3]}
     assert notes.describe() == [
         f"times state no zone and are taken as UTC (first: {time}); if they are local, declare their zone "
-        f"(--timezone, or timezone of a files input)",
+        f"(--timezone, or timezone of a files input or request)",
         "replaced by a later row with the same machine, sensor and time: 1 (last: m a at 2026-10-25T02:30:00Z)",
     ]
 
@@ -200,3 +200,34 @@ def test_memory_of_reading_does_not_grow_with_the_table(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_all_missing_declarations_are_told_at_once() -> None:
+    table = (
+        "machine_id;timestamp;sensor;value\np-1;28.11.2026 10:00;t;73,2\np-1;28.11.2026 10:01;t;Wartung\n"
+        "p-1;28.11.2026 10:02;t;12.5\np-1;28.11.2026 10:03;t;Wartung\n"
+    )
+    with pytest.raises(TableError) as raised:
+        list(read_csv(table.splitlines(keepends=True), 2))
+    error = raised.value
+    assert [(each.row, each.column) for each in (error, *error.others)] == [
+        (2, "timestamp"),
+        (3, "value"),
+        (4, "value"),
+    ]
+    assert str(error).count("declare") == 2, "the format of times, and the word"
+    assert "row 4, value: '12.5' is not a number with a decimal comma" in str(error)
+
+
+@pytest.mark.parametrize("end", ['p-1,1790000000,t,"', "p-1,1790000000,t\n", "p-1,1790000000,t,\n" * 2000])
+def test_search_for_mistakes_ends_with_the_table(end: str) -> None:
+    table = "machine_id,timestamp,sensor,value\np-1,x,t,1\n" + end
+    with pytest.raises(TableError, match="row 2, timestamp") as raised:
+        list(read_csv(table.splitlines(keepends=True), 10))
+    assert len(raised.value.others) <= 1
+
+
+def test_all_mistakes_of_a_header_are_told_at_once() -> None:
+    with pytest.raises(TableError) as raised:
+        list(read_csv(["Maschine;Zeit;a;a\n"], 10, options=TableOptions(device_names=True)))
+    assert [each.column for each in (raised.value, *raised.value.others)] == ["machine_id", "timestamp", "a"]

@@ -44,8 +44,11 @@ class Ingestion:
             raise self._error
         return self.history
 
-    async def watch_machines(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
-        yield ingestion_pb2.WatchResponse(machines=[self._machine or ingestion_pb2.Machine(machine_id="m")])
+    async def watch_machines(
+        self, interval_ms: int, *, predictions: bool
+    ) -> AsyncIterator[columns_pb2.WatchedMachines]:
+        machine = self._machine or ingestion_pb2.Machine(machine_id="m")
+        yield columns_pb2.WatchedMachines(machines=[machine.SerializeToString()])
         await asyncio.Event().wait()
 
 
@@ -98,7 +101,9 @@ async def test_prediction_before_its_machine_is_followed_is_kept() -> None:
     following.cancel()
     followed = await PredictionFallback(cache, ingestion).substitute("m", SPEC, ERROR)
     assert early.source == followed.source == "last_good"
-    assert cache.latest_prediction("m") == PREDICTION
+    found = cache.prediction_with_age("m")
+    assert found is not None
+    assert found[0] == PREDICTION
 
 
 async def test_old_last_good_prediction_is_replaced_by_rule() -> None:

@@ -6,10 +6,17 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from pythonjsonlogger.json import JsonFormatter
 
 from aurum.api.table_export import HourlyTable, encode_csv
 from aurum.runtime.settings import Settings, load_settings
-from aurum.runtime.telemetry.logging import set_log_level, setup_logging
+from aurum.runtime.telemetry.logging import (
+    ContextualJSONFormatter,
+    reset_request_context,
+    set_log_level,
+    set_request_context,
+    setup_logging,
+)
 
 FORGED = "pump-1\n2026-11-29 12:00:00 INFO forged\x1b[31m\r\u2028end"
 
@@ -29,6 +36,29 @@ def test_message_is_one_line_in_every_format(log_format: str, capsys: pytest.Cap
     assert "\r" not in line
     if log_format != "text":
         assert FORGED in json.loads(line)["message"]
+
+
+@pytest.mark.parametrize("ecs", [False, True])
+def test_lines_without_error_have_the_same_fields(ecs: bool) -> None:
+    formatter = ContextualJSONFormatter(service="api", environment="test", ecs=ecs)
+    record = logging.LogRecord("test", logging.INFO, __file__, 1, "%s é", ("machine",), None)
+    record.__dict__.update(
+        {
+            "duration_ms": 1.5,
+            "endpoint": "/x",
+            "at": datetime(2026, 1, 1, tzinfo=UTC),
+            "_own": 1,
+            "service": "other",
+            "request_id": "other",
+            "yes": True,
+            "é": "é",
+        }
+    )
+    token = set_request_context(request_id="r-1")
+    try:
+        assert formatter.format(record) == JsonFormatter.format(formatter, record)
+    finally:
+        reset_request_context(token)
 
 
 def test_verbose_libraries_log_warnings_only() -> None:

@@ -28,7 +28,7 @@ from aurum.runtime.errors import (
 )
 from aurum.runtime.settings import SettingsError, load_settings
 from aurum.security.source_limits import SourceLimits
-from aurum.v1 import ingestion_pb2
+from aurum.v1 import columns_pb2, ingestion_pb2
 
 LIMITS = PlantLimits(machines=3, sensors_per_machine=4, sensors_per_site=8)
 MESSAGE_BYTES = 65_536
@@ -171,7 +171,8 @@ async def test_watch_is_paged_by_bytes(wide: IngestionServicer) -> None:
     seen: set[str] = set()
     async for response in wide.Watch(ingestion_pb2.WatchRequest(), Call()):
         assert response.ByteSize() <= MESSAGE_BYTES
-        seen |= {machine.machine_id for machine in response.machines}
+        sent = ingestion_pb2.WatchResponse.FromString(response.SerializeToString())
+        seen |= {machine.machine_id for machine in sent.machines}
         if len(seen) == 60:
             break
 
@@ -206,12 +207,14 @@ def test_machine_larger_than_a_message_is_refused_at_the_start(monkeypatch: pyte
 class Watched:
     """An ingestion whose Watch does what a test says, one after the other."""
 
-    def __init__(self, *script: AurumError | ingestion_pb2.WatchResponse) -> None:
-        self._script: Iterator[AurumError | ingestion_pb2.WatchResponse] = iter(script)
+    def __init__(self, *script: AurumError | columns_pb2.WatchedMachines) -> None:
+        self._script: Iterator[AurumError | columns_pb2.WatchedMachines] = iter(script)
         self.told = asyncio.Event()
 
-    async def watch_machines(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
-        del interval_ms
+    async def watch_machines(
+        self, interval_ms: int, *, predictions: bool
+    ) -> AsyncIterator[columns_pb2.WatchedMachines]:
+        del interval_ms, predictions
         step = next(self._script, None)
         if step is None:
             self.told.set()
@@ -235,11 +238,11 @@ async def test_api_that_cannot_follow_the_plant_is_not_ready(
 ) -> None:
     """An API that ingestion answers but that cannot follow the machines is not ready, until it can."""
     monkeypatch.setattr("aurum.api.machine_cache._BACKOFF", 0.0)
-    for script, expected in (((error,), blind), ((error, ingestion_pb2.WatchResponse()), False)):
+    for script, expected in (((error,), blind), ((error, columns_pb2.WatchedMachines()), False)):
         ingestion = Watched(*script)
         plant = MachineCache(ingestion, None, 1.0)  # type: ignore[arg-type]
         following = asyncio.create_task(plant.follow_machines())
         await asyncio.wait_for(ingestion.told.wait(), 10)
-        problem = plant.readiness_problem(0.0, scored=False)
+        problem = plant.readiness_problem(0.0)
         assert (problem is not None and error.message in problem) == expected
         following.cancel()

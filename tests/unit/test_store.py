@@ -31,7 +31,7 @@ from aurum.readings.batch import SEQUENCE_CLOSED, Batch, Series, now_us
 from aurum.runtime.errors import InvalidArgumentError, PermissionDeniedError, ResourceExhaustedError, UnavailableError
 from aurum.runtime.time_units import DAY_US
 from aurum.storage import sequence_ranges
-from aurum.storage.block import BlockHead, unpack_block
+from aurum.storage.block_unpacking import BlockHead, unpack_blocks
 from aurum.storage.database import NewerDatabaseError, connect
 from aurum.storage.segment import pack
 from tests.support.waiting import until
@@ -329,8 +329,9 @@ async def test_store_of_version_1_is_upgraded(tmp_path: Path) -> None:
 def _without_blocks(connection: sqlite3.Connection) -> None:
     """Makes a store of version 5 whose readings are in blocks one of version 4: a segment for each series."""
     for bucket, head, data in connection.execute("SELECT bucket, head, data FROM blocks").fetchall():
-        readings, _ = unpack_block(bucket, BlockHead(head), data)
-        assert readings is not None
+        joined, _ = unpack_blocks([(BlockHead(head), data)])
+        assert joined is not None
+        readings = joined.packed(bucket)
         for number, start, end in zip(readings.numbers, readings.ends - readings.lengths, readings.ends, strict=True):
             times, values = readings.timestamps[start:end], readings.values[start:end]
             ranks = readings.ranks.between(int(start), int(end))

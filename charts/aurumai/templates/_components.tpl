@@ -4,6 +4,7 @@ The components of a release by name, with everything in which they differ. The o
 image       name of the image                     values   the component's part of the values
 kind        Deployment or StatefulSet             port     gRPC or, for the API, HTTP; none for operator and simulators
 arguments   of the container                      env      settings that the chart derives
+fieldEnv    settings that are fields of the pod
 calls       services that it calls                volume   {size, storageClass} of its persistent state, if any
 token       whether it has a Kubernetes token     asks     whether it queries the admin servers of the others
 files       whether it has configuration files    mounts   {name, path, secret or claim} of further volumes
@@ -89,9 +90,16 @@ prediction:
     AURUM_PREDICTION_PORT: "50051"
     AURUM_INGESTION_TARGET: {{ $name }}-ingestion:50051
     AURUM_MODEL_DIR: /var/lib/aurum/models
+    AURUM_PREDICTION_PEERS: {{ $name }}-prediction:50051
     OMP_NUM_THREADS: "1"
-  calls: [ingestion]
+    {{- if .Values.alarms.rules }}
+    AURUM_ALARM_RULES: /etc/aurum/files/alarms.yaml
+    {{- end }}
+  fieldEnv:
+    AURUM_PREDICTION_OWN_ADDRESS: status.podIP
+  calls: [ingestion, prediction] # scorers check each other's health
   models: true
+  files: {{ empty .Values.alarms.rules | not }}
   values: {{ toJson $values.prediction }}
 {{- if .Values.edge.enabled }}
 edge:
@@ -242,6 +250,7 @@ uses the built-in ones. */ -}}
 {{- define "aurumai.files" -}}
 {{- $root := first . -}}
 {{- if eq (last .) "api" }}{{ include "aurumai.apiFiles" $root }}{{ end -}}
+{{- if eq (last .) "prediction" }}{{ include "aurumai.alarmFiles" $root }}{{ end -}}
 {{- if eq (last .) "edge" }}
 {{- with $root.Values.edge.inputs }}
 inputs.yaml: |
@@ -250,11 +259,15 @@ inputs.yaml: |
 {{- end }}
 {{- end -}}
 
-{{- define "aurumai.apiFiles" -}}
+{{- define "aurumai.alarmFiles" -}}
 {{- with .Values.alarms.rules }}
 alarms.yaml: |
   {{- dict "rules" . | toYaml | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{- define "aurumai.apiFiles" -}}
+{{- include "aurumai.alarmFiles" . }}
 {{- with .Values.accounting }}
 {{- with .plan }}
 plan.yaml: |

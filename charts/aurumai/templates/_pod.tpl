@@ -227,6 +227,10 @@ grpc: {port: {{ $component.port }}}
 {{- range $name, $value := mergeOverwrite $own .component.env $root.Values.settings (.component.values.settings | default dict) }}
 - {name: {{ $name }}, value: {{ $value | toString | quote }}}
 {{- end }}
+{{- range $name, $path := .component.fieldEnv }}
+- name: {{ $name }}
+  valueFrom: {fieldRef: {fieldPath: {{ $path }}}}
+{{- end }}
 {{- $secrets := .component.secretEnv | default dict -}}
 {{- if $closed -}}
 {{- $secret := $admin.tokenSecret | default (printf "%s-admin" (include "aurumai.fullname" $root)) -}}

@@ -52,6 +52,16 @@ class RuleCondition:
         """Whether the state may change without a new reading, because of silence or a running delay."""
         return self.rule.stale is not None or self._since > 0
 
+    @property
+    def since(self) -> int:
+        """Since when the state differs from the reported one, in µs since 1970; 0 if it does not."""
+        return self._since
+
+    @property
+    def before(self) -> tuple[int, float] | None:
+        """Time and value of the reading that the next rate is computed from."""
+        return self._before
+
     def evaluate(self, observation: Observation) -> tuple[bool, float | None, int] | None:
         """Evaluates the rule for an observation, subject to the rule's delays.
 

@@ -76,6 +76,10 @@ class JournaledAlarms:
             self._drop_one(now_us)
         return changed
 
+    def has_entry(self, key: str) -> bool:
+        """Returns whether the journal's entry with a key, see `journal_key`, was applied. Old ones are forgotten."""
+        return key in self._applied_keys
+
     def settle(self, transition: Transition) -> None:
         """Treats a transition of this replica as part of the journal, because it will never be written."""
         self._move_to_journal(journal_key(transition), transition)

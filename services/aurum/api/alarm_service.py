@@ -1,48 +1,43 @@
-"""The alarms of the plant: evaluates the alarm rules, keeps the journal and performs the actions of operators.
+"""The alarms of the plant: reads their journal and performs the actions of operators.
 
-The journal is in the store, so that all replicas of the API have the same alarms. Each replica appends the transitions
-that it detects and reads those of the others. Raising an active alarm again has no effect, so detection by several
-replicas still results in one alarm.
+The journal is in the store, so that all replicas of the API have the same alarms. Scorers, in the prediction service,
+evaluate the alarm rules and append the transitions that they detect. The API appends the actions of operators.
 """
 
 import asyncio
 import collections
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from aurum.alarms.conditions import Observation, RuleCondition
+from aurum.alarms import journal
 from aurum.alarms.flood import FloodDetector
 from aurum.alarms.journaled import JournaledAlarms
 from aurum.alarms.lifecycle import Alarm, AlarmState, Transition, TransitionKind
-from aurum.alarms.lifecycle import alarm_id as make_alarm_id
 from aurum.alarms.rules import AlarmRule, AlarmRules
-from aurum.api import alarm_journal, metrics
+from aurum.api import metrics
 from aurum.api.backends import IngestionBackend
-from aurum.api.machine_cache import MachineCache, MachineView
-from aurum.readings.history import FAULT
-from aurum.readings.limits import MAX_EVENTS
+from aurum.api.machine_cache import MachineCache
 from aurum.resilience import Criticality, criticality_scope
 from aurum.runtime.errors import AurumError, FailedPreconditionError, NotFoundError, UnavailableError
-from aurum.v1 import ingestion_pb2
 
 logger = logging.getLogger(__name__)
 
-EVENT_KIND = "alarm"
-_RETRY_SECONDS = 3.0  # between rounds while the store is unreachable
-_ROUND_SECONDS = 1.0  # between rounds of evaluation
-_FULL_ROUND = 5  # every fifth round also evaluates waiting conditions of machines that have not changed
-_PER_SLICE = 200  # machines or entries of the journal that are handled before the event loop gets control
-_JOURNAL_ROUND = 2  # every second round reads the journal
+_RETRY_SECONDS = 3.0  # between two reads of the journal while the store is unreachable
+_ROUND_SECONDS = 0.5  # between two reads of the journal
+_PER_SLICE = 200  # entries of the journal that are handled before the event loop gets control
 _MAX_ALARMS = 20_000  # kept in memory; alarms in state normal are dropped first
-_MAX_PENDING = 10_000  # unwritten transitions; beyond this the oldest are dropped
 _MAX_READ = 20_000  # entries of the journal in one read
 _STATES: tuple[AlarmState, ...] = ("unacknowledged", "acknowledged", "returned", "shelved", "suppressed")
 
 
 class AlarmService:
-    """Evaluates the alarm rules for all machines, and performs the actions of operators."""
+    """The state of all alarms, and the actions of operators.
+
+    Attributes:
+        loaded: Whether the journal has been read.
+    """
 
     def __init__(
         self,
@@ -56,13 +51,10 @@ class AlarmService:
         self._rules = {rule.name: rule for rule in rules.rules}
         self._clock = clock
         self._alarms = JournaledAlarms(_MAX_ALARMS)
-        self._conditions: dict[str, list[RuleCondition]] = {}  # by machine
-        self._pending: collections.deque[Transition] = collections.deque()
         self._flood = FloodDetector()
         self._counts: dict[AlarmState, int] = {}
         self._revision = 0
         self._changes: collections.Counter[str] = collections.Counter()  # of alarms, by machine
-        self._version = -1
         self.loaded = False
 
     def rule(self, name: str) -> AlarmRule | None:
@@ -162,141 +154,59 @@ class AlarmService:
             AurumError: The store did not answer.
         """
         events = await self._ingestion.list_events(
-            EVENT_KIND,
+            journal.EVENT_KIND,
             "",
             start_us,
             end_us,
             limit,
-            None if selects is None else lambda event: selects(_machine_of(event)),
+            None if selects is None else lambda event: selects(journal.machine_of(event)),
         )
-        decoded = (alarm_journal.decode(event.content, f"{event.id} at {event.at_us}") for event in events)
-        return [transition for transition in decoded if transition is not None]
+        return [transition for event in events if (transition := journal.from_event(event)) is not None]
 
     async def run(self) -> None:
-        """Evaluates the alarm rules periodically. Runs until cancelled."""
-        round_number = 0
+        """Reads the journal periodically. Runs until cancelled."""
         unreachable = False
         while True:
             try:
-                await self._run_round(round_number)
+                await self.read_journal()
                 unreachable = False
             except AurumError as error:
                 if not unreachable:
-                    logger.warning("alarm evaluation is paused until ingestion answers: %s", error.message)
+                    logger.warning("the alarms are not updated until ingestion answers: %s", error.message)
                 unreachable = True
             self._update_counts()
-            round_number += 1
             await asyncio.sleep(_RETRY_SECONDS if unreachable else _ROUND_SECONDS)
 
-    async def _run_round(self, round_number: int) -> None:
-        if not self.loaded:
-            await self._load()
-        elif round_number % _JOURNAL_ROUND == 0:
-            await self._read_journal()
-        await self._evaluate(everywhere=round_number % _FULL_ROUND == 0)
-        await self._write_pending()
+    async def read_journal(self) -> None:
+        """Reads the journal's new entries since the last read, at most the newest _MAX_READ.
 
-    async def _load(self) -> None:
-        await self._read_journal()
-        self.loaded = True
-
-    async def _read_journal(self) -> None:
-        """Reads the journal's new entries since the last read, at most the newest _MAX_READ."""
-        events = await self._ingestion.list_events_after(EVENT_KIND, self._alarms.last_number, _MAX_READ)
+        Raises:
+            AurumError: The store did not answer.
+        """
+        events = await self._ingestion.list_events_after(journal.EVENT_KIND, self._alarms.last_number, _MAX_READ)
         for count, event in enumerate(events, start=1):
             if count % _PER_SLICE == 0:
                 await asyncio.sleep(0)  # lets the event loop handle requests
-            transition = alarm_journal.decode(event.content, f"{event.id} at {event.at_us}")
-            if transition is None:
+            if self._alarms.has_entry(journal.key_of(event)):
                 continue
-            self._account_for(transition, self._alarms.apply_entry(event.number, transition, self._now()))
-            for condition in self._conditions.get(transition.machine_id, ()):
-                if condition.rule.name == transition.rule:
-                    condition.alarming = self._is_active(transition.machine_id, transition.rule)
+            transition = journal.from_event(event)
+            if transition is not None:
+                self._account_for(transition, self._alarms.apply_entry(event.number, transition, self._now()))
         if events:
             self._alarms.last_number = max(self._alarms.last_number, events[-1].number)
-
-    async def _evaluate(self, *, everywhere: bool) -> None:
-        version = self._machine_cache.version
-        changed = list(self._machine_cache.changed_since(self._version))
-        self._version = version
-        await self._evaluate_machines(changed, only_waiting=False)
-        if everywhere:
-            await self._evaluate_machines(list(self._machine_cache.changed_since(-1)), only_waiting=True)
-
-    async def _evaluate_machines(self, views: Sequence[MachineView], *, only_waiting: bool) -> None:
-        for number, view in enumerate(views, start=1):
-            conditions = self._conditions_of(view)
-            if only_waiting:
-                conditions = [condition for condition in conditions if condition.waits]
-            if conditions:
-                observation = _observe(view, self._now())
-                for condition in conditions:
-                    self._evaluate_condition(view.machine.machine_id, condition, observation)
-            if number % _PER_SLICE == 0:
-                await asyncio.sleep(0)  # lets the event loop handle requests
-
-    def _evaluate_condition(self, machine_id: str, condition: RuleCondition, observation: Observation) -> None:
-        rule = condition.rule
-        suppressed = observation.faulty and rule.suppress_in_fault
-        alarm = self._alarms.find(make_alarm_id(machine_id, rule.name))
-        if alarm is not None and alarm.suppressed != suppressed and (alarm.active or alarm.suppressed):
-            kind: TransitionKind = "suppressed" if suppressed else "unsuppressed"
-            self._apply_detected(Transition(kind, machine_id, rule.name, observation.at_us))
-        if suppressed:
-            return
-        change = condition.evaluate(observation)
-        if change is not None:
-            alarming, value, at = change
-            self._apply_detected(
-                Transition("raised" if alarming else "cleared", machine_id, rule.name, at, value=value)
-            )
-
-    def _conditions_of(self, view: MachineView) -> list[RuleCondition]:
-        machine = view.machine
-        conditions = self._conditions.get(machine.machine_id)
-        if conditions is None:
-            conditions = self._conditions[machine.machine_id] = [
-                RuleCondition(rule, self._is_active(machine.machine_id, rule.name))
-                for rule in self._rules.values()
-                if rule.applies_to(machine.machine_type)
-            ]
-        return conditions
-
-    def _is_active(self, machine_id: str, rule: str) -> bool:
-        alarm = self._alarms.find(make_alarm_id(machine_id, rule))
-        return alarm is not None and alarm.active
-
-    def _apply_detected(self, transition: Transition) -> None:
-        """Applies a transition that this replica has detected, and queues it for the journal."""
-        changed = self._alarms.apply_own(transition)
-        if changed is None:
-            return
-        self._account_for(transition, changed)
-        if len(self._pending) >= _MAX_PENDING:
-            self._alarms.settle(self._pending.popleft())
-            metrics.alarm_transitions_dropped_total.inc()
-        self._pending.append(transition)
+        self.loaded = True
 
     async def _perform(self, alarm: Alarm, kind: TransitionKind, by: str, until_us: int = 0, reason: str = "") -> Alarm:
         """Records an action of an operator and then applies it, so that a confirmed action is durable."""
         transition = Transition(kind, alarm.machine_id, alarm.rule, self._now(), by, until_us, reason=reason)
         try:
             with criticality_scope(Criticality.ALARM):
-                await self._ingestion.record_events([_to_event(transition)])
+                await self._ingestion.record_events([journal.to_event(transition)])
         except AurumError as error:
             raise UnavailableError(f"the action on alarm {alarm.alarm_id} was not recorded: {error.message}") from error
         self._account_for(transition, self._alarms.apply_own(transition))
         self._update_counts()
         return self._require_alarm(alarm.alarm_id)
-
-    async def _write_pending(self) -> None:
-        while self._pending:
-            part = [self._pending[index] for index in range(min(MAX_EVENTS, len(self._pending)))]
-            with criticality_scope(Criticality.ALARM):
-                await self._ingestion.record_events([_to_event(transition) for transition in part])
-            for _ in range(min(len(part), len(self._pending))):
-                self._pending.popleft()
 
     def _account_for(self, transition: Transition, changed: Alarm | None) -> None:
         """Updates the revision, metrics and flood detection after a transition, if it changed an alarm."""
@@ -346,38 +256,3 @@ class AlarmService:
 
     def _now(self) -> int:
         return int(self._clock() * 1e6)
-
-
-def _observe(view: MachineView, now_us: int) -> Observation:
-    machine, prediction = view.machine, view.prediction
-    sensors = {state.sensor: (state.timestamp_us, state.value) for state in machine.sensors}
-    fault = sensors.get(FAULT)
-    usable = prediction is not None and not prediction.degraded
-    return Observation(
-        now_us,
-        machine.last_seen_us,
-        sensors,
-        fault is not None and fault[1] >= 0.5,
-        prediction.risk_score if prediction is not None and usable else None,
-        prediction.rul.estimate if prediction is not None and usable and prediction.HasField("rul") else None,
-        prediction.anomaly_score if prediction is not None and usable else None,
-        prediction.as_of_us if prediction is not None else 0,
-    )
-
-
-def _event_id(transition: Transition) -> str:
-    return f"{transition.alarm_id}~{transition.kind}"
-
-
-def _machine_of(event: ingestion_pb2.Event) -> str:
-    return event.id.partition("~")[0]
-
-
-def _to_event(transition: Transition) -> ingestion_pb2.Event:
-    return ingestion_pb2.Event(
-        kind=EVENT_KIND,
-        machine_id="",
-        at_us=transition.at_us,
-        id=_event_id(transition),
-        content=alarm_journal.encode(transition),
-    )

@@ -7,6 +7,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from aurum.readings.limits import MAX_EVENTS
 from aurum.readings.transport.query_columns import query_method
+from aurum.readings.transport.watch_machines import watch_method
 from aurum.readings.transport.write_call import SerializedSeries, write_method, write_request
 from aurum.resilience.policy import FallbackSpec
 from aurum.runtime import damage
@@ -41,6 +42,7 @@ class IngestionBackend(_Backend):
     def __init__(self, dependency: Dependency) -> None:
         super().__init__(dependency, INGESTION_SERVICE)
         self._query = query_method(dependency.channel)
+        self._watch = watch_method(dependency.channel)
         self._write = write_method(dependency.channel)
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
 
@@ -162,10 +164,15 @@ class IngestionBackend(_Backend):
                 return events[::-1]
             request.page_token = answer.next_page_token
 
-    def watch_machines(self, interval_ms: int) -> AsyncIterator[ingestion_pb2.WatchResponse]:
-        """Streams the state of all machines, then their changes. Raises AurumError when the stream breaks."""
-        request = ingestion_pb2.WatchRequest(interval_ms=interval_ms)
-        return self._dependency.endless(self._stub.Watch, request)
+    def watch_machines(self, interval_ms: int, *, predictions: bool) -> AsyncIterator[columns_pb2.WatchedMachines]:
+        """Streams the state of all machines, then their changes. Raises AurumError when the stream breaks.
+
+        Args:
+            interval_ms: The minimum time between two responses.
+            predictions: Whether to stream the latest predictions too.
+        """
+        request = ingestion_pb2.WatchRequest(interval_ms=interval_ms, predictions=predictions)
+        return self._dependency.endless(self._watch, request)
 
 
 class PredictionBackend(_Backend):
@@ -183,18 +190,6 @@ class PredictionBackend(_Backend):
     async def predict(self, request: prediction_pb2.PredictRequest) -> prediction_pb2.PredictResponse:
         """Returns the prediction for a machine or for given features. Raises AurumError."""
         return await self._dependency.unary(self._stub.Predict, request)
-
-    async def predict_batch(self, machine_ids: Sequence[str]) -> list[prediction_pb2.PredictBatchItem]:
-        """Returns a prediction or an error for each machine, in their order. Raises AurumError."""
-        request = prediction_pb2.PredictBatchRequest(
-            requests=[prediction_pb2.PredictRequest(machine_id=machine_id) for machine_id in machine_ids]
-        )
-
-        async def requests() -> AsyncIterator[prediction_pb2.PredictBatchRequest]:
-            yield request
-
-        responses = await self._dependency.stream(self._stub.PredictBatch, requests)
-        return [item for response in responses for item in response.items]
 
     async def list_models(self) -> list[prediction_pb2.Model]:
         """Returns all model versions. Raises AurumError."""

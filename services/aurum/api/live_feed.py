@@ -8,6 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from aurum.api import metrics
@@ -181,6 +182,7 @@ def _machine_json(view: MachineView) -> dict[str, Any]:
             "risk_score": round(prediction.risk_score, 4),
             "anomaly_score": round(prediction.anomaly_score, 4),
             "degraded": prediction.degraded,
+            "predicted_at": datetime.fromtimestamp(view.predicted_at, UTC).isoformat(timespec="seconds"),
         }
         if prediction.HasField("rul"):
             rul = prediction.rul

@@ -1,7 +1,7 @@
 """In-memory view of the plant: the state of each machine and its latest prediction.
 
-Background tasks keep it up to date. It serves lists, the console, alarms and the fallback. Its size is bounded by the
-number of machines that ingestion keeps.
+Background tasks keep it up to date from ingestion's Watch: scorers publish their predictions there. The view serves
+lists, the console and the fallback. Its size is bounded by the number of machines that ingestion keeps.
 """
 
 import asyncio
@@ -12,19 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aurum.api.backends import IngestionBackend, PredictionBackend
+from aurum.readings.transport.watch_machines import watched_machines, watched_predictions
 from aurum.resilience import Criticality, criticality_scope
 from aurum.runtime.errors import AurumError, DeadlineError, UnavailableError
-from aurum.runtime.telemetry.tracing import traced_operation
 from aurum.v1 import ingestion_pb2, prediction_pb2
 
 logger = logging.getLogger(__name__)
 
-_WATCH_INTERVAL_MS = 100
-_MACHINES_PER_ROUND = 200  # that are scored; the others follow in the next round
-_MACHINES_PER_CALL = 4  # few, so that background scoring does not delay requested predictions
 _PROBE_SECONDS, _UNREACHABLE_AFTER = 3.0, 9.0  # between probes; since the last answer
 _UNREACHABLE_PROBE_SECONDS = 0.5  # between probes while a service is unreachable
 _BACKOFF, _MAX_BACKOFF = 0.5, 5.0  # seconds
+_WAIT_FOR_PREDICTIONS = 2.0  # seconds, after the machines: ingestion sends those that it has at once
 _MAX_EARLY = 10_000  # predictions of machines that the stream has not delivered yet
 
 
@@ -34,23 +32,33 @@ class MachineView:
 
     machine: ingestion_pb2.Machine
     prediction: prediction_pb2.PredictResponse | None = None
-    predicted_at: float = 0.0  # time.time()
-    scored_us: int = 0  # last_seen_us of the last attempt to score it
+    predicted_at: float = 0.0  # time.time() at which it was published or received
     version: int = 0
 
 
 class MachineCache:
-    """Follows all machines, keeps their predictions up to date, and lists changes since a version.
+    """Follows all machines with their predictions, and lists changes since a version.
 
     Attributes:
         problem: Why machines cannot be followed although ingestion answers; None if they are followed.
         closed: Whether the cache is closed.
     """
 
-    def __init__(self, ingestion: IngestionBackend, prediction: PredictionBackend, refresh_interval: float) -> None:
+    def __init__(
+        self, ingestion: IngestionBackend, prediction: PredictionBackend, interval: float, *, predictions: bool = True
+    ) -> None:
+        """Creates an empty view.
+
+        Args:
+            ingestion: The client of ingestion.
+            prediction: The client of prediction.
+            interval: The minimum seconds between two updates.
+            predictions: Whether to follow predictions.
+        """
         self._ingestion = ingestion
         self._prediction = prediction
-        self._refresh_interval = refresh_interval
+        self._interval_ms = int(interval * 1000)
+        self._predictions = predictions
         self._views: collections.OrderedDict[str, MachineView] = collections.OrderedDict()  # latest change last
         # Predictions, with time.time(), of machines that the stream has not delivered yet
         self._early: collections.OrderedDict[str, tuple[prediction_pb2.PredictResponse, float]] = (
@@ -59,18 +67,14 @@ class MachineCache:
         self._version = 0
         self._last_answers: dict[str, float] = {}  # time.monotonic() by service
         self._started = time.monotonic()
-        self._received, self._scored = asyncio.Event(), False
+        self._received_at: float | None = None  # time.monotonic() of the first response
+        self._with_readings = self._predicted = False
         self.problem: str | None = None
         self.closed = False
 
     def close(self) -> None:
         """Marks the cache as closed, upon which event streams end."""
         self.closed = True
-
-    def latest_prediction(self, machine_id: str) -> prediction_pb2.PredictResponse | None:
-        """Returns the latest prediction of a machine, or None."""
-        view = self._views.get(machine_id)
-        return view.prediction if view else None
 
     def get_machine(self, machine_id: str) -> ingestion_pb2.Machine | None:
         """Returns the last known state of a machine with the latest reading of each sensor, or None."""
@@ -81,19 +85,28 @@ class MachineCache:
         """Returns the latest prediction of a machine and its age in seconds, or None."""
         view = self._views.get(machine_id)
         if view and view.prediction:
-            return view.prediction, time.time() - view.predicted_at
+            return view.prediction, max(0.0, time.time() - view.predicted_at)
         prediction, at = self._early.get(machine_id, (None, 0.0))
-        return (prediction, time.time() - at) if prediction else None
+        return (prediction, max(0.0, time.time() - at)) if prediction else None
 
-    def store_prediction(self, machine_id: str, prediction: prediction_pb2.PredictResponse) -> None:
-        """Stores a prediction that a request obtained."""
+    def store_prediction(
+        self, machine_id: str, prediction: prediction_pb2.PredictResponse, at: float | None = None
+    ) -> None:
+        """Stores a prediction, unless a later one is known.
+
+        Args:
+            machine_id: The machine.
+            prediction: Its prediction, from a request or from a scorer.
+            at: When it was made, as time.time(); by default now.
+        """
+        at = time.time() if at is None else at
         view = self._views.get(machine_id)
         if view:
-            view.prediction, view.predicted_at = prediction, time.time()
-            view.scored_us = max(view.scored_us, view.machine.last_seen_us)  # makes background scoring unnecessary
-            self._mark_changed(view)
+            if _is_later(prediction, at, view):
+                view.prediction, view.predicted_at = prediction, at
+                self._mark_changed(view)
             return
-        self._early[machine_id] = prediction, time.time()
+        self._early[machine_id] = prediction, at
         self._early.move_to_end(machine_id)
         while len(self._early) > _MAX_EARLY:
             self._early.popitem(last=False)
@@ -116,24 +129,27 @@ class MachineCache:
                 return
             yield view
 
-    def readiness_problem(self, within: float, scored: bool) -> str | None:
+    def readiness_problem(self, within: float) -> str | None:
         """Returns why the cache is not ready, or None if it is ready.
 
         It is ready when it has the data that the fallback needs. After `within` seconds it counts as ready without
-        them, since degraded answers are better than none. The problem that machines cannot be followed is
-        returned regardless of the time.
+        them, since degraded answers are better than none, and without predictions if none comes soon after the
+        machines, since a plant may have none. The problem that machines cannot be followed is returned regardless of
+        the time.
 
         Args:
             within: Seconds after the start during which missing data is reported.
-            scored: Whether predictions are needed as well.
         """
         if self.problem:
             return self.problem
-        if time.monotonic() > self._started + within:
+        now = time.monotonic()
+        if now > self._started + within:
             return None
-        if not self._received.is_set():
+        if self._received_at is None:
             return "the machines are not loaded yet"
-        return "the machines have no predictions yet" if scored and not self._scored else None
+        missing = self._predictions and self._with_readings and not self._predicted
+        is_new = now < self._received_at + _WAIT_FOR_PREDICTIONS
+        return "the machines have no predictions yet" if missing and is_new else None
 
     def unreachable_services(self) -> list[str]:
         """Returns the names of the services that have not answered for a while."""
@@ -158,12 +174,15 @@ class MachineCache:
         backoff = _BACKOFF
         while True:
             try:
-                async for response in self._ingestion.watch_machines(_WATCH_INTERVAL_MS):
+                async for response in self._ingestion.watch_machines(self._interval_ms, predictions=self._predictions):
                     backoff = _BACKOFF
                     self.problem = None
-                    for machine in response.machines:
+                    for machine in watched_machines(response):
                         self._update_machine(machine)
-                    self._received.set()
+                    for prediction, published_us in watched_predictions(response):
+                        self._predicted = True
+                        self.store_prediction(prediction.machine_id, prediction, published_us / 1e6)
+                    self._received_at = self._received_at or time.monotonic()
             except AurumError as error:
                 logger.warning("the stream of machine states broke and will be reopened: %s", error.message)
                 # If ingestion is unreachable, all replicas are affected, and degraded answers are better than none
@@ -172,49 +191,22 @@ class MachineCache:
             await asyncio.sleep(backoff)
             backoff = min(_MAX_BACKOFF, 2 * backoff)
 
-    async def score_machines(self) -> None:
-        """Predicts periodically for machines with new readings, the longest waiting first. Runs until cancelled."""
-        await self._received.wait()
-        while True:
-            started = time.monotonic()
-            predicted_before = time.time() - self._refresh_interval
-            due = [
-                view
-                for view in self._views.values()
-                if view.machine.last_seen_us > view.scored_us and view.predicted_at <= predicted_before
-            ]
-            due.sort(key=lambda view: view.scored_us)
-            part = due[:_MACHINES_PER_ROUND]
-            try:
-                await self._score_views(part)
-                self._scored = self._scored or len(part) == len(due)
-            except AurumError as error:
-                logger.warning("background scoring failed and will be retried: %s", error.message)
-            await asyncio.sleep(max(0.2, self._refresh_interval - (time.monotonic() - started)))
-
-    async def _score_views(self, views: list[MachineView]) -> None:
-        for start in range(0, len(views), _MACHINES_PER_CALL):
-            part = views[start : start + _MACHINES_PER_CALL]
-            with (
-                traced_operation("score machines", {"aurum.machines": len(part)}),
-                criticality_scope(Criticality.BATCH),
-            ):
-                items = await self._prediction.predict_batch([view.machine.machine_id for view in part])
-            for view, item in zip(part, items, strict=True):
-                view.scored_us = view.machine.last_seen_us
-                if item.HasField("prediction"):
-                    view.prediction, view.predicted_at = item.prediction, time.time()
-                    self._mark_changed(view)
-
     def _update_machine(self, machine: ingestion_pb2.Machine) -> None:
         view = self._views.get(machine.machine_id)
         if view is None:
             prediction, at = self._early.pop(machine.machine_id, (None, 0.0))
             view = self._views[machine.machine_id] = MachineView(machine, prediction, at)
         view.machine = machine
+        self._with_readings = self._with_readings or machine.last_seen_us > 0
         self._mark_changed(view)
 
     def _mark_changed(self, view: MachineView) -> None:
         self._version += 1
         view.version = self._version
         self._views.move_to_end(view.machine.machine_id)
+
+
+def _is_later(prediction: prediction_pb2.PredictResponse, at: float, view: MachineView) -> bool:
+    """Returns whether a prediction uses later readings than the known one, or the same and was made later."""
+    known = view.prediction
+    return known is None or (prediction.as_of_us, at) > (known.as_of_us, view.predicted_at)

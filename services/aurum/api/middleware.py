@@ -23,6 +23,7 @@ from aurum.api.access_control import AccessControl
 from aurum.api.body_budget import BodyBudget
 from aurum.api.gzip_body import GzipBody
 from aurum.api.problems import BodyTooLargeError, error_response, problem_response
+from aurum.api.request_spans import name_request
 from aurum.resilience import (
     ConcurrencyLimit,
     Criticality,
@@ -101,6 +102,10 @@ class RequestMiddleware:
         self._admission = admission
         self._faults = faults
         self._routes = routes
+        # Templates without parameters, which are paths, unless an earlier route matches them too
+        self._fixed = {path: path for route in routes if "{" not in (path := getattr(route, "path", "{"))}
+        for path in self._fixed:
+            self._fixed[path] = self._matching({"type": "http", "path": path, "method": "GET", "root_path": ""})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request. Connections other than HTTP go to the application as they are."""
@@ -140,7 +145,9 @@ class RequestMiddleware:
             seconds = time.perf_counter() - started
             exchange.release_body()
             metrics.http_requests_in_progress.dec()
-            _record_request(method, self._endpoint(scope), exchange, seconds)
+            endpoint = self._endpoint(scope)
+            name_request(method, endpoint)
+            _record_request(method, endpoint, exchange, seconds)
             reset_request_context(token)
 
     async def _authorize(self, scope: Scope, headers: Headers) -> None:
@@ -160,9 +167,13 @@ class RequestMiddleware:
 
     def _endpoint(self, scope: Scope) -> str:
         """Returns the path template of a request, also if it was refused before routing."""
-        route = scope.get("route") or next(
-            (route for route in self._routes if route.matches(scope)[0] is not Match.NONE), None
-        )
+        route = scope.get("route")
+        if route is None:
+            return self._fixed.get(scope["path"]) or self._matching(scope)
+        return getattr(route, "path", None) or "unmatched"
+
+    def _matching(self, scope: Scope) -> str:
+        route = next((route for route in self._routes if route.matches(scope)[0] is not Match.NONE), None)
         return getattr(route, "path", None) or "unmatched"
 
     async def _handle(self, scope: Scope, headers: Headers, exchange: "_Exchange") -> None:

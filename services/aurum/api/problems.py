@@ -119,7 +119,10 @@ def install(app: FastAPI) -> None:
             422,
             str(error),
             kind="invalid-readings",
-            errors=[{"field": error.column or "row", "row": error.row, "detail": error.description}],
+            errors=[
+                {"field": each.column or "row", "row": each.row, "detail": each.description}
+                for each in (error, *error.others)
+            ],
         )
 
     @app.exception_handler(RequestValidationError)

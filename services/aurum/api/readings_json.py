@@ -135,7 +135,7 @@ def _parse_value(row: int, value: Any) -> float:
     if value is None:
         return math.nan
     try:
-        if isinstance(value, int | float | str):
+        if isinstance(value, int | float) or (isinstance(value, str) and "_" not in value):  # 1_000 is no number here
             return float(value)
     except (ValueError, OverflowError):
         pass

@@ -79,6 +79,7 @@ class MachineOut(BaseModel):
     risk_score: float | None = Field(description="Risk of the latest background prediction; null if there is none yet.")
     rul: RulOut | None = None
     degraded: bool = Field(False, description="Whether the prediction comes from the fallback rule instead of a model.")
+    predicted_at: datetime | None = Field(None, description="When the prediction was made; null if there is none yet.")
     registered_at: datetime
     first_seen: datetime | None
     last_seen: datetime | None
@@ -124,6 +125,10 @@ class ReadingsOut(BaseModel):
     accepted: int
     duplicate: int
     absent: int = Field(0, description="Readings that were not stored, because they have a word instead of a number.")
+    notes: list[str] = Field(
+        [],
+        description="CSV: what was recognized, such as a decimal comma or times without a zone, and what was replaced.",
+    )
 
 
 class SeriesOut(BaseModel):

@@ -50,8 +50,12 @@ def machine_status(machine: ingestion_pb2.Machine) -> Status:
     return "fault" if faulty else "running"
 
 
-def machine_out(machine: ingestion_pb2.Machine, prediction: prediction_pb2.PredictResponse | None) -> MachineOut:
+Predicted = tuple[prediction_pb2.PredictResponse, float]  # a prediction, and its age in seconds
+
+
+def machine_out(machine: ingestion_pb2.Machine, predicted: Predicted | None) -> MachineOut:
     """Converts a machine with its latest background prediction, if there is one."""
+    prediction, age = predicted or (None, 0.0)
     return MachineOut(
         machine_id=machine.machine_id,
         machine_type=machine.machine_type,
@@ -60,16 +64,17 @@ def machine_out(machine: ingestion_pb2.Machine, prediction: prediction_pb2.Predi
         risk_score=round(prediction.risk_score, 4) if prediction else None,
         rul=rul_out(prediction) if prediction else None,
         degraded=bool(prediction and prediction.degraded),
+        predicted_at=datetime.fromtimestamp(time.time() - age, UTC) if prediction else None,
         registered_at=to_datetime(machine.registered_us),
         first_seen=to_optional_datetime(machine.first_seen_us),
         last_seen=to_optional_datetime(machine.last_seen_us),
     )
 
 
-def machine_detail(machine: ingestion_pb2.Machine, prediction: prediction_pb2.PredictResponse | None) -> MachineDetail:
+def machine_detail(machine: ingestion_pb2.Machine, predicted: Predicted | None) -> MachineDetail:
     """Converts a machine with its latest readings and its latest background prediction, if there is one."""
     return MachineDetail(
-        **dict(machine_out(machine, prediction)),
+        **dict(machine_out(machine, predicted)),
         sensors={
             state.sensor: SensorValue(value=finite_or_none(state.value), timestamp=to_datetime(state.timestamp_us))
             for state in machine.sensors

@@ -23,6 +23,7 @@ from aurum.api.machine_cache import MachineCache
 from aurum.api.middleware import RequestMiddleware
 from aurum.api.own_source import OwnSource
 from aurum.api.platform_view import PlatformView
+from aurum.api.request_spans import RequestSpans
 from aurum.api.routes import (
     alarms,
     carbon,
@@ -53,6 +54,7 @@ from aurum.runtime.settings import SettingsError
 from aurum.runtime.telemetry.logging import APP_NAME
 from aurum.sustainability.plan import AccountingPlanError, load_plan
 
+_SLOWEST_REFRESH = 5.0  # seconds
 # Probes, scrapes and endless streams
 _UNTRACED = frozenset({*PROBES, "/api/events"})
 _ROUTES = (
@@ -82,13 +84,7 @@ def create_app(context: ApiContext) -> FastAPI:
         summary="Predictive maintenance, energy and carbon for industrial machines",
         docs_url=None,  # our own page pins external files by their hashes
         redoc_url=None,
-        telemetry={
-            "tracing": context.settings.tracing_enabled,
-            "metrics": False,  # aurum.runtime.metrics has them
-            "logs": False,
-            "operation_spans": False,
-            "exclude": lambda scope: scope["path"] in _UNTRACED,
-        },
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # RequestSpans and RequestMiddleware have them
     )
     app.state.context = context
     for module in _ROUTES:
@@ -120,7 +116,12 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
     ingestion = IngestionBackend(service.dependency("ingestion", settings.ingestion_target))
     prediction = PredictionBackend(service.dependency("prediction", settings.prediction_target))
     ended_sessions = EndedSessions(ingestion)
-    machine_cache = MachineCache(ingestion, prediction, settings.api_refresh_interval)
+    machine_cache = MachineCache(
+        ingestion,
+        prediction,
+        min(settings.api_refresh_interval, _SLOWEST_REFRESH),
+        predictions=settings.feature_predictive,
+    )
     alarm_service = AlarmService(ingestion, machine_cache, rules)
     live_feed = LiveFeed(machine_cache, alarm_service)
     admin_servers = {
@@ -156,9 +157,7 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
         own_source=OwnSource(),
     )
     service.health.on_change(lambda serving: None if serving else machine_cache.close())
-    service.health.add_check(
-        "plant", lambda: machine_cache.readiness_problem(settings.api_first_look, settings.feature_predictive)
-    )
+    service.health.add_check("plant", lambda: machine_cache.readiness_problem(settings.api_first_look))
     service.spawn(machine_cache.follow_machines(), "plant-view")
     service.spawn(machine_cache.probe_services(), "probe")
     service.spawn(alarm_service.run(), "alarms")
@@ -166,8 +165,6 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
         service.spawn(ended_sessions.run(), "ended-sessions")
     service.spawn(live_feed.run(), "live-feed")
     service.spawn(platform_view.collect(), "traces")
-    if settings.feature_predictive:
-        service.spawn(machine_cache.score_machines(), "scoring")
     limits = ConnectionLimits(
         head_seconds=settings.api_head_timeout,
         body_seconds=settings.api_body_timeout,
@@ -175,7 +172,11 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
         connections=settings.api_max_connections,
     )
     async with http_server(
-        create_app(context), listener, settings.shutdown_grace, limits, settings.api_trusted_proxies
+        RequestSpans(create_app(context), _UNTRACED),
+        listener,
+        settings.shutdown_grace,
+        limits,
+        settings.api_trusted_proxies,
     ):
         yield
 

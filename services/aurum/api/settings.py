@@ -5,10 +5,11 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
-from aurum.runtime.settings import Openness, Settings
+from aurum.alarms.settings import AlarmSettings
+from aurum.runtime.settings import Openness
 
 
-class ApiSettings(Settings):
+class ApiSettings(AlarmSettings):
     """Settings of the API service."""
 
     feature_predictive: bool = Field(True, description="Whether predictions are available.")
@@ -45,7 +46,10 @@ class ApiSettings(Settings):
         description="Addresses or networks of proxies, separated by commas, whose X-Forwarded-For header is trusted.",
     )
     api_refresh_interval: float = Field(
-        3.0, ge=0.2, description="Seconds between two updates of the machine data that lists and the console show."
+        1.0,
+        ge=0.2,
+        description="Seconds between two updates of the machine data that lists and the console show. Values above 5 "
+        "count as 5.",
     )
     api_first_look: float = Field(
         10.0, ge=0, description="Maximum seconds that a starting API waits for the machine data before it is ready."
@@ -97,7 +101,6 @@ class ApiSettings(Settings):
         description="URL of the logs of a trace, with {trace_id} as placeholder, such as a query in Grafana's "
         "Explore. The console links to it.",
     )
-    alarm_rules: Path | None = Field(None, description="Alarm rules (YAML). The default rules suit most machines.")
     costs_file: Path | None = Field(
         None, description="Maintenance costs (YAML). The default is assumptions for the simulated plant."
     )

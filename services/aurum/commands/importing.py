@@ -6,7 +6,7 @@ error, or when the file has grown: only new readings are stored.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from aurum.commands.progress import Update, progress_bar
 from aurum.platform_settings import CommandSettings
 from aurum.readings.batch import Series, encode, machine_id_problem, sensor_problem
 from aurum.readings.csv_table import TableNotes, TableOptions, read_csv
-from aurum.readings.names import stored_machine, stored_sensor
+from aurum.readings.names import original_machine, original_sensor, stored_machine, stored_sensor
 from aurum.readings.table_text import TableText, open_table
 from aurum.readings.tables import Rows, TableError, cmapss_prefix, read_cmapss, to_series
 from aurum.resilience import RetryPolicy
@@ -110,11 +110,13 @@ async def import_file(
         blocks = _blocks(text, form, form.prefix or cmapss_prefix(path), notes)
         pending: set[asyncio.Task[tuple[int, int]]] = set()
         try:
-            for series in _read_series(blocks, path, form.form, notes):
+            for series, replaces in _read_series(blocks, path, form.form, notes):
                 for machine_id in {each.machine_id for each in series} - registered:
                     registered.add(machine_id)
                     if machine_type:
                         await target.register(machine_id, machine_type, site)
+                while replaces and pending:  # of two readings with the same time, the one that arrives last is kept
+                    pending = await _await_writes(pending, result, asyncio.ALL_COMPLETED)
                 pending.add(asyncio.create_task(target.write(_identity(series), series)))
                 if len(pending) >= _AT_ONCE:
                     pending = await _await_writes(pending, result, asyncio.FIRST_COMPLETED)
@@ -237,22 +239,27 @@ def _blocks(text: TableText, form: FileForm, prefix: str, notes: TableNotes) -> 
     return read_csv(text, _BLOCK, options=replace(form.table, device_names=True), notes=notes)
 
 
-def _read_series(blocks: Iterator[Rows], path: Path, form: str, notes: TableNotes) -> Iterator[list[Series]]:
+def _read_series(
+    blocks: Iterator[Rows], path: Path, form: str, notes: TableNotes
+) -> Iterator[tuple[list[Series], bool]]:
+    """Yields the series of each block, and whether any of their readings may replace one of an earlier block."""
     last = 0
+    machines = _StoredNames("machine_id", machine_id_problem, stored_machine, original_machine)
+    sensors = _StoredNames("sensor", sensor_problem, stored_sensor, original_sensor)
     try:
         for block in blocks:
             if form == "csv":
                 notes.record_numbers(zip(block.machine_ids, block.sensors, strict=True))
-                block.machine_ids = _stored_names(block.machine_ids, machine_id_problem, stored_machine, notes)
-                block.sensors = _stored_names(block.sensors, sensor_problem, stored_sensor, notes)
+                block.machine_ids = machines.of(block.machine_ids, block.rows, notes)
+                block.sensors = sensors.of(block.sensors, block.rows, notes)
             series = to_series(block, value_column="" if form == "cmapss" else "value")
             if form != "csv":
                 notes.record_numbers((each.machine_id, each.sensor) for each in series)
-            notes.record_times(series)
+            replaces = notes.record_times(series)
             for machine_id, sensor in block.silent:
                 notes.record_absent(block.rows[0], machine_id, sensor, "NaN")
             if series:
-                yield series
+                yield series, replaces
             last = block.rows[-1]
     except TableError as error:
         advice = "Correct the file, or declare how it is written (aurum import --help), and repeat the command"
@@ -263,17 +270,38 @@ def _read_series(blocks: Iterator[Rows], path: Path, form: str, notes: TableNote
         raise ImportFailedError(f"{path}, {error}; {stored}") from error
 
 
-def _stored_names(
-    names: list[str], problem: Callable[[str], str | None], stored_name: Callable[[str], str], notes: TableNotes
-) -> list[str]:
-    """Returns the names under which machines or sensors of a table are stored. Notes those that differ.
+@dataclass(slots=True)
+class _StoredNames:
+    """The names under which the machines or the sensors of a table are stored.
 
-    Names that can be stored stay as they are, so that an exported table can be imported again.
+    Names that can be stored stay as they are, so that an exported table can be imported again. A name that has the
+    form of another one is therefore taken for that, and a table with both is refused.
+
+    Attributes:
+        column: The column of the names.
+        problem: Returns why a name cannot be stored as it is.
+        stored_name: Returns the form in which a name is stored.
+        original_name: Returns the name that has a stored form.
     """
-    stored = {name: name if problem(name) is None else stored_name(name) for name in set(names)}
-    for name in sorted(stored):
-        notes.record_name(name, stored[name])
-    return [stored[name] for name in names]
+
+    column: str
+    problem: Callable[[str], str | None]
+    stored_name: Callable[[str], str]
+    original_name: Callable[[str], str]
+    _coded: dict[str, str] = field(default_factory=dict)  # names in the table, by stored name, if that has codes
+
+    def of(self, names: list[str], rows: Sequence[int], notes: TableNotes) -> list[str]:
+        """Returns the stored names of these rows, and notes those that differ. Raises TableError."""
+        stored = {name: name if self.problem(name) is None else self.stored_name(name) for name in dict.fromkeys(names)}
+        for name, stored_as in stored.items():  # in the order of rows
+            notes.record_name(name, stored_as)
+            if name == stored_as == self.original_name(name):
+                continue
+            other = self._coded.setdefault(stored_as, name)
+            if other != name:
+                problem = f"{name!r} and {other!r} would both be stored as {stored_as}; rename one of them"
+                raise TableError(rows[names.index(name)], self.column, problem)
+        return [stored[name] for name in names]
 
 
 async def _await_writes(

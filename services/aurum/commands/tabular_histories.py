@@ -135,7 +135,8 @@ def _error_in_file(error: TableError, files: Sequence[Path], lengths: Sequence[i
     row = error.row - FIRST_ROW
     for file, length in zip(files, lengths, strict=True):
         if row < length:
-            return TableError(row + FIRST_ROW, error.column, f"{error.description} (in {file.name})")
+            here = TableError(row + FIRST_ROW, error.column, f"{error.description} (in {file.name})")
+            return here.with_others([_error_in_file(each, files, lengths) for each in error.others])
         row -= length
     return error
 
@@ -214,8 +215,7 @@ def _runs(
     named_type = declared.machine_type or _slug(file.stem)
     if types is None and declared.machine_type is None:
         roles.notes.append(f"the machines' type is taken from the file's name: {named_type!r} (--machine-type)")
-    columns = _sensor_columns(table, roles)
-    times = times_of(table[roles.time], roles.time, declared.times, units) if roles.time else None
+    columns, times = _columns_and_times(table, roles, declared.times, units)
     if (faults := _faults(table, declared, roles, units, times)) is not None:
         columns[FAULT] = faults
     left = numbers_of(roles.left, table[roles.left]) if roles.left and not roles.failure else None
@@ -279,8 +279,29 @@ def _given_failures(
     return faults
 
 
-def _sensor_columns(table: dict[str, Any], roles: _Roles) -> dict[str, Values]:
-    """Returns every numeric column without another role, by the sensor's name."""
+def _columns_and_times(
+    table: dict[str, Any], roles: _Roles, options: TimeOptions, units: Sequence[str]
+) -> tuple[dict[str, Values], Timestamps | None]:
+    """Returns the columns of sensors, and the times of the rows if a column has them.
+
+    Raises:
+        TableError: Names the first wrong cell of each column, so that a user learns of all at once.
+    """
+    mistakes: list[TableError] = []
+    columns = _sensor_columns(table, roles, mistakes)
+    times = None
+    try:
+        times = times_of(table[roles.time], roles.time, options, units) if roles.time else None
+    except TableError as error:
+        mistakes.append(error)
+    if mistakes:
+        first, *others = sorted(mistakes, key=lambda mistake: mistake.row)
+        raise first.with_others(others[:_MOST_NAMED])
+    return columns, times
+
+
+def _sensor_columns(table: dict[str, Any], roles: _Roles, mistakes: list[TableError]) -> dict[str, Values]:
+    """Returns every numeric column without another role, by the sensor's name. Adds wrong cells to `mistakes`."""
     special = {roles.unit, roles.time, roles.failure, roles.left, roles.machine_type}
     columns: dict[str, Values] = {}
     texts = []
@@ -288,7 +309,11 @@ def _sensor_columns(table: dict[str, Any], roles: _Roles) -> dict[str, Values]:
     for name, array in table.items():
         if name in special or name in hidden:
             continue
-        values = numbers_of(name, array, roles.notes)
+        try:
+            values = numbers_of(name, array, roles.notes)
+        except TableError as error:
+            mistakes.append(error)
+            continue
         if values is None:
             texts.append(name)
             continue

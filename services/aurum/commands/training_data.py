@@ -95,7 +95,8 @@ def load_histories(given: DataSelection) -> Histories:
                 histories = _from_table(given, only)
     except TableError as error:
         named = ", ".join(map(str, given.files))
-        raise TableError(error.row, error.column, f"{error.description} (in {named})") from error
+        first = TableError(error.row, error.column, f"{error.description} (in {named})")
+        raise first.with_others(error.others) from error
     if given.left_file:
         histories = replace(histories, by_type=_with_remaining_lives(histories.by_type, given.left_file))
     if given.sensors:

@@ -16,7 +16,7 @@ from aurum.readings.series_numbers import SeriesNumbers
 from aurum.readings.transport.ingest_stream import BatchServicer, Written, add_ingestion_service
 from aurum.readings.transport.query_columns import query_method
 from aurum.readings.transport.uplink import Uplink
-from aurum.runtime.errors import AurumError, InvalidArgumentError
+from aurum.runtime.errors import AurumError, InvalidArgumentError, UnimplementedError
 from aurum.runtime.grpc.client import TAKEN_UP, Dependency
 from aurum.runtime.rpc_methods import INGESTION_SERVICE
 from aurum.runtime.service import Service
@@ -113,9 +113,32 @@ class EdgeServicer(BatchServicer):
         is_first = True
         async for response in self._upstream.endless(self._stub.Watch, request):
             visible = _visible(response.machines)
-            if visible or is_first:  # an empty one later would reveal that other machines have changed
-                yield ingestion_pb2.WatchResponse(machines=visible)
+            published = [
+                each
+                for each in zip(response.predictions, response.published_us, strict=True)
+                if may_see_machine(each[0].machine_id)
+            ]
+            if visible or published or is_first:  # an empty one later would reveal that other machines have changed
+                yield ingestion_pb2.WatchResponse(
+                    machines=visible,
+                    predictions=[prediction for prediction, _ in published],
+                    published_us=[at for _, at in published],
+                )
             is_first = False
+
+    async def Follow(  # noqa: N802
+        self, request: ingestion_pb2.FollowRequest, context: Any
+    ) -> AsyncGenerator[ingestion_pb2.FollowResponse]:
+        """Raises UnimplementedError: the readings of all gateways are followed at ingestion."""
+        raise UnimplementedError("a gateway has no readings to follow; call Follow of ingestion")
+        yield  # makes this a stream
+
+    async def PublishPredictions(  # noqa: N802
+        self, request: ingestion_pb2.PublishPredictionsRequest, context: Any
+    ) -> ingestion_pb2.PublishPredictionsResponse:
+        """Publishes predictions of machines of the caller at ingestion."""
+        require_machines(prediction.machine_id for prediction in request.predictions)
+        return await self._upstream.unary(self._stub.PublishPredictions, request)
 
     async def _accept(
         self, data: bytes, field: str, transport: str, numbers: SeriesNumbers, *, wait: bool

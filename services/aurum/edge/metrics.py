@@ -31,6 +31,12 @@ edge_input_missing = Gauge(
     "Browse roots, nodes and registers in the configuration of an input that its device does not have.",
     ["input"],
 )
+edge_input_contested = Gauge(
+    "edge_input_contested",
+    "Sensors of an input that were not stored in the last ten minutes, because another input or tag stores the same "
+    "sensor of the same machine.",
+    ["input"],
+)
 edge_input_messages_total = Counter(
     "edge_input_messages_total",
     "Messages, notifications, answers and files that an input received.",

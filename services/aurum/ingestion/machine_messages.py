@@ -1,6 +1,6 @@
 """The states of machines as messages aurum.v1.Machine."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
 
@@ -13,7 +13,6 @@ from aurum.v1 import ingestion_pb2
 
 _SERIES_AT_ONCE = 4096
 # Tags of the fields of the wire format, see https://protobuf.dev/programming-guides/encoding
-_MACHINES = b"\x0a"  # WatchResponse.machines
 _SENSORS = b"\x3a"  # Machine.sensors
 _SENSOR, _TIMESTAMP, _VALUE = b"\x0a", 0x10, 0x19  # of SensorState
 _SHORT_TIMES = 2**56  # µs, until the year 4253: such times fit into varints of 8 bytes
@@ -45,12 +44,6 @@ def encode(table: MachineTable, machines: Sequence[int]) -> Iterator[bytes]:
             yield from _encode_together(table, waiting)
             waiting, series = [], 0
     yield from _encode_together(table, waiting)
-
-
-def watch_response(machines: Iterable[bytes]) -> ingestion_pb2.WatchResponse:
-    """Returns a response with serialized machines."""
-    parts = chain.from_iterable((_MACHINES, _varint(len(machine)), machine) for machine in machines)
-    return ingestion_pb2.WatchResponse.FromString(b"".join(parts))
 
 
 def _encode_together(table: MachineTable, machines: Sequence[int]) -> list[bytes]:

@@ -30,6 +30,7 @@ class MachineStates:
         tail_bytes: int,
         *,
         shared: bool = False,
+        on_registration: Callable[[MachineRecord], None] | None = None,
         series: SeriesIndex | None = None,
     ) -> None:
         """Creates an empty plant.
@@ -40,9 +41,11 @@ class MachineStates:
             tail_bytes: The limit on the size of all tails.
             shared: Whether other processes write to the store too. Their readings do not pass here, so no tails are
                 kept.
+            on_registration: Called with each machine that is new or was registered.
             series: The numbers of the store's series. None for numbers that are used only here.
         """
         self._shared = shared
+        self._on_registration = on_registration or (lambda record: None)
         self._capacity = PlantCapacity(limits)
         self._table = MachineTable(SeriesIndex() if series is None else series)
         self._cache = SeriesCache(tail_readings, tail_bytes)
@@ -270,6 +273,7 @@ class MachineStates:
         machine = self._table.add(record)
         self._mark_changed(np.array([machine], np.intp))
         metrics.ingestion_machines.set(len(self._table))
+        self._on_registration(record)
         return machine
 
     def _register(self, machine: int, record: MachineRecord) -> None:
@@ -277,6 +281,7 @@ class MachineStates:
         self._capacity.count_sensors(self._table.records[machine].site, -sensors)
         self._table.records[machine] = record
         self._capacity.count_sensors(record.site, sensors)
+        self._on_registration(record)
 
     def _mark_changed(self, machines: Places) -> None:
         """Gives the plant a new version, which is that of the machines too."""

@@ -34,5 +34,23 @@ ingestion_batches_merged_total = Counter(
 ingestion_tails = Gauge("ingestion_tails", "Queried series whose latest readings are held in memory.")
 ingestion_machines = Gauge("ingestion_machines", "Machines in the store.")
 ingestion_watchers = Gauge("ingestion_watchers", "Open Watch streams.")
+ingestion_feed_bytes = Gauge("ingestion_feed_bytes", "Bytes of the latest readings held in memory for Follow.")
+ingestion_followers = Gauge("ingestion_followers", "Open Follow streams.")
+ingestion_feed_gaps_total = Counter(
+    "ingestion_feed_gaps_total",
+    "Gaps reported to followers, whose readings must be queried. restart: the position is of another process; "
+    "behind: the readings are no longer held.",
+    ["why"],
+)
+ingestion_predictions = Gauge("ingestion_predictions", "Machines whose latest prediction is held in memory for Watch.")
+ingestion_predictions_ignored_total = Counter(
+    "ingestion_predictions_ignored_total",
+    "Published predictions that were ignored. old: a newer one is held; unknown: the machine is unknown.",
+    ["why"],
+)
+for _why in ("restart", "behind"):
+    ingestion_feed_gaps_total.labels(_why)
+for _why in ("old", "unknown"):
+    ingestion_predictions_ignored_total.labels(_why)
 for _part in ("log", "tables"):
     ingestion_store_bytes.labels(_part)

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from aurum.ingestion import metrics
+from aurum.ingestion.follow_feed import FollowFeed
 from aurum.ingestion.governed_store import GovernedStore
 from aurum.ingestion.machine_state import MachineStates
 from aurum.ingestion.plant_limits import PlantLimits
@@ -40,6 +41,7 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
     store = await asyncio.to_thread(open_store, settings)
     await store.start()
     try:
+        feed = FollowFeed(settings.ingestion_feed_bytes, store.series)
         machine_states = MachineStates(
             PlantLimits(
                 settings.ingestion_max_machines,
@@ -49,6 +51,7 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
             settings.ingestion_tail_readings,
             settings.ingestion_tail_bytes,
             shared=store.shared,
+            on_registration=feed.note_machine,
             series=store.series,
         )
         await _load_states(store, machine_states)
@@ -59,6 +62,7 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
             machine_states,
             SourceLimits(settings),
             settings.rpc_max_message_bytes,
+            feed,
         )
         if store.shared:
             service.spawn(_follow_changes(store, machine_states), "store-changes")

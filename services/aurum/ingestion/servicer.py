@@ -4,15 +4,18 @@ import asyncio
 import itertools
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from typing import Any
 
 from aurum.ingestion import metrics
 from aurum.ingestion.downsample import reduce_points
-from aurum.ingestion.machine_messages import watch_response
+from aurum.ingestion.follow_feed import FollowFeed
+from aurum.ingestion.follower import Follower
 from aurum.ingestion.machine_state import MachineStates, unknown_machine
 from aurum.ingestion.machine_view import MachineState
+from aurum.ingestion.paging import pages
 from aurum.ingestion.plant_limits import Reservation
+from aurum.ingestion.published_predictions import Published, PublishedPredictions, prediction_problem
 from aurum.ingestion.query_answer import QueryAnswer
 from aurum.ingestion.series_cache import CachedSeries
 from aurum.ingestion.store import Event, MachineRecord, Points, Store
@@ -28,6 +31,7 @@ from aurum.runtime.grpc.client import TAKEN_UP
 from aurum.runtime.telemetry.logging import set_request_context
 from aurum.runtime.telemetry.tracing import set_span_attributes
 from aurum.security.rpc_authorizer import (
+    machine_filter,
     may_see_machine,
     require_machines,
     require_subject,
@@ -36,7 +40,7 @@ from aurum.security.rpc_authorizer import (
     without_hidden_readings,
 )
 from aurum.security.source_limits import SourceLimits
-from aurum.v1 import ingestion_pb2
+from aurum.v1 import columns_pb2, ingestion_pb2
 
 _NAME_LENGTH = 64
 _PAGE = 100  # machines or events in an answer by default
@@ -51,6 +55,7 @@ _EVENT_BYTES = 16_384
 _EVENT_OVERHEAD = 300  # bytes of an event besides its content, at most
 _DIGITS = 19  # of a time in a page token
 _END_OF_TIME = 2**62  # µs
+_DEFAULT_FEED_BYTES = 1_000_000
 _KIND = re.compile("[a-z][a-z_]{0,31}")
 
 
@@ -62,10 +67,20 @@ class IngestionServicer(BatchServicer):
         machines: The state of each machine.
         sources: The rate limits of sources.
         max_message_bytes: The largest message that a client accepts.
+        feed: The latest readings for followers; by default a small one.
     """
 
-    def __init__(self, store: Store, machines: MachineStates, sources: SourceLimits, max_message_bytes: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        machines: MachineStates,
+        sources: SourceLimits,
+        max_message_bytes: int,
+        feed: FollowFeed | None = None,
+    ) -> None:
         super().__init__()
+        self._feed = FollowFeed(_DEFAULT_FEED_BYTES) if feed is None else feed
+        self._predictions = PublishedPredictions()
         self._max_message_bytes = max_message_bytes
         self._page_bytes = min(_PAGE_BYTES, max_message_bytes // 4)
         self._store = store
@@ -79,6 +94,7 @@ class IngestionServicer(BatchServicer):
         super().stop()
         self._stopping = True
         self._machines.wake()
+        self._feed.wake()
 
     async def Query(  # noqa: N802
         self, request: ingestion_pb2.QueryRequest, context: Any
@@ -229,12 +245,12 @@ class IngestionServicer(BatchServicer):
 
     async def Watch(  # noqa: N802
         self, request: ingestion_pb2.WatchRequest, context: Any
-    ) -> AsyncGenerator[ingestion_pb2.WatchResponse]:
+    ) -> AsyncGenerator[Any]:
         """Sends all machines, then those that change, at most once per interval."""
         interval = max(100, request.interval_ms or 500) / 1000
         only = set(request.machine_ids)
         require_machines(only)
-        seen = -1
+        seen, seen_predictions = -1, 0
         await context.send_initial_metadata(TAKEN_UP)
         with metrics.ingestion_watchers.track_inprogress():
             while not self._stopping:
@@ -248,10 +264,60 @@ class IngestionServicer(BatchServicer):
                 if seen < 0 and not states:
                     yield ingestion_pb2.WatchResponse()  # lets the client know that there are no machines
                 seen = version
-                for machines in _pages(self._machines.encoded(states), self._page_bytes):
-                    yield watch_response(machines)
+                for machines in pages(self._machines.encoded(states), len, self._page_bytes):
+                    yield columns_pb2.WatchedMachines(machines=machines)
+                if request.predictions:
+                    after, seen_predictions = seen_predictions, self._predictions.version
+                    published = self._published_since(after, only)
+                    for page in pages(published, lambda each: len(each.data), self._page_bytes):
+                        yield columns_pb2.WatchedMachines(
+                            predictions=[each.data for each in page], published_us=[each.published_us for each in page]
+                        )
                 await asyncio.sleep(interval)
-                await self._machines.wait_for_change(seen)
+                if not self._stopping and (not request.predictions or self._predictions.version == seen_predictions):
+                    await self._machines.wait_for_change(seen)
+
+    def _published_since(self, version: int, only: set[str]) -> list[Published]:
+        """Returns the predictions after a version that the caller may see. only: The machines; all if empty."""
+        return [
+            each
+            for each in self._predictions.changed_since(version)
+            if (not only or each.machine_id in only) and may_see_machine(each.machine_id)
+        ]
+
+    async def Follow(  # noqa: N802
+        self, request: ingestion_pb2.FollowRequest, context: Any
+    ) -> AsyncGenerator[Any]:
+        """Sends the machines of a share, then new readings as they become durable."""
+        follower = Follower(self._feed, request.members, request.member, request.position, self._page_bytes)
+        await context.send_initial_metadata(TAKEN_UP)
+        interval = max(50, request.interval_ms or 200) / 1000
+        with metrics.ingestion_followers.track_inprogress():
+            async for response in follower.responses(interval, machine_filter, lambda: self._stopping):
+                yield response
+
+    async def PublishPredictions(  # noqa: N802
+        self, request: ingestion_pb2.PublishPredictionsRequest, context: Any
+    ) -> ingestion_pb2.PublishPredictionsResponse:
+        """Keeps the latest prediction of each machine for those who watch."""
+        predictions = request.predictions
+        if len(predictions) > MAX_EVENTS:
+            raise InvalidArgumentError.for_field("predictions", f"are {len(predictions)}; {MAX_EVENTS} are allowed")
+        for index, prediction in enumerate(predictions):
+            if problem := prediction_problem(prediction):
+                field, text = problem
+                raise InvalidArgumentError.for_field(f"predictions[{index}].{field}", text)
+        require_machines(prediction.machine_id for prediction in predictions)
+        now = now_us()
+        for prediction in predictions:
+            if not self._machines.is_known(prediction.machine_id):
+                await self._load_if_unknown(prediction.machine_id)
+            if self._machines.is_known(prediction.machine_id):
+                self._predictions.publish(prediction, now)
+            else:
+                metrics.ingestion_predictions_ignored_total.labels("unknown").inc()
+        self._machines.wake()  # those who watch wait there
+        return ingestion_pb2.PublishPredictionsResponse()
 
     async def _accept(
         self, data: bytes, field: str, transport: str, numbers: SeriesNumbers, *, wait: bool
@@ -288,6 +354,8 @@ class IngestionServicer(BatchServicer):
             written = await writing
             if written.accepted:
                 self._machines.apply_batch(batch, now_us(), written.rank)
+                # After the batch can be queried, so that a query after the start of a stream completes the stream
+                self._feed.append_batch(batch)
         except AurumError as error:
             track_ingestion_error(error.reason, transport)
             raise
@@ -403,20 +471,6 @@ def _check_series(series: int, last: int) -> None:
         )
         error.reason = TOO_MANY_SERIES
         raise error
-
-
-def _pages(machines: Iterable[bytes], most: int) -> Iterator[list[bytes]]:
-    """Splits serialized machines into parts of about `most` bytes."""
-    part: list[bytes] = []
-    size = 0
-    for machine in machines:
-        if part and size + len(machine) > most:
-            yield part
-            part, size = [], 0
-        part.append(machine)
-        size += len(machine)
-    if part:
-        yield part
 
 
 def _parse_event_token(page_token: str) -> tuple[int, str] | None:

@@ -64,6 +64,13 @@ class IngestionSettings(SenderSettings):
         ge=1_000_000,
         description="Maximum bytes of memory for these readings. The least recently queried series is removed first.",
     )
+    ingestion_feed_bytes: int = Field(
+        32_000_000,
+        ge=10_000,
+        le=2_000_000_000,
+        description="Bytes of the latest readings held in memory for Follow, 20 for each reading. A follower that is "
+        "further behind is told of the gap.",
+    )
 
     @field_validator("store_url")
     @classmethod

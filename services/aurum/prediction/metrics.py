@@ -1,6 +1,7 @@
 """Metrics of the prediction service."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -79,9 +80,20 @@ def track_prediction(
     """
     kind = bounded("machine_type", machine_type)
     version = bounded("model_version", model_version, limit=200)
-    ml_predictions_total.labels(kind, version, str(degraded).lower()).inc(exemplar=exemplar())
-    ml_prediction_duration_seconds.labels(kind).observe(duration, exemplar())
-    ml_prediction_risk_score.labels(kind).observe(risk_score, exemplar())
+    predictions, durations, risks = _prediction_series(kind, version, str(degraded).lower())
+    example = exemplar()
+    predictions.inc(exemplar=example)
+    durations.observe(duration, example)
+    risks.observe(risk_score, example)
+
+
+@lru_cache(maxsize=1000)
+def _prediction_series(kind: str, version: str, degraded: str) -> tuple[Counter, Histogram, Histogram]:
+    return (
+        ml_predictions_total.labels(kind, version, degraded),
+        ml_prediction_duration_seconds.labels(kind),
+        ml_prediction_risk_score.labels(kind),
+    )
 
 
 def track_predictions(machine_type: str, model_version: str, duration: float, risk_scores: Iterable[float]) -> None:

@@ -5,6 +5,8 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator
 
+from aurum.alarms.rules import AlarmRulesError, load_rules
+from aurum.prediction.fleet.fleet_scorer import FleetScorer
 from aurum.prediction.serving.batching import BatchLimits
 from aurum.prediction.serving.history import PredictionHistory
 from aurum.prediction.serving.predictor import Predictor
@@ -16,6 +18,7 @@ from aurum.prediction.serving.servicer import PredictionServicer, response_of
 from aurum.prediction.settings import PredictionSettings
 from aurum.runtime.rpc_methods import PREDICTION_SERVICE
 from aurum.runtime.service import Service
+from aurum.runtime.settings import SettingsError
 from aurum.security.rpc_authorizer import rpc_authorizer
 from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 
@@ -26,6 +29,10 @@ logger = logging.getLogger(__name__)
 async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[None]:
     """Runs the prediction service. A model that cannot be loaded is reported as damaged, and the others serve."""
     settings = service.settings
+    try:
+        rules = load_rules(settings.alarm_rules)
+    except AlarmRulesError as error:
+        raise SettingsError(f"AURUM_ALARM_RULES: {error}") from error
     registry = await asyncio.to_thread(ModelRegistry, settings.models_path)
     logger.info("models loaded", extra={"machine_types": registry.types})
     ingestion = service.dependency("ingestion", settings.ingestion_target)
@@ -50,6 +57,11 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
         if history.record_if_due(response):
             rescorer.schedule(prediction)
 
+    def record_scored(prediction: Prediction, response: prediction_pb2.PredictResponse) -> None:
+        if history.record_if_due(response) and rescorer.has_capacity:
+            rescorer.schedule(prediction)
+
+    fleet = FleetScorer(service, ingestion, predictor, registry, rules, record_scored)
     servicer = PredictionServicer(predictor, registry, record, service.audit)
     service.spawn(_watch_models(registry, settings.prediction_model_poll), "model-watch")
     try:
@@ -61,6 +73,7 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
             setting="AURUM_PREDICTION_PORT",
             authorizer=rpc_authorizer(settings, settings.prediction_host, "AURUM_PREDICTION_HOST"),
         ):
+            fleet.start()
             yield
     finally:
         predictor.close()

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from aurum.runtime.settings import Settings
+from aurum.alarms.settings import AlarmSettings
 
 
-class PredictionSettings(Settings):
+class PredictionSettings(AlarmSettings):
     """Settings of the prediction service."""
 
     model_dir: Path | None = Field(
@@ -30,6 +30,25 @@ class PredictionSettings(Settings):
     )
     prediction_rescore_after: float = Field(
         600.0, ge=1, description="Seconds until a stored prediction is checked for readings that arrived late."
+    )
+    prediction_score_interval: float = Field(
+        2.5, ge=0.1, le=3600, description="Minimum seconds between two scorings of a machine with new readings."
+    )
+    prediction_window_bytes: int = Field(
+        256_000_000,
+        ge=1_000_000,
+        description="Maximum memory of the windows of continuously scored machines, in bytes. Machines beyond it are "
+        "scored by queries.",
+    )
+    prediction_peers: str = Field(
+        "",
+        description="Scorers among which the machines are divided: host:port of a headless Service, or the addresses "
+        "of all scorers, separated by commas. If empty, this process scores all machines.",
+    )
+    prediction_own_address: str = Field(
+        "",
+        description="Address of this process among AURUM_PREDICTION_PEERS, as host or host:port. In a cluster, the IP "
+        "address of the pod.",
     )
     prediction_rescore_rate: float = Field(5.0, gt=0, le=1000, description="Maximum re-scoring checks per second.")
 

@@ -165,7 +165,8 @@ def _from_numbered(
     rows = numbers.resolve(message.source_id, block.defined, block.numbers, field)
     if rows.order is not None:
         timestamps, values = timestamps[rows.order], values[rows.order]
-    increasing = _check_columns(rows.keys.keys, timestamps, values, rows.lengths, now, field, rows.order)
+    order = range(count) if rows.order is None else rows.order
+    increasing = _check_columns(rows.keys.keys, timestamps, values, rows.lengths, now, field, order)
     if not rows.complete:
         data = _with_definitions(message, rows.definitions)
     return Batch(
@@ -295,7 +296,7 @@ def _check_columns(  # noqa: PLR0917
     lengths: Numbers,
     now: int,
     field: str,
-    order: npt.NDArray[np.intp] | None = None,
+    order: npt.NDArray[np.intp] | range | None = None,
 ) -> npt.NDArray[np.bool_]:
     """Checks all columns at once, which is fast for many short ones.
 
@@ -306,7 +307,7 @@ def _check_columns(  # noqa: PLR0917
         lengths: The number of readings of each column.
         now: The time in µs since the epoch.
         field: The name of the batch, or of its columns, within the request.
-        order: The rows of the request in the order of `timestamps`, if it is not by series.
+        order: The place of each reading among the rows of the request; None if the request has series.
 
     Returns:
         For each column, whether its times increase.
@@ -355,7 +356,9 @@ def _check_columns(  # noqa: PLR0917
     return np.logical_and.reduceat(rises, starts)
 
 
-def _path(field: str, column: str, position: int, starts: npt.NDArray[Any], order: npt.NDArray[np.intp] | None) -> str:
+def _path(
+    field: str, column: str, position: int, starts: npt.NDArray[Any], order: npt.NDArray[np.intp] | range | None
+) -> str:
     """Returns the path of a reading within the request."""
     if order is not None:
         return f"{field}.{column}[{int(order[position])}]"

@@ -142,6 +142,12 @@ def read_head(data: bytes) -> BatchHead | None:
     return BatchHead(source_id, *sequence)
 
 
+def first_series_bytes(data: bytes, head: BatchHead) -> int:
+    """Returns the length of the first series of a batch, names included; 0 if it is truncated."""
+    length = _read_varint(data, head.start + 1)
+    return length[0] if length else 0
+
+
 def _owner_at(data: bytes, at: int) -> str | None:
     """Returns the owner if it is the rest of a batch; empty if nothing is left; None for any other rest."""
     if at == len(data):

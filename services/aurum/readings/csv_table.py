@@ -5,13 +5,11 @@ import math
 import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Literal
-
-import numpy as np
 
 from aurum.readings.batch import Series, sensor_problem
 from aurum.readings.number_text import DEFAULT_ABSENT_WORDS, parse_number
+from aurum.readings.repeated_times import RepeatedTimes
 from aurum.readings.table_text import TextError
 from aurum.readings.tables import Rows, TableError
 from aurum.readings.times import TimeOptions, TimeReader, is_taken_as_utc
@@ -20,6 +18,8 @@ LONG_COLUMNS = ("machine_id", "timestamp", "sensor", "value")
 _MAX_COLUMNS = 500
 _MAX_NOTED_SERIES = 100_000
 _MAX_EXAMPLE = 40  # characters of a cell in a note
+_MAX_MISTAKES = 5  # kinds that are told with the first mistake
+_MAX_LOOKED_AT = 1000  # rows that are searched for other kinds of mistakes
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
 
@@ -60,8 +60,7 @@ class TableNotes:
         repeated: The number of local times in a repeated hour.
         repeated_example: One of them.
         utc: The first time, if it states no zone and is therefore taken as UTC.
-        same_time: The number of readings that replace one of the same sensor and time.
-        same_time_example: One of them.
+        same_time: The readings that replace one of the same sensor and time.
         renamed: The stored names of machines and sensors by their names in the table, where they differ.
     """
 
@@ -74,8 +73,7 @@ class TableNotes:
     repeated: int = 0
     repeated_example: str = ""
     utc: str = ""
-    same_time: int = 0
-    same_time_example: str = ""
+    same_time: RepeatedTimes = field(default_factory=RepeatedTimes)
     renamed: dict[str, str] = field(default_factory=dict)
     _absent_series: set[tuple[str, str]] = field(default_factory=set)
     _series: set[tuple[str, str]] = field(default_factory=set)
@@ -93,16 +91,13 @@ class TableNotes:
         if len(self._series) < _MAX_NOTED_SERIES:
             self._series.update(series)
 
-    def record_times(self, series: Iterable[Series]) -> None:
-        """Notes readings of one sensor and time, of which the last one is kept. The series are those of one block."""
-        for each in series:
-            if (np.diff(each.timestamps) > 0).all():  # the usual case, and quick
-                continue
-            times, counts = np.unique(each.timestamps, return_counts=True)
-            if more := len(each.timestamps) - len(times):
-                self.same_time += more
-                at = datetime.fromtimestamp(int(times[counts > 1][-1]) / 1e6, UTC)
-                self.same_time_example = f"{each.machine_id} {each.sensor} at {at:%Y-%m-%dT%H:%M:%SZ}"
+    def record_times(self, series: Iterable[Series]) -> bool:
+        """Notes readings of one sensor and time, of which the last one is kept. The series are those of one block.
+
+        Returns:
+            Whether any reading may replace one of an earlier block.
+        """
+        return self.same_time.record(series)
 
     def record_name(self, name: str, stored: str) -> None:
         """Notes under which name a machine or sensor is stored."""
@@ -115,15 +110,19 @@ class TableNotes:
             return []
         return sorted(self._absent_series - self._series)
 
-    def describe(self) -> list[str]:
-        """Returns the notes as texts, without those that go without saying."""
+    def describe(self, *, absent: bool = True) -> list[str]:
+        """Returns the notes as texts, without those that go without saying.
+
+        Args:
+            absent: Whether cells without a number are described.
+        """
         texts = []
         if self.encoding != "UTF-8":
             texts.append(f"read as {self.encoding}")
         if self.delimiter != "," or self.decimal_comma:
             decimal = ", with a decimal comma" if self.decimal_comma else ""
             texts.append(f"separated by {DELIMITERS.get(self.delimiter, repr(self.delimiter))}{decimal}")
-        if self.absent:
+        if absent and self.absent:
             texts.append(f"cells without a number, not stored: {self.absent:,} (first: {self.absent_example})")
         if silent := self.silent():
             machine_id, sensor = silent[0]
@@ -140,12 +139,13 @@ class TableNotes:
         if self.utc:
             texts.append(
                 f"times state no zone and are taken as UTC (first: {self.utc}); if they are local, declare their zone "
-                f"(--timezone, or timezone of a files input)"
+                f"(--timezone, or timezone of a files input or request)"
             )
-        if self.same_time:
+        if self.same_time.count or not self.same_time.exact:
+            least = "" if self.same_time.exact else "at least "
+            last = f" (last: {self.same_time.example})" if self.same_time.example else ""
             texts.append(
-                f"replaced by a later row with the same machine, sensor and time: {self.same_time:,} "
-                f"(last: {self.same_time_example})"
+                f"replaced by a later row with the same machine, sensor and time: {least}{self.same_time.count:,}{last}"
             )
         if self.repeated:
             texts.append(
@@ -192,7 +192,12 @@ def read_csv(
             bounded.begin_row()
             if not cells:
                 continue
-            parser.add_row(rows, bounded.line, cells)
+            try:
+                parser.add_row(rows, bounded.line, cells)
+            except TableError as error:
+                later = _later_mistakes(bounded, reader, parser, cells)
+                others = [each for each in later if (each.row, each.column) != (error.row, error.column)]
+                raise error.with_others(others[:_MAX_MISTAKES]) from error
             if len(rows.values) >= block:
                 yield rows
                 rows = Rows()
@@ -204,6 +209,31 @@ def read_csv(
         raise TableError(bounded.line + 1, "", str(error)) from error
     if len(rows):
         yield rows
+
+
+def _later_mistakes(
+    bounded: "_BoundedRows", reader: Iterator[list[str]], parser: "_RowParser", cells: Sequence[str]
+) -> list[TableError]:
+    """Returns the mistakes from a row on, one of each kind, so that a user learns at once what must be declared.
+
+    Args:
+        bounded: The lines of the table.
+        reader: Yields the next rows.
+        parser: Parses them.
+        cells: The row with the first mistake.
+    """
+    found: dict[str, TableError] = {}
+    try:
+        for _ in range(_MAX_LOOKED_AT):
+            for kind, mistake in parser.mistakes(bounded.line, cells):
+                found.setdefault(kind, mistake)
+            if len(found) > _MAX_MISTAKES:
+                break
+            bounded.begin_row()
+            cells = next(reader)
+    except (StopIteration, csv.Error, UnicodeDecodeError, TextError, TableError):
+        return list(found.values())  # the table ends, or what comes later is not known
+    return list(found.values())
 
 
 class _BoundedRows:
@@ -302,6 +332,26 @@ class _RowParser:
             elif self._long or text.strip():
                 self._notes.record_absent(row, machine_id, sensor, text.strip())
 
+    def mistakes(self, row: int, cells: Sequence[str]) -> Iterator[tuple[str, TableError]]:
+        """Yields the mistakes of a row, each with its kind: what is declared or corrected once for the whole table."""
+        if not cells:
+            return
+        if len(cells) != len(self._header):
+            yield "cells", self._wrong_length(row, len(cells))
+            return
+        machine_id = cells[self._machine].strip()
+        try:
+            self._read_time(row, cells[self._time], (machine_id, cells[self._sensor].strip()))
+        except TableError as error:
+            yield "time", error
+        for index, name in [(self._value, "value")] if self._long else self._sensors:
+            text = cells[index]
+            try:
+                self._numbers.read(text) if text else None
+            except ValueError as error:
+                advice = _word_advice(text)
+                yield f"word {text.strip()}" if advice else "number", TableError(row, name, str(error), advice)
+
     def _read_time(self, row: int, text: str, series: Hashable) -> int:
         try:
             timestamp = self._times.read(text, series)
@@ -365,7 +415,7 @@ def _word_advice(text: str) -> str:
     """Returns what to do about a text in place of a number, if it is a word."""
     if any(map(str.isdigit, text)):
         return ""
-    return "; if it stands for no reading, declare the word (--absent, or absent_words of a files input)"
+    return "; if it stands for no reading, declare the word (--absent, or absent_words of a files input or request)"
 
 
 def _is_number(text: str) -> bool:
@@ -381,22 +431,24 @@ def _check_header(header: Sequence[str], delimiter: str, *, device_names: bool) 
         raise TableError(1, "", f"has {len(header)} columns; at most {_MAX_COLUMNS} are allowed")
     if sorted(header) == sorted(LONG_COLUMNS):
         return True
-    for name in ("machine_id", "timestamp"):
-        if header.count(name) > 1:
-            raise TableError(1, name, "is in the header twice")
-        if name not in header:
-            raise TableError(
-                1,
-                name,
-                f"is missing; the header must be machine_id,timestamp,sensor,value or machine_id,timestamp,SENSOR,…, "
-                f"and is separated by {DELIMITERS.get(delimiter, repr(delimiter))}",
-            )
+    mistakes = [
+        TableError(1, name, "is in the header twice")
+        for name in dict.fromkeys(header)
+        if header.count(name) > 1 and name.strip()
+    ]
+    missing = [name for name in ("machine_id", "timestamp") if name not in header]
+    if missing:
+        rule = (
+            f"is missing; the header must be machine_id,timestamp,sensor,value or machine_id,timestamp,SENSOR,…, "
+            f"and is separated by {DELIMITERS.get(delimiter, repr(delimiter))}"
+        )
+        mistakes[:0] = [TableError(1, name, rule if name == missing[0] else "is missing") for name in missing]
     sensors = [name for name in header if name not in ("machine_id", "timestamp")]
-    if not sensors:
-        raise TableError(1, "", "has no sensor besides machine_id and timestamp")
-    for name in sensors:
-        if not device_names and (problem := sensor_problem(name)):
-            raise TableError(1, name, problem)
-        if header.count(name) > 1:
-            raise TableError(1, name, "is in the header twice")
+    if not sensors and not mistakes:
+        mistakes = [TableError(1, "", "has no sensor besides machine_id and timestamp")]
+    if not device_names:
+        problems = [(name, sensor_problem(name)) for name in sensors]
+        mistakes += [TableError(1, name, problem) for name, problem in problems if problem]
+    if mistakes:
+        raise mistakes[0].with_others(mistakes[1 : _MAX_MISTAKES + 1])
     return False

@@ -12,6 +12,7 @@ from aurum.runtime.grpc.wire import has_more_fields
 from aurum.v1 import ingestion_pb2
 
 MAX_NUMBERS = 200_000  # that the sources of a stream may define
+TOO_MANY_NUMBERS = "TOO_MANY_NUMBERS"  # reason for refusing definitions; the readings are accepted by name
 _MAX_BYTES = 64_000_000  # of the numbers of all streams
 _MAX_UNCOUNTED = 500_000  # bytes of definitions up to which they are parsed before they are counted
 _NUMBER_BYTES = 300  # of a number in memory besides its names
@@ -158,7 +159,7 @@ class SeriesNumbers:
             raise ResourceExhaustedError(
                 f"the numbers that the streams of this server have defined take {_MAX_BYTES:,} bytes, which is the "
                 "limit; send the readings as series with their names",
-                reason="TOO_MANY_NUMBERS",
+                reason=TOO_MANY_NUMBERS,
             )
         source.keys[series.number] = series.machine_id, series.sensor
         source.entries[series.number] = _TAG + _length_of(entry) + entry

@@ -2,7 +2,7 @@
 
 import math
 from array import array
-from collections.abc import Iterable, Iterator, MutableSequence
+from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from aurum.readings.batch import MAX_AHEAD_US, Series, machine_id_problem, now_us, sensor_problem
+from aurum.readings.names import stored_machine, stored_sensor
 from aurum.readings.table_text import TextError
 from aurum.runtime.time_units import HOUR_US
 
@@ -26,14 +27,32 @@ class TableError(ValueError):
         row: The row, as the source counts it, from 1.
         column: The column name; empty if the whole row is wrong.
         description: What is wrong.
+        others: Other kinds of mistakes in the table, as far as they are known. The message names them too.
     """
 
-    def __init__(self, row: int, column: str, description: str, advice: str = "") -> None:
-        """Creates the error. `advice` is what to declare; it ends the message, and is no part of the description."""
-        super().__init__(f"row {row}{f', {column}' if column else ''}: {description}{advice}")
+    def __init__(
+        self, row: int, column: str, description: str, advice: str = "", others: "Sequence[TableError]" = ()
+    ) -> None:
+        """Creates the error.
+
+        Args:
+            row: The row.
+            column: The column name; empty if the whole row is wrong.
+            description: What is wrong.
+            advice: What to declare. It ends the message, and is no part of the description.
+            others: Other kinds of mistakes in the table.
+        """
+        first = f"row {row}{f', {column}' if column else ''}: {description}{advice}"
+        super().__init__("; ".join([first, *map(str, others)]))
         self.row = row
         self.column = column
         self.description = description
+        self.others = tuple(others)
+        self._advice = advice
+
+    def with_others(self, others: "Sequence[TableError]") -> "TableError":
+        """Returns the same error with other kinds of mistakes."""
+        return TableError(self.row, self.column, self.description, self._advice, others)
 
 
 @dataclass(slots=True)
@@ -89,10 +108,8 @@ def to_series(
         group = groups.get(key)
         if group is None:
             machine_id, sensor = key
-            if problem := None if device_names else machine_id_problem(machine_id):
-                raise TableError(rows.rows[index], "machine_id", problem)
-            if problem := None if device_names else sensor_problem(sensor):
-                raise TableError(rows.rows[index], "sensor", problem)
+            if not device_names:
+                _check_names(rows.rows[index], machine_id, sensor)
             group = groups[key] = []
         group.append(index)
         value, timestamp = rows.values[index], rows.timestamps[index]
@@ -118,6 +135,18 @@ def to_series(
             continue
         series.append(Series(machine_id, sensor, timestamps[indices], part))
     return series
+
+
+def _check_names(row: int, machine_id: str, sensor: str) -> None:
+    """Raises TableError if a name cannot be stored. The error tells the form in which other ways of import store it."""
+    for column, name, problem, stored_name in (
+        ("machine_id", machine_id, machine_id_problem, stored_machine),
+        ("sensor", sensor, sensor_problem, stored_sensor),
+    ):
+        if found := problem(name):
+            stored = stored_name(name)
+            advice = f"; an import and a gateway would store it as {stored}" if problem(stored) is None else ""
+            raise TableError(row, column, f"{found}{advice}")
 
 
 def _parse_number(text: str) -> float:

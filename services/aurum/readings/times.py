@@ -19,9 +19,10 @@ _MIN_SECONDS = 1e8  # in March 1973; smaller numbers in tables are serial dates,
 _MIN_MILLISECONDS, _MIN_MICROSECONDS, _MIN_NANOSECONDS = 1e11, 1e14, 1e17
 _YEAR_10000 = 253_402_300_800_000_000  # µs
 _OUT_OF_RANGE = "out of range; use a time from 1970 to 9999"
-_DECLARE = "declare the format of times (--time-format, or time_format of a files input)"
+_DECLARE = "declare the format of times (--time-format, or time_format of a files input or request)"
 _UNIT_US = {"s": Fraction(1_000_000), "ms": Fraction(1000), "us": Fraction(1), "ns": Fraction(1, 1000)}
 _MAX_SERIES = 200_000  # whose last local time is remembered
+_MAX_PATTERN_TEXT = 200  # characters of a time in a declared pattern
 _MAX_SHOWN = 40  # characters of a text in an error
 _COMPACT = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])((\d\d){0,3}|\d{9})")
 _NUMERIC_DATE = re.compile(
@@ -319,6 +320,8 @@ def _parse_excel(text: str) -> datetime:
 
 def _parse_pattern(text: str, pattern: str) -> datetime:
     try:
+        if len(text) > _MAX_PATTERN_TEXT:
+            raise ValueError
         return datetime.strptime(text, pattern)
     except ValueError:
         raise ValueError(f"{text[:_MAX_SHOWN]!r} does not match the declared format of times, {pattern!r}") from None

@@ -316,7 +316,7 @@ class SharesSpec(PolicyPart):
     query: float = Field(
         0.9, gt=0, le=1, description="Share for queries of people and other services, and for calls without a class."
     )
-    batch: float = Field(0.7, gt=0, le=1, description="Share for work that can wait, such as background scoring.")
+    batch: float = Field(0.7, gt=0, le=1, description="Share for work that can wait, such as batches of predictions.")
 
     @model_validator(mode="after")
     def _in_order(self) -> "SharesSpec":

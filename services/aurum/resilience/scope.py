@@ -2,19 +2,27 @@
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
-from typing import TypeVar
+from types import TracebackType
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
-@contextlib.contextmanager
-def scoped(variable: contextvars.ContextVar[T], value: T) -> Iterator[None]:
+class scoped(Generic[T]):  # noqa: N801 - used like a function; a generator would cost each call more
     """Sets the variable, and resets it at the end of the block."""
-    token = variable.set(value)
-    try:
-        yield
-    finally:
+
+    __slots__ = ("_token", "_value", "_variable")
+
+    def __init__(self, variable: contextvars.ContextVar[T], value: T) -> None:
+        self._variable = variable
+        self._value = value
+
+    def __enter__(self) -> None:
+        self._token = self._variable.set(self._value)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         # An abandoned stream is closed in another context, where the variable need not be reset
         with contextlib.suppress(ValueError):
-            variable.reset(token)
+            self._variable.reset(self._token)

@@ -130,7 +130,12 @@ def exemplar() -> dict[str, str] | None:
     span = trace.get_current_span().get_span_context()
     if not span.is_valid or not span.trace_flags.sampled:
         return None
-    return {"trace_id": format(span.trace_id, "032x"), "span_id": format(span.span_id, "016x")}
+    return _exemplar_of(span.trace_id, span.span_id)
+
+
+@lru_cache(maxsize=64)
+def _exemplar_of(trace_id: int, span_id: int) -> dict[str, str]:
+    return {"trace_id": format(trace_id, "032x"), "span_id": format(span_id, "016x")}
 
 
 def describe_system(service: str, environment: str) -> None:
@@ -140,16 +145,49 @@ def describe_system(service: str, environment: str) -> None:
     )
 
 
+class RpcSeries:
+    """The series of the calls of one gRPC method; to look them up for each call would cost as much as to count it."""
+
+    def __init__(self, method: str, requests: Counter, duration: Histogram) -> None:
+        self._method = method
+        self._requests = requests
+        self._by_code: dict[str, Counter] = {}  # one for each status code
+        self._duration = duration.labels(method)
+
+    def track(self, code: str, seconds: float) -> None:
+        """Records a call. seconds: Its duration."""
+        count = self._by_code.get(code)
+        if count is None:
+            count = self._by_code[code] = self._requests.labels(self._method, code)
+        example = exemplar()
+        count.inc(exemplar=example)
+        self._duration.observe(seconds, example)
+
+
+@lru_cache(maxsize=1000)
+def _rpc_server(method: str) -> RpcSeries:
+    return RpcSeries(method, rpc_server_requests_total, rpc_server_duration_seconds)
+
+
+@lru_cache(maxsize=1000)
+def _rpc_client(method: str) -> RpcSeries:
+    return RpcSeries(method, rpc_client_requests_total, rpc_client_duration_seconds)
+
+
+@lru_cache(maxsize=1000)
+def rpc_in_progress(method: str) -> Gauge:
+    """Returns the number of calls of a method that the server has in progress."""
+    return rpc_server_in_progress.labels(method)
+
+
 def track_rpc_server(method: str, code: str, seconds: float) -> None:
     """Records a gRPC call that was answered. seconds: Duration of the call."""
-    rpc_server_requests_total.labels(method, code).inc(exemplar=exemplar())
-    rpc_server_duration_seconds.labels(method).observe(seconds, exemplar())
+    _rpc_server(method).track(code, seconds)
 
 
 def track_rpc_client(method: str, code: str, seconds: float) -> None:
     """Records a gRPC call that was made. seconds: Duration of the call."""
-    rpc_client_requests_total.labels(method, code).inc(exemplar=exemplar())
-    rpc_client_duration_seconds.labels(method).observe(seconds, exemplar())
+    _rpc_client(method).track(code, seconds)
 
 
 def track_circuit_breaker_state(name: str, state: str) -> None:

@@ -22,6 +22,7 @@ from aurum.runtime.admin.auth import admin_auth
 from aurum.runtime.admin.process_stats import process_stats
 from aurum.runtime.admin.server import admin_app
 from aurum.runtime.audit import AuditLog
+from aurum.runtime.event_loop import run
 from aurum.runtime.faults import Faults
 from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.grpc.server import Admit, rpc_server
@@ -112,6 +113,28 @@ class Service(Generic[S_co]):
             self.spawn(dependency.follow_certificates(), f"certificates:{server}")
         self._stack.push_async_callback(dependency.close)
         return dependency
+
+    @contextlib.asynccontextmanager
+    async def connection(self, server: str, address: str, server_name: str) -> AsyncGenerator[Dependency]:
+        """Connects to one address of another service during a block. server_name: The name in its certificate."""
+        dependency = Dependency(
+            self.name,
+            server,
+            address,
+            self.policies,
+            self.settings.rpc_max_message_bytes,
+            certificate_folder(self.settings),
+            server_name,
+        )
+        following = None
+        if dependency.follows_certificates:
+            following = self.spawn(dependency.follow_certificates(), f"certificates:{server}")
+        try:
+            yield dependency
+        finally:
+            if following is not None:
+                following.cancel()
+            await dependency.close()
 
     def http_dependency(
         self,
@@ -219,7 +242,7 @@ def run_service(name: str, body: Body[S], settings: S, setting_names: Collection
     sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.set_threshold(*_GC_THRESHOLD)
     try:
-        return asyncio.run(_run(name, body, settings, spans, audit))
+        return run(_run(name, body, settings, spans, audit), settings.event_loop)
     finally:
         _flush(provider, audit)
         logging.shutdown()

@@ -41,6 +41,7 @@ ADMIN_PORTS = {
 
 OPEN: Final = "everybody-may-do-everything"  # what a setting must say for a server that asks nobody who they are
 Openness = Literal["no", "everybody-may-do-everything"]
+EventLoop = Literal["auto", "asyncio", "uvloop"]
 
 
 class SettingsError(ValueError):
@@ -162,6 +163,11 @@ class Settings(BaseSettings):
         "production.",
     )
 
+    event_loop: EventLoop = Field(
+        "auto",
+        description="Event loop of the process: uvloop, asyncio, or auto for uvloop where it is installed.",
+    )
+
     state_dir: Path = Field(
         Path(".aurum"), description="State directory: the default location of all files that services write."
     )
@@ -219,7 +225,7 @@ class Settings(BaseSettings):
         description="Maximum number of long-lived streams of a gRPC server. Each kind of stream has a share of it.",
     )
     rpc_ingest_share: float = Field(0.7, gt=0, le=1, description="Share of these streams for Ingest.")
-    rpc_watch_share: float = Field(0.2, gt=0, le=1, description="Share of these streams for Watch.")
+    rpc_watch_share: float = Field(0.2, gt=0, le=1, description="Share of these streams for Watch and Follow.")
     rpc_other_share: float = Field(
         0.1, gt=0, le=1, description="Share of these streams for health checks and reflection."
     )

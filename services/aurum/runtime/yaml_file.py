@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from aurum.resilience import plain_yaml
 from aurum.resilience.plain_yaml import Bounds, YamlError, at_line
@@ -37,7 +38,7 @@ def read_yaml(path: Path, shape: type[Document], refused: type[Exception]) -> Do
     except YamlError as error:
         raise refused(f"{path}: {error}") from error
     except ValidationError as error:
-        errors = [(item["loc"], _MESSAGES.get(item["type"], item["msg"])) for item in error.errors()]
+        errors = [_field_and_message(item) for item in error.errors()]
         # pydantic reports the parents of an invalid field too
         inner = [
             (loc, message)
@@ -50,3 +51,16 @@ def read_yaml(path: Path, shape: type[Document], refused: type[Exception]) -> Do
             for (loc, message), line in zip(inner, lines, strict=True)
         ]
         raise refused(f"{path}, {'; '.join(wrong)}") from error
+
+
+def _field_and_message(item: ErrorDetails) -> tuple[tuple[int | str, ...], str]:
+    """Returns the field of an error of pydantic, and what is wrong with it."""
+    context = item.get("ctx", {})
+    choices = str(context.get("expected_tags", "")).replace("'", "")
+    field = str(context.get("discriminator", "")).strip("'")
+    match item["type"]:
+        case "union_tag_invalid":
+            return (*item["loc"], field), f"is {context['tag']!r}; use one of {choices}"
+        case "union_tag_not_found":
+            return (*item["loc"], field), "is missing; it selects the other fields"
+    return item["loc"], _MESSAGES.get(item["type"], item["msg"])

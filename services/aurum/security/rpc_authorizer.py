@@ -1,7 +1,7 @@
 """Authentication and authorization of gRPC calls by client certificates."""
 
 import contextvars
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -200,6 +200,19 @@ def may_see_machine(machine_id: str) -> bool:
     """Whether lists and streams for the present caller may contain a machine."""
     client = _current_client()
     return client is None or client.may_access_machine(machine_id)
+
+
+def machine_filter() -> Callable[[str], bool] | None:
+    """Returns a filter of the machines that streams for the present caller may contain; None if they may contain all.
+
+    The filters of two calls are equal as long as the caller's permissions have not changed.
+
+    Raises:
+        UnauthenticatedError: The client is not in the clients file any more.
+        PermissionDeniedError: The client has lost the required role.
+    """
+    client = _current_client()
+    return None if client is None or client.may_access_all_machines else client.may_access_machine
 
 
 def may_read() -> bool:

@@ -75,7 +75,7 @@ class PackedReadings:
             )
 
 
-def count_by_series(numbers: Numbers) -> tuple[Numbers, npt.NDArray[np.int64]]:
+def count_by_series(numbers: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Returns the different numbers of a sorted array, and how often each occurs."""
     starts = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1]))
     return numbers[starts], np.diff(np.append(starts, len(numbers)))

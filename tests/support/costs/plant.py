@@ -102,7 +102,6 @@ def cost_plant(folder: Path, size: Size, models: Path) -> Iterator[CostPlant]:
         extra={
             "AURUM_AUTH_KEYS_FILE": str(folder / "keys.yaml"),
             "AURUM_ALARM_RULES": str(folder / "rules.yaml"),
-            "AURUM_API_REFRESH_INTERVAL": "3600",  # the API predicts nothing by itself while costs are measured
             "AURUM_FAULTS_ENABLED": "true",
             # CPU time is what counts: on a busy machine everything may take long
             "AURUM_TIMEOUT_READ": "60",

@@ -164,6 +164,19 @@ def events(plant: CostPlant, number: int) -> Iterator[Any]:
     yield ingestion_pb2.RecordEventsRequest(events=kept)
 
 
+def published(plant: CostPlant, number: int) -> Iterator[Any]:
+    """Predictions of as many machines as a request may have, of as many bytes."""
+    reason = "x" * (EVENTS // 1000 - 100)
+    yield ingestion_pb2.PublishPredictionsRequest(
+        predictions=[
+            prediction_pb2.PredictResponse(
+                machine_id=machine, as_of_us=plant.started_us + number, degraded_reason=reason
+            )
+            for machine in plant.wide(1000)
+        ]
+    )
+
+
 def to_predict(count: Callable[[CostPlant], int]) -> Requests:
     """Machines with many sensors each."""
 
@@ -251,6 +264,24 @@ RPCS: dict[str, list[Callable[[str, str], Case]]] = {
         call("every machine", one(lambda *_: ingestion_pb2.WatchRequest(interval_ms=1000)), told=all_seen),
         call("many names", repeated(_NAME, size=SMALL_MESSAGE), "OK", "INVALID_ARGUMENT", told=first),
     ],
+    f"{INGESTION}/Follow": [
+        call(
+            "most members",
+            one(
+                lambda *_: ingestion_pb2.FollowRequest(members=[f"member-{n}" for n in range(1000)], member="member-0")
+            ),
+            "OK",
+            "UNIMPLEMENTED",  # by a gateway
+            told=first,
+        ),
+        call("many names", repeated(_NAME, size=SMALL_MESSAGE), "INVALID_ARGUMENT", "UNIMPLEMENTED"),
+        call(
+            "long position",
+            one(lambda *_: ingestion_pb2.FollowRequest(position="9" * (SMALL_MESSAGE - 20))),
+            "INVALID_ARGUMENT",
+            "UNIMPLEMENTED",
+        ),
+    ],
     f"{INGESTION}/ListEvents": [
         call(
             "longest history",
@@ -268,6 +299,11 @@ RPCS: dict[str, list[Callable[[str, str], Case]]] = {
     f"{INGESTION}/RecordEvents": [
         call("most events", events),
         call("empty events", repeated(b"\x0a\x00", size=EVENTS), "INVALID_ARGUMENT"),
+        call("beyond the limit", repeated(b"\x0a\x00"), "INVALID_ARGUMENT"),
+    ],
+    f"{INGESTION}/PublishPredictions": [
+        call("most predictions", published),
+        call("empty predictions", repeated(b"\x0a\x00", size=EVENTS), "INVALID_ARGUMENT"),
         call("beyond the limit", repeated(b"\x0a\x00"), "INVALID_ARGUMENT"),
     ],
     f"{PREDICTION}/Predict": [

@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 import zstandard
 
-from aurum.api import alarm_journal
+from aurum.alarms import journal
 from aurum.api.readings_json import parse_readings
 from aurum.edge.dead_letters import DeadLetterError, DeadLetters, names, read
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
@@ -629,8 +629,8 @@ def _journal_seeds() -> list[bytes]:
 
 
 def _journal(data: bytes) -> None:
-    found = alarm_journal.decode(data, "x")
-    assert found is None or alarm_journal.decode(alarm_journal.encode(found), "x") == found
+    found = journal.decode(data, "x")
+    assert found is None or journal.decode(journal.encode(found), "x") == found
 
 
 TARGETS = {

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
+from aurum.alarms.journal import decode, encode
 from aurum.alarms.lifecycle import Transition
-from aurum.api.alarm_journal import decode, encode
 from aurum.runtime import damage
 
 RAISED = Transition("raised", "pump-1", "hot", 1_790_000_000_000_000, value=99.5)

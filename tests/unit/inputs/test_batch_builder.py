@@ -366,7 +366,7 @@ async def test_batches_are_small_for_a_small_spool() -> None:
 
 
 async def test_full_disk_delays_acknowledgement_until_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aurum.edge.inputs.common.batch_builder._RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("aurum.edge.inputs.common.spool_writer._RETRY_SECONDS", 0.01)
     spool = MemorySpool(at_once=False)
     gathered = make_builder(spool)
     gathered.add_value("m", "m", "x", None, 1.0)
@@ -400,3 +400,21 @@ async def test_tag_overflow_forgets_and_relearns_names() -> None:
     gathered.add_value("m", "m", "x1", None, 4.0)
     await gathered.commit()
     assert [value for _, value in spool.readings()["m", "x1"]] == [6.0, 12.0]
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_refused_values_lower_the_quality(reason: Reason) -> None:
+    gathered = make_builder(MemorySpool())
+    gathered.refuse_value("d", "m", "level", reason, "of a test", 200)
+    assert (gathered.devices.state_for("d").quality < 0.2) == (reason not in (Reason.TEXT, Reason.OLD))
+
+
+def test_values_with_unusable_names_lower_the_quality() -> None:
+    gathered = make_builder(MemorySpool())
+    tag = gathered.tags.tag_for("m", "")
+    one = np.ones(1)
+    for _ in range(200):
+        gathered.add_value("single", "m", "", None, 1.0)
+        gathered.add_values("many", np.array([tag.index], np.int32), np.zeros(1, np.int64), one, one > 0)
+        gathered.convert_series("file", tag, Series("m", "", np.array([10**15]), one))
+    assert [gathered.devices.state_for(name).quality < 0.2 for name in ("single", "many", "file")] == [True] * 3

@@ -46,7 +46,11 @@ def written(tmp_path: Path, *inputs: dict[str, Any]) -> Path:
         ({"earliest": "2999-01-01"}, "is in the future"),
         ({"deadband": 1}, "deadband: is not a field that there is here"),
         ({"topics": [{"format": "number"}]}, "topics.0.pattern: is missing"),
-        ({"protocol": "profinet"}, "inputs.0"),
+        (
+            {"protocol": "profinet"},
+            "inputs.0.protocol: is 'profinet'; use one of mqtt, sparkplug, opcua, modbus, files",
+        ),
+        ({"protocol": 7}, "inputs.0.protocol: is '7'; use one of mqtt"),
     ],
 )
 def test_invalid_inputs_file_names_the_field(tmp_path: Path, change: dict[str, Any], field: str) -> None:
@@ -116,3 +120,10 @@ def test_polled_input_that_would_lose_values_is_refused(
 )  # fmt: skip
 def test_node_ids_of_all_kinds_are_accepted(tmp_path: Path, node: str) -> None:
     load_inputs(written(tmp_path, {**POLLED["opcua"], "nodes": [{**NODE, "node": node}]}))
+
+
+def test_missing_protocol_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "inputs.yaml"
+    path.write_text("inputs:\n  - name: hall-1\n")
+    with pytest.raises(InputsError, match=r"inputs\.0\.protocol: is missing"):
+        load_inputs(path)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from aurum.cli import app
 from aurum.edge.inputs.common.configuration import InputsFile, Topic
+from aurum.edge.inputs.common.deadband_check import find_warnings
 from aurum.edge.inputs.common.loss_check import find_losses
 
 MQTT: dict[str, Any] = {
@@ -127,3 +128,34 @@ def test_edge_check_names_field_and_line_of_a_loss(tmp_path: Path) -> None:
     assert answer.exit_code == 1
     assert "inputs.0.rules.0.drop: discards every value of the input" in answer.output
     assert "(line " in answer.output
+
+
+@pytest.mark.parametrize(
+    ("sensor", "rule", "warns"),
+    [
+        ("energy_kwh", {}, True),
+        ("Energy", {}, True),
+        ("parts.total", {}, True),
+        ("a", {"unit": "Wh", "to": "kWh"}, True),
+        ("a", {"becomes": "water_counter"}, True),
+        ("ENERGY.Power", {}, False),
+        ("temperature", {}, False),
+        ("counterbalance", {}, False),
+        ("discount", {}, False),
+        ("energy_kwh", {"drop": True}, False),
+        ("energy_kwh", {"deadband": 0}, False),
+    ],
+)
+def test_deadband_on_a_counter_is_warned_of(sensor: str, rule: dict[str, Any], warns: bool) -> None:
+    given = {**MQTT, "rules": [{"sensor": sensor, "deadband": 0.5, **rule}]}
+    found = find_warnings(InputsFile.model_validate({"inputs": [given]}))
+    assert [place for place, _ in found] == ([("inputs", 0, "rules", 0, "deadband")] if warns else [])
+
+
+def test_check_warns_of_a_register_under_a_pattern(tmp_path: Path) -> None:
+    registers = [{"address": 1, "type": "uint32", "machine": "m", "sensor": "energy_kwh"}]
+    path = tmp_path / "inputs.yaml"
+    path.write_text(yaml.safe_dump({"inputs": [{**MODBUS, "registers": registers, "rules": [{"deadband": 2}]}]}))
+    answer = CliRunner().invoke(app, ["edge", "check", str(path)])
+    assert answer.exit_code == 0
+    assert "warning: inputs.0.rules.0.deadband: energy_kwh seems to be a counter" in answer.stderr

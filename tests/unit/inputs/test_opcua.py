@@ -1,7 +1,11 @@
 """OPC UA: notifications are decoded as the library decodes them."""
 
+import logging
 import struct
 from datetime import datetime
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,7 +15,10 @@ from asyncua.ua.ua_binary import struct_from_binary, struct_to_binary
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurum.edge.inputs.opcua.changes import changes_from_notification, read_changes, read_publish_response
+from aurum.edge.inputs.common.configuration import OpcuaInput
+from aurum.edge.inputs.opcua.changes import Content, changes_from_notification, read_changes, read_publish_response
+from aurum.edge.inputs.opcua.input import Opcua
+from tests.support.batch_builder import MemorySpool, make_builder
 
 _TYPED = st.one_of(
     st.tuples(st.just(ua.VariantType.Double), st.floats()),
@@ -49,7 +56,7 @@ def test_change_decoder_matches_the_library(notification: ua.DataChangeNotificat
     body = struct_to_binary(notification)
     expected = changes_from_notification(struct_from_binary(ua.DataChangeNotification, Buffer(body)))
     found = read_changes(body)
-    for name in ("handles", "at_us", "good", "values", "statuses"):
+    for name in ("handles", "at_us", "good", "values", "statuses", "contents"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
 
 
@@ -73,3 +80,31 @@ def test_publish_response_is_decoded() -> None:
     assert second == status
     with pytest.raises((ua.UaError, struct.error, ValueError)):
         read_publish_response(Buffer(struct_to_binary(response)[:-60]))
+
+
+@pytest.mark.parametrize(
+    ("value", "content"),
+    [
+        (1.5, Content.NUMBER),
+        (True, Content.NUMBER),
+        ("Running", Content.TEXT),
+        (ua.LocalizedText("Running"), Content.TEXT),
+        (None, Content.NOTHING),
+        ([1.0, 2.0], Content.OTHER),
+        (datetime(2026, 1, 1), Content.OTHER),
+    ],
+)
+def test_kind_of_a_value_is_recognised(value: Any, content: Content) -> None:
+    item = ua.MonitoredItemNotification(ClientHandle=1, Value=ua.DataValue(ua.Variant(value)))
+    changes = changes_from_notification(ua.DataChangeNotification(MonitoredItems=[item]))
+    assert changes.contents.tolist() == [content]
+    assert changes.good.tolist() == [content is Content.NUMBER]
+
+
+def test_granted_session_timeout_is_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = {"name": "cell", "protocol": "opcua", "endpoint": "opc.tcp://127.0.0.1:1", "browse": [{}]}
+    Opcua(OpcuaInput.model_validate(given), make_builder(MemorySpool()), Mock(), tmp_path)
+    logger = logging.getLogger("asyncua.client.client")
+    logger.warning("Requested session timeout to be %dms, got %dms instead", 3_600_000, 60_000)
+    logger.warning("the server certificate has expired")
+    assert caplog.messages == ["the server certificate has expired"]

@@ -12,7 +12,7 @@ from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import TagRule
 from aurum.edge.inputs.common.refusals import Reason
 from aurum.edge.inputs.opcua.browsing import Variable
-from aurum.edge.inputs.opcua.changes import Changes
+from aurum.edge.inputs.opcua.changes import Changes, Content
 from aurum.edge.inputs.opcua.monitored import MonitoredVariables
 from tests.support.batch_builder import MemorySpool, make_builder
 
@@ -28,7 +28,8 @@ def changes(*rows: tuple[int, float, int]) -> Changes:
     handles, values, statuses = (np.array(column) for column in zip(*rows, strict=True))
     good = (statuses & 0xC0000000) == 0
     times = 1_700_000_000_000_000 + np.arange(len(rows)) * 1_000_000
-    return Changes(handles.astype(np.int64), times, values.astype(float), good, statuses.astype(np.uint32))
+    contents = np.zeros(len(rows), np.uint8)
+    return Changes(handles.astype(np.int64), times, values.astype(float), good, statuses.astype(np.uint32), contents)
 
 
 def monitored(builder: BatchBuilder, variables: Sequence[Variable]) -> MonitoredVariables:
@@ -61,16 +62,33 @@ async def test_value_that_is_no_number_is_counted(value: float, reason: Reason) 
     assert {each: tally.count for each, tally in builder.refusals.refused.items()} == {reason: 1}
 
 
-async def test_text_or_array_is_told_as_no_number() -> None:
-    spool = MemorySpool()
-    builder = make_builder(spool)
-    no_numbers = replace(changes((0, math.nan, 0), (1, 1.0, 0), (0, math.nan, 0)), good=np.array([False, True, False]))
-    monitored(builder, [variable(0), variable(1)]).add_changes(no_numbers)
+def not_numbers(*contents: Content) -> Changes:
+    """A change of each of the first variables to something that is no number."""
+    rows = changes(*((handle, math.nan, 0) for handle in range(len(contents))))
+    return replace(rows, good=np.zeros(len(contents), bool), contents=np.array(contents, np.uint8))
+
+
+async def test_values_that_are_no_numbers_are_told_apart() -> None:
+    builder = make_builder(MemorySpool())
+    made = monitored(builder, [variable(number) for number in range(3)])
+    for _ in range(2):
+        made.add_changes(not_numbers(Content.TEXT, Content.NOTHING, Content.OTHER))
+    refused = {reason: (tally.count, tally.example) for reason, tally in builder.refusals.refused.items()}
+    assert refused == {
+        Reason.TEXT: (2, "m-1 s0: is a text (ns=2;s=n0), 2 times"),
+        Reason.ABSENT: (2, "m-1 s1: is empty (ns=2;s=n1), 2 times"),
+        Reason.UNSUPPORTED: (2, "m-1 s2: is an array, a time or a structure (ns=2;s=n2), 2 times"),
+    }
+
+
+async def test_text_in_place_of_a_number_is_a_fault() -> None:
+    builder = make_builder(MemorySpool())
+    made = monitored(builder, [variable(0), variable(1)])
+    made.add_changes(changes((0, 1.0, 0)))
     await builder.commit()
-    assert list(spool.readings()) == [("m-1", "s1")]
-    assert {each: tally.count for each, tally in builder.refusals.refused.items()} == {Reason.NOT_A_NUMBER: 2}
-    example = "m-1 s0: is a text, an array or empty (ns=2;s=n0), 2 times"
-    assert builder.refusals.refused[Reason.NOT_A_NUMBER].example == example
+    made.add_changes(not_numbers(Content.TEXT, Content.TEXT))
+    counts = {reason: tally.count for reason, tally in builder.refusals.refused.items()}
+    assert counts == {Reason.NOT_A_NUMBER: 1, Reason.TEXT: 1}
 
 
 async def test_dropped_variables_are_not_refused() -> None:

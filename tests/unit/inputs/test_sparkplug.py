@@ -16,65 +16,65 @@ from tests.support.batch_builder import MemorySpool, make_builder
 SPARKPLUG = Path(__file__).parents[2] / "data" / "sparkplug"
 
 
-class Heard:
-    """A plant that hears messages, and what it asks for."""
+class NodesUnderTest:
+    """The state of the nodes behind an input, fed with messages, and the commands that it publishes."""
 
     def __init__(self) -> None:
         self.spool = MemorySpool()
-        self.collector = make_builder(self.spool)
-        self.asked: list[tuple[str, SparkplugPayload]] = []
+        self.builder = make_builder(self.spool)
+        self.published: list[tuple[str, SparkplugPayload]] = []
         self.now = 0.0
         options = SparkplugInput.model_validate({"name": "sp", "protocol": "sparkplug", "broker": {"host": "x"}})
-        self.plant = SparkplugNodes(options, self.collector, self._ask, clock=lambda: self.now)
+        self.nodes = SparkplugNodes(options, self.builder, self._publish, clock=lambda: self.now)
 
-    def _ask(self, topic: str, payload: bytes) -> None:
-        self.asked.append((topic, SparkplugPayload.FromString(payload)))
+    def _publish(self, topic: str, payload: bytes) -> None:
+        self.published.append((topic, SparkplugPayload.FromString(payload)))
 
-    def hear(self, kind: str, file: str | bytes, device: str | None = None, *, node: str = "line-1") -> None:
+    def receive(self, kind: str, file: str | bytes, device: str | None = None, *, node: str = "line-1") -> None:
         payload = file if isinstance(file, bytes) else (SPARKPLUG / f"{file}.bin").read_bytes()
         topic = f"spBv1.0/plant-a/{kind}/{node}" + (f"/{device}" if device else "")
-        self.plant.handle(Message(topic, payload, 0))
+        self.nodes.handle(Message(topic, payload, 0))
 
-    async def values(self) -> dict[tuple[str, str], list[float]]:
+    async def stored(self) -> dict[tuple[str, str], list[float]]:
         self.spool.batches.clear()
-        await self.collector.commit()
+        await self.builder.commit()
         return {key: [value for _, value in pairs] for key, pairs in self.spool.readings().items()}
 
 
 async def test_birth_resolves_aliases_in_data() -> None:
-    heard = Heard()
-    heard.hear("NBIRTH", "nbirth")
-    assert await heard.values() == {("line-1", "Cabinet/Temperature"): [31.5]}
-    heard.hear("DBIRTH", "dbirth", "press-1")
+    nodes = NodesUnderTest()
+    nodes.receive("NBIRTH", "nbirth")
+    assert await nodes.stored() == {("line-1", "Cabinet/Temperature"): [31.5]}
+    nodes.receive("DBIRTH", "dbirth", "press-1")
     expected = json.loads((SPARKPLUG / "birth.json").read_text())
-    assert await heard.values() == {("press-1", name): [float(value)] for name, value in expected.items()}
-    heard.hear("DDATA", "ddata", "press-1")
-    assert await heard.values() == {
+    assert await nodes.stored() == {("press-1", name): [float(value)] for name, value in expected.items()}
+    nodes.receive("DDATA", "ddata", "press-1")
+    assert await nodes.stored() == {
         ("press-1", "Bearing/Temperature"): [62.0],
         ("press-1", "Level"): [-6.0],
         ("press-1", "Running"): [0.0],
     }
-    heard.hear("DDATA", "ddata_null", "press-1")
-    assert await heard.values() == {("press-1", "Bearing/Temperature"): [60.0]}, "what is null is left out"
-    heard.hear("NDATA", "ndata")
-    assert await heard.values() == {("line-1", "Cabinet/Temperature"): [32.0]}
-    assert heard.asked == []
+    nodes.receive("DDATA", "ddata_null", "press-1")
+    assert await nodes.stored() == {("press-1", "Bearing/Temperature"): [60.0]}, "what is null is left out"
+    nodes.receive("NDATA", "ndata")
+    assert await nodes.stored() == {("line-1", "Cabinet/Temperature"): [32.0]}
+    assert nodes.published == []
 
 
 async def test_devices_of_one_name_on_two_nodes_never_mix() -> None:
-    heard = Heard()
+    nodes = NodesUnderTest()
     for node, level in (("line-1", 1.0), ("line-2", 2.0)):
-        heard.hear("NBIRTH", _payload(0, bdSeq=7), node=node)
-        heard.hear("DBIRTH", _payload(1, level=level), "pump", node=node)
-    assert await heard.values() == {("pump", "level"): [1.0]}
-    refused = heard.collector.refusals.refused[Reason.INVALID_NAME]
+        nodes.receive("NBIRTH", _payload(0, bdSeq=7), node=node)
+        nodes.receive("DBIRTH", _payload(1, level=level), "pump", node=node)
+    assert await nodes.stored() == {("pump", "level"): [1.0]}
+    refused = nodes.builder.refusals.refused[Reason.INVALID_NAME]
     assert refused.count == 1
     assert refused.example == (
         "pump level: plant-a/line-1/pump sends this sensor too; put the node in `machine`: {node}-{device}"
     )
-    heard.hear("NDEATH", _payload(0, bdSeq=7), node="line-1")
-    heard.hear("DDATA", _payload(2, level=4.0), "pump", node="line-2")
-    assert await heard.values() == {("pump", "level"): [4.0]}, "a device takes the place of one that died"
+    nodes.receive("NDEATH", _payload(0, bdSeq=7), node="line-1")
+    nodes.receive("DDATA", _payload(2, level=4.0), "pump", node="line-2")
+    assert await nodes.stored() == {("pump", "level"): [4.0]}, "a device takes the place of one that died"
 
 
 def _payload(sequence: int, **metrics: float) -> bytes:
@@ -88,62 +88,62 @@ def _payload(sequence: int, **metrics: float) -> bytes:
 
 
 async def test_data_before_birth_requests_rate_limited_rebirth() -> None:
-    heard = Heard()
+    nodes = NodesUnderTest()
     for _ in range(5):
-        heard.hear("DDATA", "ddata", "press-1")
-    assert await heard.values() == {}
-    ((topic, wanted),) = heard.asked
+        nodes.receive("DDATA", "ddata", "press-1")
+    assert await nodes.stored() == {}
+    ((topic, command),) = nodes.published
     assert topic == "spBv1.0/plant-a/NCMD/line-1"
-    assert (wanted.metrics[0].name, wanted.metrics[0].boolean_value) == ("Node Control/Rebirth", True)
-    heard.now += 6
-    heard.hear("DDATA", "ddata", "press-1")
-    assert len(heard.asked) == 2
+    assert (command.metrics[0].name, command.metrics[0].boolean_value) == ("Node Control/Rebirth", True)
+    nodes.now += 6
+    nodes.receive("DDATA", "ddata", "press-1")
+    assert len(nodes.published) == 2
 
 
 async def test_sequence_gap_requests_rebirth_and_drops_data() -> None:
-    heard = Heard()
-    heard.hear("NBIRTH", "nbirth")
-    heard.hear("DBIRTH", "dbirth", "press-1")
-    await heard.values()
-    heard.hear("DDATA", "ddata_null", "press-1")  # its number is 3, and 2 was not heard
-    assert len(heard.asked) == 1
-    assert await heard.values() == {}
-    heard.hear("NBIRTH", "nbirth")
-    heard.hear("DBIRTH", "dbirth", "press-1")
-    heard.hear("DDATA", "ddata", "press-1")
-    assert ("press-1", "Level") in await heard.values()
-    assert len(heard.asked) == 1
+    nodes = NodesUnderTest()
+    nodes.receive("NBIRTH", "nbirth")
+    nodes.receive("DBIRTH", "dbirth", "press-1")
+    await nodes.stored()
+    nodes.receive("DDATA", "ddata_null", "press-1")  # its number is 3, and 2 was not received
+    assert len(nodes.published) == 1
+    assert await nodes.stored() == {}
+    nodes.receive("NBIRTH", "nbirth")
+    nodes.receive("DBIRTH", "dbirth", "press-1")
+    nodes.receive("DDATA", "ddata", "press-1")
+    assert ("press-1", "Level") in await nodes.stored()
+    assert len(nodes.published) == 1
 
 
 async def test_death_ends_data_and_stale_death_is_ignored() -> None:
-    heard = Heard()
-    heard.hear("NBIRTH", "nbirth")
-    heard.hear("DBIRTH", "dbirth", "press-1")
+    nodes = NodesUnderTest()
+    nodes.receive("NBIRTH", "nbirth")
+    nodes.receive("DBIRTH", "dbirth", "press-1")
     old = SparkplugPayload(timestamp=1)
     old.metrics.add(name="bdSeq", datatype=4, long_value=2)
-    heard.hear("NDEATH", old.SerializeToString())
-    heard.hear("DDATA", "ddata", "press-1")
-    assert ("press-1", "Level") in await heard.values()
-    heard.hear("NDEATH", "ndeath")
-    heard.hear("NDATA", "ndata")
-    assert await heard.values() == {}
-    assert len(heard.asked) == 1
+    nodes.receive("NDEATH", old.SerializeToString())
+    nodes.receive("DDATA", "ddata", "press-1")
+    assert ("press-1", "Level") in await nodes.stored()
+    nodes.receive("NDEATH", "ndeath")
+    nodes.receive("NDATA", "ndata")
+    assert await nodes.stored() == {}
+    assert len(nodes.published) == 1
 
 
 async def test_sequence_number_wraps_around() -> None:
-    heard = Heard()
-    heard.hear("NBIRTH", "nbirth")
+    nodes = NodesUnderTest()
+    nodes.receive("NBIRTH", "nbirth")
     for number in range(1, 600):
         payload = SparkplugPayload(timestamp=1_764_000_000_000 + number, seq=number % 256)
         payload.metrics.add(alias=1, float_value=float(number))
-        heard.hear("NDATA", payload.SerializeToString())
-    assert len((await heard.values())["line-1", "Cabinet/Temperature"]) == 600
-    assert heard.asked == []
+        nodes.receive("NDATA", payload.SerializeToString())
+    assert len((await nodes.stored())["line-1", "Cabinet/Temperature"]) == 600
+    assert nodes.published == []
 
 
 @given(st.binary(max_size=200), st.sampled_from(["NBIRTH", "DBIRTH", "DDATA", "NDATA", "NDEATH", "DDEATH", "STATE"]))
 async def test_arbitrary_sparkplug_payload_raises_no_error(payload: bytes, kind: str) -> None:
-    heard = Heard()
-    heard.hear("NBIRTH", "nbirth")
-    heard.hear(kind, payload, "press-1" if kind[0] == "D" else None)
-    await heard.values()
+    nodes = NodesUnderTest()
+    nodes.receive("NBIRTH", "nbirth")
+    nodes.receive(kind, payload, "press-1" if kind[0] == "D" else None)
+    await nodes.stored()

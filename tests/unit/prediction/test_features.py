@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurum.prediction.model.features import STATISTICS, FeatureSpec, Steps, features_of, features_of_windows, window_of
+from aurum.prediction.model import features
+from aurum.prediction.model.features import (
+    STATISTICS,
+    WINDOW,
+    FeatureSpec,
+    Steps,
+    features_of,
+    features_of_windows,
+    window_features,
+    window_of,
+)
 
 NAN = float("nan")
 
@@ -129,3 +139,19 @@ def test_features_preserve_order_of_windows() -> None:
 
 def test_features_without_steps_have_all_columns() -> None:
     assert features_of(steps_of_values([])).shape == (0, 8)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_windows_without_gaps_have_the_same_features(seed: int) -> None:
+    """The features of a window do not depend on whether another one beside it has missing steps."""
+    chance = np.random.default_rng(seed)
+    windows = chance.normal(0, 10.0 ** chance.integers(-3, 8), (6, WINDOW, 3))
+    ages = chance.random(6)
+    alone = window_features(windows, ages)
+    gapped = np.concatenate([windows, windows])
+    gapped[6:, chance.integers(0, WINDOW)] = np.nan
+    together = window_features(gapped, np.concatenate([ages, ages]))
+    assert together[:6].tobytes() == alone.tobytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "_of_whole_windows", features._of_windows)
+        assert window_features(windows, ages).tobytes() == alone.tobytes()

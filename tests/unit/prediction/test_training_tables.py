@@ -253,3 +253,13 @@ def test_local_times_of_a_training_table_are_resolved_in_order(tmp_path: Path) -
     declared = DeclaredColumns(times=TimeOptions(zone="Europe/Berlin"))
     (run,) = load_histories(DataSelection(None, [path], ["fan"], False, declared)).by_type["fan"]
     assert np.diff(run.timestamps).tolist() == [HOUR_US] * 3
+
+
+def test_wrong_cells_of_all_columns_are_told_at_once(tmp_path: Path) -> None:
+    first = table(tmp_path, "unit,time,x,y\na,2026-01-01,1,2\na,2026-01-02,1,2\n", "1.csv")
+    second = table(tmp_path, "unit,time,x,y\na,03.01.2026,1,oops\na,04.01.2026,Wartung,2\n", "2.csv")
+    with pytest.raises(TableError) as raised:
+        load_histories(DataSelection(None, [first, second], ["fans"]))
+    problems = str(raised.value).split("; row")
+    assert [each.partition(":")[0].removeprefix("row").strip() for each in problems] == ["2, y", "2, time", "3, x"]
+    assert str(raised.value).count("(in 2.csv)") == 3

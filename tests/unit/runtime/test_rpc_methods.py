@@ -28,19 +28,21 @@ SHARES = (
 
 def test_methods_have_the_options_of_their_contract() -> None:
     named = {method.short_name: method for method in METHODS.values()}
-    assert {name for name, each in named.items() if each.endless} == {"Ingest", "Watch"}
+    assert {name for name, each in named.items() if each.endless} == {"Ingest", "Watch", "Follow"}
     assert {name for name, each in named.items() if each.client_streaming} == {"Ingest", "PredictBatch"}
     assert {name for name, each in named.items() if each.server_streaming} == {
         "Ingest",
         "PredictBatch",
         "Query",
         "Watch",
+        "Follow",
     }
     classes = {name: each.criticality for name, each in named.items() if each.criticality is not Criticality.QUERY}
     assert classes == {
         "Ingest": Criticality.TELEMETRY,
         "Write": Criticality.TELEMETRY,
         "RegisterMachine": Criticality.TELEMETRY,
+        "PublishPredictions": Criticality.ALARM,
         "PredictBatch": Criticality.BATCH,
     }
 
@@ -52,7 +54,7 @@ def test_method_of_another_contract_has_no_options() -> None:
 
 
 def test_selector_of_answered_calls_excludes_endless_streams() -> None:
-    assert ANSWERED == 'method!~".+/(Ingest|Watch)"'
+    assert ANSWERED == 'method!~".+/(Ingest|Watch|Follow)"'
 
 
 def test_call_reference_shows_streams_and_classes() -> None:

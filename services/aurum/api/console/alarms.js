@@ -5,6 +5,7 @@ import { messageOf, request } from "./api.js";
 import { h, headings, problemLine, setText, showProblem, tableOf } from "./dom.js";
 import { duration, moment, now, number } from "./format.js";
 import { plant, subscribe } from "./live.js";
+import { originalMachine, storedHint } from "./names.js";
 import { remember, setting } from "./settings.js";
 import { t, textOr } from "./text.js";
 
@@ -39,7 +40,15 @@ const elapsed = (isoTime) => (isoTime ? duration(Math.max(1, (now() - Date.parse
 
 /** @param {string} machineId */
 const machineLink = (machineId) =>
-  h("th", { scope: "row" }, h("a", { href: `/machines/${encodeURIComponent(machineId)}` }, machineId));
+  h(
+    "th",
+    { scope: "row" },
+    h(
+      "a",
+      { href: `/machines/${encodeURIComponent(machineId)}`, title: storedHint(machineId) },
+      originalMachine(machineId),
+    ),
+  );
 
 /** @param {string | null} text */
 const remark = (text) => (text ? h("small", {}, ` ${text}`) : null);
@@ -91,7 +100,7 @@ function openShelveDialog(alarm, onDone) {
   const form = h(
     "form",
     { method: "dialog", on: { submit } },
-    h("h2", { id: "shelve-title" }, t("shelve.title", { machine: alarm.machine_id })),
+    h("h2", { id: "shelve-title" }, t("shelve.title", { machine: originalMachine(alarm.machine_id) })),
     h("p", {}, ruleText(alarm.rule, alarm.text)),
     h("label", {}, t("shelve.for"), " ", minutes),
     h("label", {}, t("shelve.reason"), " ", reason),
@@ -113,7 +122,7 @@ function openShelveDialog(alarm, onDone) {
  * @param {() => unknown} onDone
  */
 function actionButtons(alarm, onDone) {
-  const about = `${alarm.machine_id}, ${ruleText(alarm.rule, alarm.text)}`;
+  const about = `${originalMachine(alarm.machine_id)}, ${ruleText(alarm.rule, alarm.text)}`;
   /**
    * @param {string} key
    * @param {() => unknown} click

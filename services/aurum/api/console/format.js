@@ -2,9 +2,12 @@
 // Numbers, times and names for display.
 
 import { plant } from "./live.js";
+import { originalSensor } from "./names.js";
 import { language, t, textOr } from "./text.js";
 
-/** @import { Rul } from "./types.d.ts" */
+/** @import { Machine, Rul } from "./types.d.ts" */
+
+const OLD_PREDICTION = 60_000; // ms by which the readings are later
 
 /** @type {Record<string, string>} */
 const UNITS = {
@@ -85,6 +88,17 @@ export function age(isoTime) {
 }
 
 /**
+ * Returns a remark on the prediction of a machine: that it comes from a rule, or how old it is if the machine has sent
+ * readings long after it was made.
+ * @param {Machine} machine
+ */
+export function predictionRemark({ degraded, predicted_at, last_seen }) {
+  if (degraded) return t("by_rule");
+  if (!predicted_at || !last_seen || Date.parse(last_seen) - Date.parse(predicted_at) < OLD_PREDICTION) return "";
+  return t("prediction.old", { time: duration((now() - Date.parse(predicted_at)) / 1000) });
+}
+
+/**
  * Returns a duration in the unit that suits it, from µs to days.
  * @param {number} seconds
  */
@@ -114,7 +128,7 @@ export const clock = (time) => new Date(time).toLocaleTimeString(language);
  * @param {string} sensor
  */
 export function sensorName(sensor) {
-  const parts = sensor.split("_");
+  const parts = originalSensor(sensor).split("_");
   for (const length of [2, 1]) {
     const unit = UNITS[parts.slice(-length).join("_")];
     if (unit && parts.length > length) return { name: sensorLabel(parts.slice(0, -length)), unit };

@@ -4,10 +4,21 @@
 import { alarmRow } from "./alarms.js";
 import { messageOf, request } from "./api.js";
 import { h, onceAFrame, problemLine, setText, showProblem, tableOf, wideRegion } from "./dom.js";
-import { age, anomalyLevel, interval, moment, percent, remainingLife, riskLevel, unitName } from "./format.js";
+import {
+  age,
+  anomalyLevel,
+  interval,
+  moment,
+  percent,
+  predictionRemark,
+  remainingLife,
+  riskLevel,
+  unitName,
+} from "./format.js";
 import { plant, statusOf, subscribe } from "./live.js";
 import { adviceContent, factorList, predictionLinks, useList } from "./machine_cards.js";
 import { machineCharts } from "./machine_charts.js";
+import { originalMachine, storedHint } from "./names.js";
 import { stateBadge } from "./plant.js";
 import { setting } from "./settings.js";
 import { t, textOr } from "./text.js";
@@ -63,7 +74,15 @@ function heading(id) {
   const element = h(
     "header",
     { class: "machine-head" },
-    h("div", {}, h("a", { href: "/", class: "back" }, t("machine.back")), h("h1", {}, id), where, " ", state.element),
+    h(
+      "div",
+      {},
+      h("a", { href: "/", class: "back" }, t("machine.back")),
+      h("h1", { title: storedHint(id) }, originalMachine(id)),
+      where,
+      " ",
+      state.element,
+    ),
     fact("column.risk", risk, rule),
     fact("column.life", life, range),
     fact("machine.anomaly", anomaly),
@@ -78,7 +97,7 @@ function heading(id) {
       setText(where, [type, machine.site].filter(Boolean).join(" · "));
       setText(risk, percent(machine.risk_score));
       risk.dataset.level = riskLevel(machine.risk_score);
-      setText(rule, machine.degraded ? t("by_rule") : "");
+      setText(rule, predictionRemark(machine));
       setText(life, remainingLife(machine.rul) || "–");
       setText(range, intervalText(machine));
       const score = machine.anomaly_score;
@@ -262,7 +281,7 @@ export function open(main, context) {
   function showHead() {
     const machine = plant.machines.get(id);
     if (machine) head.show(machine);
-    else if (plant.loaded) showProblem(problem, t("machine.unknown", { machine: id }));
+    else if (plant.loaded) showProblem(problem, t("machine.unknown", { machine: originalMachine(id) }));
   }
 
   const draw = onceAFrame(showHead);

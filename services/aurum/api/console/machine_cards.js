@@ -12,7 +12,8 @@ import { t } from "./text.js";
  * @param {Factor} factor
  */
 export function factorText(factor) {
-  const [, statistic = ""] = factor.feature.split(".");
+  const point = factor.feature.lastIndexOf("."); // a sensor's name may have points
+  const statistic = point < 0 ? "" : factor.feature.slice(point + 1);
   const [kind, steps = ""] = statistic.split("_");
   const { name, unit } = sensorName(factor.sensor || factor.feature);
   return t(`factor.${kind || "last"}`, { sensor: name, value: `${number(factor.value)} ${unit}`.trim(), n: steps });

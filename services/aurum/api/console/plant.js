@@ -3,8 +3,9 @@
 
 import { messageOf, request } from "./api.js";
 import { h, onceAFrame, setText } from "./dom.js";
-import { age, interval, number, percent, remainingLife, riskLevel, sensorName } from "./format.js";
+import { age, interval, number, percent, predictionRemark, remainingLife, riskLevel, sensorName } from "./format.js";
 import { alarmsWaiting, plant, statusOf, subscribe } from "./live.js";
+import { originalMachine, storedHint } from "./names.js";
 import { longTable } from "./table.js";
 import { t, textOr } from "./text.js";
 
@@ -29,7 +30,7 @@ const view = { search: "", state: "", type: "", site: "", sort: "risk", descendi
 
 /** @type {Record<SortKey, (machine: Machine) => string | number>} */
 const KEYS = {
-  machine: (machine) => machine.machine_id,
+  machine: (machine) => originalMachine(machine.machine_id),
   type: (machine) => machine.machine_type,
   site: (machine) => machine.site,
   state: (machine) => STATES.indexOf(statusOf(machine)),
@@ -47,7 +48,8 @@ function matches(machine, wanted, words) {
   if (wanted.type && machine.machine_type !== wanted.type) return false;
   if (wanted.site && machine.site !== wanted.site) return false;
   if (wanted.state && statusOf(machine) !== wanted.state) return false;
-  return !words || `${machine.machine_id} ${machine.machine_type} ${machine.site}`.toLowerCase().includes(words);
+  const names = `${machine.machine_id} ${originalMachine(machine.machine_id)}`;
+  return !words || `${names} ${machine.machine_type} ${machine.site}`.toLowerCase().includes(words);
 }
 
 /**
@@ -109,9 +111,11 @@ function makeRow() {
     /** @param {Machine} machine */
     show(machine) {
       const id = machine.machine_id;
-      if (link.textContent !== id) {
-        link.textContent = id;
-        link.href = `/machines/${encodeURIComponent(id)}`;
+      const href = `/machines/${encodeURIComponent(id)}`;
+      if (link.getAttribute("href") !== href) {
+        link.textContent = originalMachine(id);
+        link.title = storedHint(id) ?? "";
+        link.setAttribute("href", href);
       }
       setText(type, textOr(`type.${machine.machine_type}`, machine.machine_type));
       setText(site, machine.site);
@@ -119,7 +123,7 @@ function makeRow() {
       bar.style.width = `${100 * (machine.risk_score ?? 0)}%`;
       bar.dataset.level = riskLevel(machine.risk_score);
       setText(risk, machine.risk_score === null ? t("prediction.none") : percent(machine.risk_score));
-      setText(rule, machine.degraded ? t("by_rule") : "");
+      setText(rule, predictionRemark(machine));
       setText(life, remainingLife(machine.rul));
       setText(range, interval(machine.rul));
       setText(values, latestReadings(machine));
@@ -188,7 +192,7 @@ function showCounts(tiles) {
   tiles.risk.show({
     text: number(atRisk),
     note: highest
-      ? t("tile.risk.highest", { machine: highest.machine, risk: percent(highest.risk) })
+      ? t("tile.risk.highest", { machine: originalMachine(highest.machine), risk: percent(highest.risk) })
       : t("prediction.none"),
     level: atRisk ? "high" : "low",
   });

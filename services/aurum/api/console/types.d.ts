@@ -11,7 +11,7 @@ export interface Rul {
   unit: string;
 }
 
-/** A machine in the event stream. Without a prediction it has no anomaly_score and no degraded. */
+/** A machine in the event stream. Without a prediction it has no anomaly_score, degraded and predicted_at. */
 export interface Machine {
   machine_id: string;
   machine_type: string;
@@ -22,6 +22,7 @@ export interface Machine {
   rul: Rul | null;
   anomaly_score?: number;
   degraded?: boolean;
+  predicted_at?: string;
   values: Record<string, number | null>;
 }
 
@@ -340,6 +341,7 @@ export interface EdgeInput {
   readings_per_second: number;
   refused: Tally[];
   corrected: Tally[];
+  contested?: number;
   losses: string[];
   unusable: { machine: string; sensor: string; problem: string }[];
   worst: EdgeDevice[];

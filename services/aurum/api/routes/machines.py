@@ -45,7 +45,7 @@ async def list_machines(  # noqa: PLR0917 - query parameters
     )
     return MachinePage(
         items=[
-            machine_out(machine, context.machine_cache.latest_prediction(machine.machine_id))
+            machine_out(machine, context.machine_cache.prediction_with_age(machine.machine_id))
             for machine in response.machines
         ],
         next_cursor=_encode_cursor(response.next_page_token),
@@ -85,7 +85,7 @@ async def register_machine(
 
     registered = await context.audit.perform(caller, "machine.register", machine.machine_id, register)
     response.headers["Location"] = f"/api/machines/{registered.machine_id}"
-    return machine_out(registered, context.machine_cache.latest_prediction(registered.machine_id))
+    return machine_out(registered, context.machine_cache.prediction_with_age(registered.machine_id))
 
 
 @router.get("/{machine_id}")
@@ -93,7 +93,7 @@ async def get_machine(context: Context, machine_id: str) -> MachineDetail:
     """Returns a machine with the latest reading of each sensor."""
     set_request_context(machine_id=machine_id)
     machine = await context.ingestion.get_machine(machine_id)
-    return machine_detail(machine, context.machine_cache.latest_prediction(machine_id))
+    return machine_detail(machine, context.machine_cache.prediction_with_age(machine_id))
 
 
 @router.get("/{machine_id}/metrics", response_model=MetricsOut, dependencies=[QueryPlace])

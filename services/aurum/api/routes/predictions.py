@@ -51,7 +51,7 @@ async def past_predictions(
     end: Annotated[str | None, Query(description="End, exclusive; ISO 8601 or a number since 1970.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> PastPredictionsOut:
-    """Returns the recorded predictions of a machine, about one per minute in which predictions were requested."""
+    """Returns the recorded predictions of a machine, about one per minute in which it had new readings."""
     set_request_context(machine_id=machine_id)
     predictions = await context.ingestion.list_predictions(
         machine_id, parse_query_time("start", start), parse_query_time("end", end), limit

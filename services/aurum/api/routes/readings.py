@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,6 +16,7 @@ from aurum.api.idempotency import IdempotencyKey, key_reused
 from aurum.api.readings_json import parse_readings
 from aurum.api.schemas import ReadingsIn, ReadingsOut
 from aurum.api.scope import require_machine
+from aurum.api.table_form import DeclaredForm, TableForm
 from aurum.readings.batch import MAX_READINGS, SINGLE_BATCH_PREFIX, source_id_problem
 from aurum.readings.csv_table import TableNotes, read_csv
 from aurum.readings.source_owner import SOURCE_TAKEN
@@ -45,6 +46,7 @@ class _ParsedBody:
         source_id: The source of the batch, if the body states it.
         sequence: The number of the batch within its source.
         absent: The number of cells that have a word instead of a number.
+        notes: What was recognised.
     """
 
     rows: Rows
@@ -52,6 +54,7 @@ class _ParsedBody:
     source_id: str | None = None
     sequence: int = 0
     absent: int = 0
+    notes: TableNotes = field(default_factory=TableNotes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class _Content:
         sequence: The number of the batch within its source.
         digest: The digest of the body; empty if it is not needed.
         absent: The number of readings without a number, which are left out.
+        notes: What was recognised in a table, and what was left out or replaced.
     """
 
     series: SerializedSeries
@@ -71,6 +75,7 @@ class _Content:
     sequence: int
     digest: str
     absent: int
+    notes: list[str]
 
 
 _BODIES: dict[str, Any] = {
@@ -83,15 +88,16 @@ _BODIES: dict[str, Any] = {
     "", response_model_exclude_defaults=True, openapi_extra={"requestBody": {"required": True, "content": _BODIES}}
 )
 async def write_readings(
-    request: Request, context: Context, caller: Caller, idempotency_key: IdempotencyKey
+    request: Request, context: Context, caller: Caller, idempotency_key: IdempotencyKey, form: DeclaredForm
 ) -> ReadingsOut:
     """Stores readings, all or none, and answers when they are durable.
 
     The body is JSON or CSV. A CSV table is long (machine_id,timestamp,sensor,value) or wide (machine_id,timestamp, then
-    one column per sensor). A caller that is bound to sites can only write for machines that are registered there.
+    one column per sensor); the query declares how it is written, as far as that is not recognized. A caller that is
+    bound to sites can only write for machines that are registered there.
     """
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    content = await _read_content(request, _parser_for(media_type), needs_digest=idempotency_key is not None)
+    content = await _read_content(request, _parser_for(media_type, form), form, idempotency_key is not None)
     for machine_id in content.series.machine_ids:
         await require_machine(context, caller, machine_id)
     if content.source_id is not None:
@@ -100,7 +106,9 @@ async def write_readings(
         written = await _write_once(context, idempotency_key, content)
     else:
         written = await _write_as_own(context, content.series)
-    return ReadingsOut(accepted=written.accepted, duplicate=written.duplicate, absent=content.absent)
+    return ReadingsOut(
+        accepted=written.accepted, duplicate=written.duplicate, absent=content.absent, notes=content.notes
+    )
 
 
 async def _write_once(context: ApiContext, idempotency_key: str, content: _Content) -> ingestion_pb2.WriteResponse:
@@ -131,15 +139,18 @@ async def _write_as_own(context: ApiContext, series: SerializedSeries) -> ingest
         raise
 
 
-def _parser_for(media_type: str) -> Callable[[bytearray], _ParsedBody]:
+def _parser_for(media_type: str, form: TableForm) -> Callable[[bytearray], _ParsedBody]:
     if media_type in ("text/csv", "application/csv"):
-        return _parse_csv
+        return lambda body: _parse_csv(body, form)
+    form.check_unused()
     if media_type in ("application/json", ""):
         return _parse_json
     raise InvalidArgumentError.for_field("Content-Type", f"{media_type!r} must be application/json or text/csv")
 
 
-async def _read_content(request: Request, parse: Callable[[bytearray], _ParsedBody], *, needs_digest: bool) -> _Content:
+async def _read_content(
+    request: Request, parse: Callable[[bytearray], _ParsedBody], form: TableForm, needs_digest: bool
+) -> _Content:
     """Reads the body of a request, and parses and serializes it on a parser thread.
 
     The body is released before its readings are serialized.
@@ -147,7 +158,8 @@ async def _read_content(request: Request, parse: Callable[[bytearray], _ParsedBo
     Args:
         request: The request.
         parse: Parses the body.
-        needs_digest: Whether the digest of the body is needed.
+        form: How a table is written, which is part of the digest.
+        needs_digest: Whether the digest is needed.
 
     Raises:
         TableError: A reading is invalid.
@@ -158,16 +170,18 @@ async def _read_content(request: Request, parse: Callable[[bytearray], _ParsedBo
         body += part
     parsers = _LARGE_BODY_PARSERS if len(body) > _LARGE_BODY else _SMALL_BODY_PARSERS
     run_in_executor = asyncio.get_running_loop().run_in_executor
-    digest = await run_in_executor(parsers, _digest, body) if needs_digest else ""
+    digest = await run_in_executor(parsers, _digest, body, form.declared) if needs_digest else ""
     parsed = await run_in_executor(parsers, parse, body)
     del body
     series = await run_in_executor(parsers, _serialize, parsed)
     absent = parsed.absent + sum(parsed.rows.silent.values())
-    return _Content(series, parsed.source_id, parsed.sequence, digest, absent)
+    return _Content(series, parsed.source_id, parsed.sequence, digest, absent, parsed.notes.describe(absent=False))
 
 
-def _digest(body: bytearray) -> str:
-    return hashlib.sha256(body).hexdigest()
+def _digest(body: bytearray, declared: str) -> str:
+    digest = hashlib.sha256(body)
+    digest.update(declared.encode())
+    return digest.hexdigest()
 
 
 def _parse_json(body: bytearray) -> _ParsedBody:
@@ -187,15 +201,17 @@ def _parse_json(body: bytearray) -> _ParsedBody:
     return _ParsedBody(body_content.rows, "value", body_content.source_id, body_content.sequence or 0)
 
 
-def _parse_csv(body: bytearray) -> _ParsedBody:
+def _parse_csv(body: bytearray, form: TableForm) -> _ParsedBody:
     rows = Rows()
     notes = TableNotes()
-    text = TableText(io.BufferedReader(_BodyFile(body)), decompress=False)
-    for block in read_csv(text, MAX_READINGS + 1, notes=notes, max_row_characters=_MAX_ROW_CHARACTERS):
+    text = TableText(io.BufferedReader(_BodyFile(body)), form.encoding, decompress=False)
+    blocks = read_csv(text, MAX_READINGS + 1, options=form.options, notes=notes, max_row_characters=_MAX_ROW_CHARACTERS)
+    for block in blocks:
         if len(rows):
             break
         rows = block
-    return _ParsedBody(rows, "value" if notes.long else "", absent=notes.absent)
+    notes.encoding = text.encoding or notes.encoding
+    return _ParsedBody(rows, "value" if notes.long else "", absent=notes.absent, notes=notes)
 
 
 class _BodyFile(io.RawIOBase):
@@ -224,4 +240,6 @@ def _serialize(parsed: _ParsedBody) -> SerializedSeries:
         (machine_id, sensor), *_ = parsed.rows.silent
         problem = f"machine {machine_id}, sensor {sensor} has no value other than NaN"
         raise TableError(parsed.rows.rows[0], parsed.value_column or sensor, problem)
+    parsed.notes.record_times(series)
+    parsed.notes.record_numbers((each.machine_id, each.sensor) for each in series)
     return SerializedSeries.from_series(series)

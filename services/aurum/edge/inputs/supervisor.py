@@ -18,11 +18,13 @@ from aurum.edge.inputs.common.configuration import (
     SparkplugInput,
 )
 from aurum.edge.inputs.common.connection_status import ConnectionStatus
+from aurum.edge.inputs.common.deadband_check import find_warnings
 from aurum.edge.inputs.common.input import Input
 from aurum.edge.inputs.common.loss_check import find_losses
 from aurum.edge.inputs.common.overview import MAX_SHOWN, describe_input
 from aurum.edge.inputs.common.reconnect import Reconnector
 from aurum.edge.inputs.common.redelivery_cache import RedeliveryCache
+from aurum.edge.inputs.common.series_owners import SeriesOwners
 from aurum.edge.inputs.common.tags import Tags
 from aurum.edge.settings import EdgeSettings
 from aurum.edge.spool import Spool
@@ -67,6 +69,7 @@ class InputSupervisor:
                 devices = running.builder.devices
                 metrics.edge_input_sources.labels(name).set(len(devices))
                 metrics.edge_input_worst_quality.labels(name).set(devices.worst_quality)
+                metrics.edge_input_contested.labels(name).set(running.builder.tags.contested())
                 metrics.edge_input_clock_skew_seconds.labels(name).set(devices.largest_skew_seconds)
             await asyncio.sleep(_GAUGE_INTERVAL)
 
@@ -80,10 +83,15 @@ def start_inputs(
     losses = find_losses(file)
     for place, problem in losses:
         logger.warning("the inputs would lose data: %s: %s", ".".join(map(str, place)), problem)
+    for place, problem in find_warnings(file):
+        logger.warning("the inputs may lose data: %s: %s", ".".join(map(str, place)), problem)
     connections: dict[tuple[str, int], ModbusConnection] = {}
+    owners = SeriesOwners()
     for number, options in enumerate(file.inputs):
         source_id = f"{options.name}-{started_ms:x}"  # a new source, because sequences start again at 1
-        tags = Tags(options.rules, options.machines, options.name)
+        # Files often hold the past of what another input reads live
+        shares = options.shared_series or isinstance(options, FilesInput)
+        tags = Tags(options.rules, options.machines, options.name, SeriesOwners() if shares else owners)
         builder = BatchBuilder(options.name, source_id, spool, tags, options.clock, limits, earliest=options.earliest)
         status = ConnectionStatus(options.name)
         reconnector = Reconnector(service.name, options.name, service.policies, status)

@@ -2,13 +2,14 @@
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from aurum.readings.batch import Timestamps, Values
 from aurum.runtime.time_units import DAY_US
-from aurum.storage.block import BLOCK_SERIES, BlockHead, CorruptBlockError, Frame, unpack_block
+from aurum.storage.block import BLOCK_SERIES
+from aurum.storage.block_unpacking import BlockHead, CorruptBlockError, Frame, JoinedBlocks, unpack_blocks
 from aurum.storage.packed_readings import PackedReadings
 from aurum.storage.ranks import Ranks
 
@@ -144,15 +145,31 @@ class BlockReader:
         return head
 
 
+def read_blocks(connection: sqlite3.Connection, ids: Sequence[int]) -> tuple[JoinedBlocks | None, dict[int, str]]:
+    """Returns the readable readings of blocks of one bucket, and what is wrong with each damaged block, by its id.
+
+    Raises:
+        sqlite3.Error: If the tables cannot be read.
+    """
+    blocks: list[tuple[BlockHead, bytes]] = []
+    problems: dict[int, str] = {}
+    for id_ in ids:
+        head, data = connection.execute("SELECT head, data FROM blocks WHERE id = ?", (id_,)).fetchone()
+        try:
+            blocks.append((BlockHead(head), data))
+        except CorruptBlockError as error:
+            problems[id_] = str(error)
+    readable = [id_ for id_ in ids if id_ not in problems]
+    joined, found = unpack_blocks(blocks)
+    return joined, problems | {readable[index]: problem for index, problem in found.items()}
+
+
 def read_block(connection: sqlite3.Connection, id_: int) -> tuple[PackedReadings | None, str]:
     """Returns the readable readings of a block, and what is wrong with it; empty if nothing is.
 
     Raises:
         sqlite3.Error: If the tables cannot be read.
     """
-    bucket, head, data = connection.execute("SELECT bucket, head, data FROM blocks WHERE id = ?", (id_,)).fetchone()
-    try:
-        readings, problems = unpack_block(bucket, BlockHead(head), data)
-    except CorruptBlockError as error:
-        return None, str(error)
-    return readings, "; ".join(problems.values())
+    bucket: int = connection.execute("SELECT bucket FROM blocks WHERE id = ?", (id_,)).fetchone()[0]
+    joined, problems = read_blocks(connection, [id_])
+    return None if joined is None else joined.packed(bucket), problems.get(id_, "")

@@ -1,5 +1,7 @@
 """Queries of the tables, and of the recent readings that are not in them yet."""
 
+import itertools
+import operator
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,15 +10,18 @@ import numpy as np
 
 from aurum.ingestion.memtable import SeriesPart
 from aurum.ingestion.series_reader import Piece
-from aurum.ingestion.sqlite.blocks import BlockReader, BlockSeries, DamagedPart, read_block
+from aurum.ingestion.sqlite.blocks import BlockReader, BlockSeries, DamagedPart, read_blocks
 from aurum.ingestion.sqlite.series_ends import AllEnds, SeriesEnds
 from aurum.ingestion.store import MOST_RANKED, Event, MachineRecord
 from aurum.runtime.time_units import DAY_US
-from aurum.storage.block import BLOCK_SERIES, BlockHead, CorruptBlockError
+from aurum.storage.block import BLOCK_SERIES
+from aurum.storage.block_joining import merge_joined
+from aurum.storage.block_unpacking import BlockHead, CorruptBlockError
 from aurum.storage.segment import CorruptSegmentError, Segment, unpack_ranked, unpack_ranks
 
 UNKNOWN_SOURCE = 0  # source numbers begin at 1
 _MOST_BLOCKS = 1000  # blocks of a machine that are searched for its sources
+_JOINED_AT_ONCE = 16  # blocks, at most about a million readings
 _NOTHING = Segment(np.empty(0, np.int64), np.empty(0, np.float64), None)
 
 
@@ -190,10 +195,13 @@ def read_ends(connection: sqlite3.Connection, ends: AllEnds) -> None:
         ).fetchall()
     )
     # The rows of series include the readings of merged blocks
-    for (id_,) in connection.execute("SELECT id FROM blocks WHERE level = 0").fetchall():
-        readings, _ = read_block(connection, id_)
-        if readings is not None:
-            ends.include(SeriesEnds.of(readings))
+    blocks = connection.execute("SELECT bucket, id FROM blocks WHERE level = 0 ORDER BY bucket").fetchall()
+    for bucket, rows in itertools.groupby(blocks, key=operator.itemgetter(0)):
+        ids = [row[1] for row in rows]
+        for first in range(0, len(ids), _JOINED_AT_ONCE):
+            joined, _ = read_blocks(connection, ids[first : first + _JOINED_AT_ONCE])
+            if joined is not None:
+                ends.include(SeriesEnds.of(merge_joined(bucket, joined, lambda ranks: ranks)))
 
 
 def read_events(  # noqa: PLR0917

@@ -31,6 +31,7 @@ STATISTICS = (
 TIME = "time"
 _AT = np.arange(WINDOW, dtype=np.float64)
 _ROWS_AT_ONCE = 128  # windows that are held in memory
+_SERIES_AT_ONCE = 128  # windows of a sensor whose intermediate results fit into the processor's cache
 
 Matrix = npt.NDArray[np.float64]
 AgeOf = Callable[[Timestamps], Values]
@@ -141,7 +142,7 @@ def features_of(steps: Steps, rows: npt.NDArray[np.intp] | None = None) -> Matri
     windows = np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=0), 2, 1)
     ages = steps.ages if steps.counted else np.full(len(steps.ages), np.nan)
     parts = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
-    return np.vstack([_window_features(windows[part], ages[part]) for part in parts])
+    return np.vstack([window_features(windows[part], ages[part]) for part in parts])
 
 
 def window_of(steps: Steps) -> tuple[float, Matrix]:
@@ -154,7 +155,7 @@ def window_of(steps: Steps) -> tuple[float, Matrix]:
 
 def features_of_windows(windows: Sequence[tuple[float, Matrix]]) -> Matrix:
     """Returns features[machine, feature] of the last steps of several machines."""
-    return _window_features(np.stack([window for _, window in windows]), np.array([age for age, _ in windows]))
+    return window_features(np.stack([window for _, window in windows]), np.array([age for age, _ in windows]))
 
 
 def _axis(columns: Mapping[str, Column], spec: FeatureSpec) -> tuple[int, AgeOf | None]:
@@ -185,43 +186,80 @@ def hours_of_time(at: Timestamps) -> Values:
     return hours
 
 
-def _window_features(windows: Matrix, ages: Values) -> Matrix:
+def window_features(windows: Matrix, ages: Values) -> Matrix:
     """Returns features[row, feature] of windows[row, step, sensor]."""
     rows, _, sensors = windows.shape
     # Steps are made contiguous, so that a row's result does not depend on the number of rows
-    values = np.ascontiguousarray(np.moveaxis(windows, 1, 2))
+    values = np.ascontiguousarray(np.moveaxis(windows, 1, 2)).reshape(rows * sensors, WINDOW)
+    parts = [_statistics(values[start : start + _SERIES_AT_ONCE]) for start in range(0, len(values), _SERIES_AT_ONCE)]
+    statistics = np.concatenate(parts, axis=1) if parts else np.empty((len(STATISTICS), 0))
+    return np.column_stack([ages, statistics.T.reshape(rows, sensors * len(STATISTICS))])
+
+
+def _statistics(values: Matrix) -> Matrix:
+    """Returns statistics[statistic, row] of values[row, step], in the order of STATISTICS."""
+    whole = ~np.isnan(values).any(axis=1)
+    if whole.all():
+        return _of_whole_windows(values)
+    if not whole.any():
+        return _of_windows(values)
+    statistics = np.empty((len(STATISTICS), len(values)))
+    statistics[:, whole] = _of_whole_windows(values[whole])
+    statistics[:, ~whole] = _of_windows(values[~whole])
+    return statistics
+
+
+def _of_windows(values: Matrix) -> Matrix:
+    """Returns the statistics of windows in which steps may be missing."""
     present = ~np.isnan(values)
-    any_present = present.any(axis=2)
-    latest = WINDOW - 1 - present[:, :, ::-1].argmax(axis=2)
-    last = np.take_along_axis(values, latest[:, :, None], axis=2)[:, :, 0]
+    latest = WINDOW - 1 - present[:, ::-1].argmax(axis=1)
+    last = values[np.arange(len(values)), latest]
     filled = np.where(present, values, 0.0)
-    short = _mean(filled[:, :, -SHORT:], present[:, :, -SHORT:])
-    middle, middle_slope, deviation = _trend(filled[:, :, -MIDDLE:], present[:, :, -MIDDLE:])
+    short = _mean(filled[:, -SHORT:], present[:, -SHORT:].sum(axis=1))
+    middle, middle_slope, off = _trend(filled[:, -MIDDLE:], present[:, -MIDDLE:])
+    count = np.maximum(present[:, -MIDDLE:].sum(axis=1), 1)
+    deviation = np.where(np.isnan(middle), np.nan, np.sqrt((off * off).sum(axis=1) / count))
     whole, whole_slope, _ = _trend(filled, present)
-    columns = [
-        np.where(any_present, each, np.nan)
-        for each in (last, short, middle, deviation, middle_slope, whole, whole_slope)
-    ]
-    by_sensor = np.stack(columns, axis=2).reshape(rows, sensors * len(columns))
-    return np.column_stack([ages, by_sensor])
+    statistics = np.stack([last, short, middle, deviation, middle_slope, whole, whole_slope])
+    statistics[:, ~present.any(axis=1)] = np.nan
+    return statistics
 
 
-def _mean(filled: Matrix, present: npt.NDArray[np.bool_]) -> Matrix:
-    """Returns the mean over the last axis of the existing values; NaN without any. known: 0 for missing values."""
-    count = present.sum(axis=2)
-    mean: Matrix = np.where(count > 0, np.ascontiguousarray(filled).sum(axis=2) / np.maximum(count, 1), np.nan)
+def _of_whole_windows(values: Matrix) -> Matrix:
+    """Returns the statistics of windows in which no step is missing, the same as `_of_windows`."""
+    middle, middle_slope, off = _whole_trend(values[:, -MIDDLE:])
+    deviation = np.sqrt((off * off).sum(axis=1) / MIDDLE)
+    whole, whole_slope, _ = _whole_trend(values)
+    short = np.ascontiguousarray(values[:, -SHORT:]).sum(axis=1) / SHORT
+    return np.stack([values[:, -1], short, middle, deviation, middle_slope, whole, whole_slope])
+
+
+def _mean(filled: Matrix, count: npt.NDArray[np.int64]) -> Values:
+    """Returns the mean of each row of the existing values; NaN without any. filled: 0 for missing values."""
+    mean: Values = np.where(count > 0, np.ascontiguousarray(filled).sum(axis=1) / np.maximum(count, 1), np.nan)
     return mean
 
 
-def _trend(filled: Matrix, present: npt.NDArray[np.bool_]) -> tuple[Matrix, Matrix, Matrix]:
-    """Returns mean, slope and standard deviation over the last axis."""
-    mean = _mean(filled, present)
-    at = _AT[: filled.shape[2]]
-    count = np.maximum(present.sum(axis=2), 1)
-    at_present = np.where(present, at, 0.0)
-    at_mean = at_present.sum(axis=2) / count
-    at_square = (at_present * at).sum(axis=2) - count * at_mean**2  # accurate, since the summands are integers
-    off = np.where(present, filled - mean[:, :, None], 0.0)
-    slope = np.where(at_square > 1e-9, (off * at).sum(axis=2) / np.maximum(at_square, 1e-9), np.nan)
-    deviation = np.where(np.isnan(mean), np.nan, np.sqrt((off * off).sum(axis=2) / count))
-    return mean, slope, deviation
+def _trend(filled: Matrix, present: npt.NDArray[np.bool_]) -> tuple[Values, Values, Matrix]:
+    """Returns the mean and the slope of each row, and the differences from the mean."""
+    count = present.sum(axis=1)
+    mean = _mean(filled, count)
+    count = np.maximum(count, 1)
+    at = _AT[: filled.shape[1]]
+    there = present.astype(np.float64)
+    at_mean = there @ at / count  # sums of integers are exact in any order
+    at_square = there @ (at * at) - count * at_mean**2
+    off = np.where(present, filled - mean[:, None], 0.0)
+    slope = np.where(at_square > 1e-9, (off * at).sum(axis=1) / np.maximum(at_square, 1e-9), np.nan)
+    return mean, slope, off
+
+
+def _whole_trend(values: Matrix) -> tuple[Values, Values, Matrix]:
+    """Returns the mean and the slope of each row, and the differences from the mean, if no step is missing."""
+    steps = values.shape[1]
+    mean: Values = np.ascontiguousarray(values).sum(axis=1) / steps
+    at = _AT[:steps]
+    at_square = at @ at - steps * (at.sum() / steps) ** 2
+    off = values - mean[:, None]
+    slope: Values = (off * at).sum(axis=1) / at_square
+    return mean, slope, off

@@ -14,7 +14,7 @@ from aurum.runtime.errors import FAILURES, AurumError, FailedPreconditionError, 
 
 Floats = npt.NDArray[np.float64]
 
-_LEAST_SENSORS = 0.5  # share of a model's sensors that a machine must have
+LEAST_SENSORS = 0.5  # share of a model's sensors that a machine must have
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +85,13 @@ class InputReader:
         readings = await self._reader.latest(machine_ids, model.spec if model else None, end_us)
         nothing = {machine_id: MachineReadings(machine_id, {}) for machine_id in machine_ids}
         if model is None:
-            named = f"machine type {machine_type!r}" if machine_type else "a machine that was never registered"
-            reason = f"there is no model for {named}; the rule for such machines answered"
+            reason = rule_reason(machine_type)
             return {
                 machine_id: PredictionInput(machine_id, machine_type, None, found, reason=reason)
                 for machine_id, found in (nothing | readings).items()
             }
         unfit = {
-            machine_id: f"model {machine_type} {model.card.version} needs sensors that this machine lacks, such as "
-            f"{missing}; the rule for machines without a model answered"
+            machine_id: rule_reason(machine_type, model, missing)
             for machine_id, found in (nothing | readings).items()
             if (missing := _missing_sensor(model, found))
         }
@@ -145,6 +143,23 @@ class InputReader:
         return PredictionInput("", machine_type, model, features=row)
 
 
+def rule_reason(machine_type: str, model: Model | None = None, missing: str = "") -> str:
+    """Returns why the fallback rule answers for machines of a type.
+
+    Args:
+        machine_type: The type; empty without a registration.
+        model: The model that does not fit; None if there is none.
+        missing: A sensor that the model needs.
+    """
+    if model is not None:
+        return (
+            f"model {machine_type} {model.card.version} needs sensors that this machine lacks, such as {missing}; the "
+            f"rule for machines without a model answered"
+        )
+    named = f"machine type {machine_type!r}" if machine_type else "a machine that was never registered"
+    return f"there is no model for {named}; the rule for such machines answered"
+
+
 def _missing_sensor(model: Model, readings: MachineReadings) -> str | None:
     """Returns a missing sensor because of which the model cannot predict a machine, or None if it can."""
     columns = readings.columns
@@ -153,6 +168,6 @@ def _missing_sensor(model: Model, readings: MachineReadings) -> str | None:
     if model.spec.axis != TIME and model.spec.axis not in columns:
         return model.spec.axis
     there = sum(sensor in columns for sensor in model.spec.sensors)
-    if there < _LEAST_SENSORS * len(model.spec.sensors):
+    if there < LEAST_SENSORS * len(model.spec.sensors):
         return next(sensor for sensor in model.spec.sensors if sensor not in columns)
     return None

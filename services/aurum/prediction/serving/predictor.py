@@ -1,6 +1,7 @@
 """Makes predictions for machines from their latest readings, with the model of their type or the fallback rule."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -22,17 +23,24 @@ Floats = npt.NDArray[np.float64]
 
 
 class Predictor:
-    """Reads the inputs of predictions, and scores them in batches on one thread."""
+    """Reads the inputs of predictions, and scores them in batches, one at a time; all but short ones on a thread.
+
+    Attributes:
+        scorer: Scores the inputs. Only `compute` and the batcher use it, one at a time.
+    """
 
     def __init__(self, reader: ReadingsClient, registry: ModelRegistry, limits: BatchLimits | None = None) -> None:
         self._cases = InputReader(reader, registry)
         self._registry = registry
-        self._scorer = Scorer()
+        self.scorer = Scorer()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._batcher = MicroBatcher[PredictionInput, Prediction | AurumError](self._scorer.score, self._thread, limits)
+        self._exclusive = threading.Lock()  # held while the scorer computes
+        self._batcher = MicroBatcher[PredictionInput, Prediction | AurumError](
+            self.scorer.score, self._thread, limits, self._exclusive
+        )
         for machine_type in registry.types:
             if model := registry.active(machine_type):
-                self._scorer.monitor_for(model)
+                self.scorer.monitor_for(model)
 
     def close(self) -> None:
         """Stops the batching and waits for the call of the model in progress."""
@@ -78,26 +86,32 @@ class Predictor:
             raise InvalidArgumentError.for_field(
                 "rows.values", f"is infinite in row {row + 1}, feature {names[column]}"
             )
-        return model, await self._compute(lambda: self._scorer.score_rows(model, values))
+        return model, await self.compute(lambda: self.scorer.score_rows(model, values))
 
     async def explain(self, machine_id: str, top: int) -> Explanation:
         """Explains the prediction of a machine by its `top` strongest factors. Raises AurumError."""
         prediction_input = (await self._cases.read_inputs([machine_id]))[0]
         if isinstance(prediction_input, AurumError):
             raise prediction_input
-        return await self._compute(lambda: self._scorer.explain(prediction_input, top))
+        return await self.compute(lambda: self.scorer.explain(prediction_input, top))
 
     async def explain_features(self, machine_type: str, features: Mapping[str, float], top: int) -> Explanation:
         """Explains the prediction from features by name. Raises AurumError."""
         prediction_input = self._cases.input_from_features(machine_type, features)
-        return await self._compute(lambda: self._scorer.explain(prediction_input, top))
+        return await self.compute(lambda: self.scorer.explain(prediction_input, top))
 
     async def drift_of(self, machine_type: str, version: str) -> list[FeatureDrift]:
         """Returns the drift of a champion's features, as measured by this process; empty for any other version."""
-        return await self._compute(lambda: self._scorer.drift_of(machine_type, version))
+        return await self.compute(lambda: self.scorer.drift_of(machine_type, version))
 
-    async def _compute(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def compute(self, work: Callable[[], T]) -> T:
+        """Runs a function on the model thread, in turn with predictions, and returns its result."""
+
+        def work_alone() -> T:
+            with self._exclusive:
+                return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work_alone)
 
 
 def _column_order(model: Model, features: Sequence[str]) -> list[int]:

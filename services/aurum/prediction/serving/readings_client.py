@@ -12,7 +12,7 @@ import numpy as np
 from aurum.prediction.model.features import TIME, WINDOW, FeatureSpec
 from aurum.readings.batch import Column
 from aurum.readings.transport.query_columns import TOO_MANY_SERIES, decode_columns, query_method
-from aurum.runtime.errors import InvalidArgumentError
+from aurum.runtime.errors import InvalidArgumentError, NotFoundError
 from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.time_units import HOUR_US
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
@@ -24,6 +24,7 @@ _SERIES_AT_ONCE = 1000  # in one query, which has to end within its attempt
 _MOST_SERIES = 10_000  # of machines whose sensors are all read for one request; more take longer than callers wait
 _POINTS = 512  # to which longer ranges are reduced
 _MARGIN = 1.1
+_MACHINES_AT_ONCE = 16  # that are asked for at a time, each by its own call
 _REMEMBERED = 100_000  # machines
 
 
@@ -71,7 +72,7 @@ class ReadingsClient:
         """Returns the type of each machine, or the error why it is not known."""
         if all(machine_id in self._types for machine_id in machine_ids):
             return [self._types[machine_id] for machine_id in machine_ids]
-        gate = asyncio.Semaphore(16)
+        gate = asyncio.Semaphore(_MACHINES_AT_ONCE)
 
         async def one(machine_id: str) -> str:
             async with gate:
@@ -110,6 +111,30 @@ class ReadingsClient:
             else:
                 by_machine |= await self._window(part, spec, end_us)
         return by_machine
+
+    async def newest(self, machine_ids: Sequence[str]) -> dict[str, MachineReadings]:
+        """Returns the latest reading of each sensor of machines, by machine id, from the memory of ingestion.
+
+        Raises:
+            AurumError: Ingestion did not answer.
+        """
+        gate = asyncio.Semaphore(_MACHINES_AT_ONCE)
+
+        async def one(machine_id: str) -> MachineReadings | None:
+            async with gate:
+                try:
+                    response = await self._ingestion.unary(
+                        self._stub.GetMachine, ingestion_pb2.GetMachineRequest(machine_id=machine_id)
+                    )
+                except NotFoundError:
+                    return None
+            latest = response.machine.sensors
+            return MachineReadings(
+                machine_id, {each.sensor: (np.array([each.timestamp_us]), np.array([each.value])) for each in latest}
+            )
+
+        found = await asyncio.gather(*(one(machine_id) for machine_id in machine_ids))
+        return {each.machine_id: each for each in found if each is not None}
 
     def _check_series(self, machine_ids: Sequence[str]) -> None:
         """Raises InvalidArgumentError if all sensors of these machines are too many for one request."""

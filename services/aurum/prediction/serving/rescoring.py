@@ -59,6 +59,11 @@ class Rescorer:
         self._clock = clock
         self._made: collections.deque[_Scheduled] = collections.deque()
 
+    @property
+    def has_capacity(self) -> bool:
+        """Whether a prediction that is scheduled now is repeated in time."""
+        return len(self._made) < self._after / self._pause
+
     def schedule(self, prediction: Prediction) -> None:
         """Schedules the repetition of a recorded prediction, unless it is by a rule or from given features."""
         if not prediction.machine_id or prediction.row is None:

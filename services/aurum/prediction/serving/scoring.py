@@ -175,7 +175,7 @@ class Scorer:
         self.monitor_for(model).observe(features)
         seconds = (time.perf_counter() - started) / len(rows)
         for position, (index, row) in enumerate(rows.items()):
-            answer = _prediction(model, inputs[index], result, position, row)
+            answer = prediction_of(model, inputs[index], result, position, row, inputs[index].as_of_us)
             answers[index] = answer
             metrics.track_prediction(
                 inputs[index].machine_type,
@@ -228,10 +228,19 @@ def digest_of(row: Floats) -> str:
     return hashlib.sha256(row.astype("<f8").tobytes()).hexdigest()[:16]
 
 
-def _prediction(
-    model: Model, prediction_input: PredictionInput, result: Predictions, position: int, row: Floats
+def prediction_of(  # noqa: PLR0917
+    model: Model, prediction_input: PredictionInput, result: Predictions, position: int, row: Floats, as_of_us: int
 ) -> Prediction:
-    """Returns the prediction at `position` of the model's result."""
+    """Returns the prediction at `position` of the model's result.
+
+    Args:
+        model: The model.
+        prediction_input: The input; its readings are used only if the model has seen no failures.
+        result: The result of the model.
+        position: The index of the input in the result.
+        row: The features of the input.
+        as_of_us: The time of its latest reading.
+    """
     anomaly = float(result.anomaly[position])
     reason = ""
     if result.risk is not None:
@@ -261,7 +270,7 @@ def _prediction(
         model.card.rul_cap,
         model.card.unit,
         reason,
-        prediction_input.as_of_us,
+        as_of_us,
         digest_of(row),
         row,
     )

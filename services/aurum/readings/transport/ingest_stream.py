@@ -49,8 +49,8 @@ Read = Callable[[], Awaitable[Any]]  # the next serialized request of a stream, 
 def add_ingestion_service(servicer: ingestion_pb2_grpc.IngestionServiceServicer, server: grpc.aio.Server) -> None:
     """Registers a servicer with its own serialization.
 
-    Its Ingest and Write receive serialized requests, for `parse_request`. Its Query may answer with QueryResponse or
-    QueriedResponse, which have the same wire format.
+    Its Ingest and Write receive serialized requests, for `parse_request`. Its Query, Watch and Follow may answer with
+    the messages of columns.proto, which have the same wire formats.
     """
     handlers: dict[str, Any] = {
         "Ingest": grpc.stream_stream_rpc_method_handler(
@@ -64,11 +64,17 @@ def add_ingestion_service(servicer: ingestion_pb2_grpc.IngestionServiceServicer,
             response_serializer=ingestion_pb2.WriteResponse.SerializeToString,
         ),
     }
-    handlers["Query"] = grpc.unary_stream_rpc_method_handler(
-        servicer.Query,
-        request_deserializer=ingestion_pb2.QueryRequest.FromString,
-        response_serializer=lambda response: response.SerializeToString(),
+    streams: tuple[tuple[str, Any, Any], ...] = (
+        ("Query", servicer.Query, ingestion_pb2.QueryRequest),
+        ("Watch", servicer.Watch, ingestion_pb2.WatchRequest),
+        ("Follow", servicer.Follow, ingestion_pb2.FollowRequest),
     )
+    for name, method, request in streams:
+        handlers[name] = grpc.unary_stream_rpc_method_handler(
+            method,
+            request_deserializer=request.FromString,
+            response_serializer=lambda response: response.SerializeToString(),
+        )
     ingestion_pb2_grpc.add_IngestionServiceServicer_to_server(servicer, server)
     server.add_registered_method_handlers(INGESTION_SERVICE, handlers)  # replaces the handlers registered above
 

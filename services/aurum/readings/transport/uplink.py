@@ -9,6 +9,9 @@ from typing import Any, Protocol
 
 import grpc
 
+from aurum.readings.series_numbers import TOO_MANY_NUMBERS
+from aurum.readings.transport.ingest_stream import BATCH_COLUMNS
+from aurum.readings.transport.numbered_batches import NumberedBatches
 from aurum.readings.transport.refusals import Refusals, Refused
 from aurum.resilience import CircuitBreakerError, Pipeline
 from aurum.runtime import metrics
@@ -85,12 +88,14 @@ class _Stream:
         acknowledged: The number of acknowledged batches.
         room: Set when an acknowledgement has made room in the window.
         failure: The error of the outbox, if it failed. gRPC then reports only that the stream was cancelled.
+        numbered: The numbers of the stream's series, once the server has said that it understands them.
     """
 
     in_flight: collections.deque[int] = field(default_factory=collections.deque)
     acknowledged: int = 0
     room: asyncio.Event = field(default_factory=asyncio.Event)
     failure: Exception | None = None
+    numbered: NumberedBatches | None = None
 
 
 class Uplink:
@@ -112,6 +117,7 @@ class Uplink:
         self._dependency = dependency
         self._server = dependency.server
         self._refusals = Refusals()
+        self._numbering = True  # until the server has no room for numbers
         self.problem: str | None = None
 
     @property
@@ -155,17 +161,30 @@ class Uplink:
         """
         pipeline = self._pipeline
         call: grpc.aio.StreamStreamCall[Any, Any] | None = None
+        learning: asyncio.Task[None] | None = None
         try:
             with pipeline.attempt(f"{self._dependency.client}/{self._server}/Ingest"):
                 await self._dependency.connected(pipeline, pipeline.policy.timeout.attempt)
                 call = self._ingest(self._requests(stream))
+                learning = asyncio.create_task(self._learn_features(call, stream), name="uplink-features")
                 responses = call.__aiter__()
                 open_ = await self._acknowledge(stream, responses)
             while open_:
                 open_ = await self._acknowledge(stream, responses)
         finally:
+            if learning is not None:
+                learning.cancel()
             if call is not None:
                 call.cancel()
+
+    async def _learn_features(self, call: Any, stream: _Stream) -> None:
+        """Gives numbers to the series of a stream as soon as the server says that it understands them."""
+        try:
+            metadata = await call.initial_metadata()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return  # the stream reports its own end
+        if self._numbering and set(BATCH_COLUMNS).issubset(metadata):
+            stream.numbered = NumberedBatches()
 
     async def _acknowledge(self, stream: _Stream, responses: AsyncIterator[ingestion_pb2.IngestResponse]) -> bool:
         """Handles the next acknowledgement. Returns False at the end of the stream."""
@@ -211,7 +230,7 @@ class Uplink:
                     if batch.id == self._refusals.skipped_id:
                         continue
                     stream.in_flight.append(batch.id)
-                    yield batch.data
+                    yield stream.numbered.request_of(batch.data) if stream.numbered else batch.data
                 if not batches:
                     idle += 1
                     await self._outbox.wait_for_more(_IDLE_SECONDS)
@@ -223,6 +242,10 @@ class Uplink:
         if not isinstance(error, grpc.aio.AioRpcError):
             return
         refusal = from_rpc_error(error)
+        if refusal.reason == TOO_MANY_NUMBERS:
+            self._numbering = False
+            logger.warning("%s has no room for more numbers of series; they are sent by name", self._server)
+            return
         refused = self._refusals.record_stream_end(refusal, error.code(), stream.in_flight, stream.acknowledged)
         if refused is not None:
             await self._set_aside(refused)

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import grpc
-from opentelemetry import propagate
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from aurum.resilience import ErrorClassifier, Pipeline, remaining
@@ -32,6 +31,7 @@ from aurum.runtime.grpc.tls import CertificateFolder, Certificates, channel_cred
 from aurum.runtime.policy.policies import Policies
 from aurum.runtime.rpc_methods import method_of
 from aurum.runtime.telemetry.logging import get_request_context
+from aurum.runtime.telemetry.propagation import inject
 from aurum.runtime.telemetry.tracing import get_tracer
 
 Response = TypeVar("Response")
@@ -90,8 +90,13 @@ class _StreamMetrics(grpc.aio.StreamStreamClientInterceptor):
         return call
 
 
-def open_channel(target: str, max_message_bytes: int, certificates: Certificates | None = None) -> grpc.aio.Channel:
-    """Opens a channel with keepalive and fast reconnection. Its calls are spread over all addresses of the target."""
+def open_channel(
+    target: str, max_message_bytes: int, certificates: Certificates | None = None, server_name: str = ""
+) -> grpc.aio.Channel:
+    """Opens a channel with keepalive and fast reconnection. Its calls are spread over all addresses of the target.
+
+    server_name: Name that the server's certificate must have, if the target is an address.
+    """
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
@@ -104,6 +109,8 @@ def open_channel(target: str, max_message_bytes: int, certificates: Certificates
         ("grpc.enable_retries", 0),  # our own retries are budgeted
         ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
     ]
+    if server_name:
+        options.append(("grpc.ssl_target_name_override", server_name))
     if certificates is None:
         return grpc.aio.insecure_channel(target, options, interceptors=[_StreamMetrics()])
     credentials = channel_credentials(certificates)
@@ -129,14 +136,15 @@ class Dependency:
         policies: Policies,
         max_message_bytes: int,
         folder: CertificateFolder | None = None,
+        server_name: str = "",
     ) -> None:
-        """folder: Certificates for mutual TLS, or None without TLS."""
+        """folder: Certificates for mutual TLS, or None without TLS. server_name: See `open_channel`."""
         self.client = client
         self.server = server
         self.target = target
         self._folder = folder
         self.channel: grpc.aio.Channel = (
-            RotatingChannel(lambda: open_channel(target, max_message_bytes, folder.current))
+            RotatingChannel(lambda: open_channel(target, max_message_bytes, folder.current, server_name))
             if folder
             else open_channel(target, max_message_bytes)
         )
@@ -375,7 +383,7 @@ def _full_name(method: Any) -> str:
 def context_metadata() -> dict[str, str]:
     """Returns the metadata that travel with a call: trace, request and user ids, criticality."""
     carrier: dict[str, str] = {}
-    propagate.inject(carrier)
+    inject(carrier)
     context = get_request_context()
     # Metadata must be ASCII, but names of people may not be
     carrier |= {key: quote(context[field], safe=_PLAIN) for field, key in _CONTEXT_KEYS.items() if field in context}

@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from types import TracebackType
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,7 +15,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from opentelemetry.context import attach
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
@@ -48,6 +50,7 @@ from aurum.runtime.listener import PortInUseError
 from aurum.runtime.rpc_methods import Method, method_of
 from aurum.runtime.settings import Settings
 from aurum.runtime.telemetry.logging import MAX_USER, reset_request_context, set_request_context
+from aurum.runtime.telemetry.propagation import extract
 from aurum.runtime.telemetry.tracing import current_trace_id, get_tracer, traced_operation
 
 logger = logging.getLogger(__name__)
@@ -57,8 +60,8 @@ _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 # A parsed request may take many times its bytes. Therefore most methods take small ones, and the others few entries.
 # Ingest and Write check their batches themselves
 _MAX_BYTES = 1_000_000
-_MAX_BYTES_OF = {"RecordEvents": 4_000_000, "PredictBatch": 4_000_000}
-_MAX_ENTRIES_OF = {"RecordEvents": 1000, "PredictBatch": 1000}
+_MAX_BYTES_OF = {"RecordEvents": 4_000_000, "PredictBatch": 4_000_000, "PublishPredictions": 4_000_000}
+_MAX_ENTRIES_OF = {"RecordEvents": 1000, "PredictBatch": 1000, "PublishPredictions": 1000}
 # A request that has only this field may be larger, since it is mostly one block of numbers
 _BLOCK_FIELDS = {"PredictBatch": 2}
 _MAX_NAMES = 10_000  # fields beside the block
@@ -92,6 +95,7 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         self._authorizer = authorizer
         self._shares = shares
         self._answers = AnswerTimes()
+        self._wrapped: dict[str, tuple[Any, Any]] = {}  # handler and its wrapper by method; only existing ones
 
     async def intercept_service(
         self,
@@ -99,7 +103,16 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         handler: Any = await continuation(handler_call_details)
-        method = method_of(handler_call_details.method)
+        name = handler_call_details.method
+        known = self._wrapped.get(name)
+        if known is not None and known[0] is handler:
+            return known[1]
+        wrapped = self._wrap(method_of(name), handler)
+        if handler is not None:
+            self._wrapped[name] = handler, wrapped
+        return wrapped
+
+    def _wrap(self, method: Method, handler: Any) -> Any:
         if handler is None or method.name.startswith("/grpc.health."):  # probes have no certificate
             return limit_health(method.name, handler, self._shares)
         take = _well_formed if handler.request_deserializer else _unchanged
@@ -134,9 +147,9 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
             metadata = _text_metadata(context)
             criticality = await self._admit(method, limit, context, metadata)
             outcome = _Outcome(method, limit, self._answers, context)
-            with outcome.released(), _request_scope(method, context, metadata, criticality) as span:
+            with outcome, _RequestScope(method, context, metadata, criticality) as span:
                 try:
-                    with outcome.measured(span):
+                    with _Measured(outcome, span):
                         if self._authorizer is not None:
                             self._authorizer(method.name, context)
                         drip = await self._faults.apply(method.short_name) if self._faults.any_active else 0.0
@@ -163,9 +176,9 @@ class _CallInterceptor(grpc.aio.ServerInterceptor):
             criticality = await self._admit(method, limit, context, metadata)
             outcome = _Outcome(method, limit, self._answers, context)
             # The body of a generator runs in its caller's context, which is always this call's own task
-            with outcome.released(), _request_scope(method, context, metadata, criticality) as span:
+            with outcome, _RequestScope(method, context, metadata, criticality) as span:
                 try:
-                    with outcome.measured(span):
+                    with _Measured(outcome, span):
                         authorize = self._authorizer
                         caller = address_of(context) if authorize is None else authorize(method.name, context)
                         with self._shares.place(kind, caller):
@@ -261,70 +274,33 @@ def _text_metadata(context: Any) -> dict[str, str]:
 
 
 class _Outcome:
-    """Tracks the outcome of one call."""
+    """Tracks the outcome of one call.
+
+    As a block, it gives the call's place back at the end, and reports the duration to an adaptive limit.
+    """
 
     def __init__(self, method: Method, limit: ConcurrencyLimit, answers: AnswerTimes, context: Any) -> None:
-        self._method = method
+        self.method = method
+        self.context = context
+        self.code = grpc.StatusCode.OK
+        self.own_share = False
         self._limit = limit
         self._answers = answers
-        self._context = context
         self._left = context.time_remaining()  # seconds that the caller still waits, or None without a deadline
-        self._code = grpc.StatusCode.OK
-        self._own_share = False
 
-    @contextlib.contextmanager
-    def released(self) -> Generator[None]:
-        """Gives the call's place back at the end of the block, and reports the duration to an adaptive limit."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            seconds = time.perf_counter() - started
-            if not self._method.endless:
-                if self._code is grpc.StatusCode.OK:
-                    self._answers.record_answer(self._method.name, seconds)
-                elif self._code in _CUT_OFF:
-                    self._answers.record_cut_off(self._method.name, seconds, self._left)
-            self._limit.release(None if self._own_share else seconds, self._code.name in OVERLOAD_OF_SELF)
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
 
-    @contextlib.contextmanager
-    def measured(self, span: Span) -> Generator[None]:
-        """Counts, logs and traces the block under the code that the client receives.
-
-        Args:
-            span: Span of the call. It is given, because an abandoned stream is closed in another context.
-        """
-        started = time.perf_counter()
-        in_progress = metrics.rpc_server_in_progress.labels(self._method.name)
-        in_progress.inc()
-        try:
-            yield
-            self._code = _sent_code(self._context)
-            if self._code is not grpc.StatusCode.OK:  # the servicer called set_code
-                self._refused_by_servicer()
-        except grpc.aio.AbortError:
-            self._code = _sent_code(self._context)
-            self._refused_by_servicer()
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            self._code = grpc.StatusCode.CANCELLED
-            raise
-        except Exception as error:
-            meant = _domain_error(error)
-            self._code, self._own_share = meant.code, meant.reason in OWN_SHARE
-            raise
-        finally:
-            in_progress.dec()
-            seconds = time.perf_counter() - started
-            metrics.track_rpc_server(self._method.name, self._code.name, seconds)
-            span.set_attribute("rpc.grpc.status_code", self._code.value[0])
-            if current_trace_id():
-                access_logger.info(
-                    "%s %s",
-                    self._method.name,
-                    self._code.name,
-                    extra={"code": self._code.name, "duration_ms": round(seconds * 1e3, 3)},
-                )
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        seconds = time.perf_counter() - self._started
+        if not self.method.endless:
+            if self.code is grpc.StatusCode.OK:
+                self._answers.record_answer(self.method.name, seconds)
+            elif self.code in _CUT_OFF:
+                self._answers.record_cut_off(self.method.name, seconds, self._left)
+        self._limit.release(None if self.own_share else seconds, self.code.name in OVERLOAD_OF_SELF)
 
     async def abort(self, error: Exception) -> None:
         """Reports an error and ends the call with its status and details.
@@ -340,17 +316,17 @@ class _Outcome:
         # gRPC keeps the call and its error in a reference cycle. The traceback holds the decoded request, which would
         # stay in memory until the next garbage collection.
         error.__traceback__ = None
-        await self._context.abort(domain_error.code, domain_error.message, ((DETAILS_KEY, details),))
+        await self.context.abort(domain_error.code, domain_error.message, ((DETAILS_KEY, details),))
 
-    def _refused_by_servicer(self) -> None:
+    def refused_by_servicer(self) -> None:
         """Reports the status that the servicer has sent itself."""
-        self._report(self._code, self._code.name, str(self._context.details() or ""))
+        self._report(self.code, self.code.name, str(self.context.details() or ""))
 
     def _report(
         self, code: grpc.StatusCode, reason: str, message: str, unexpected: BaseException | None = None
     ) -> None:
         """Counts, traces and logs an error. An endless stream has no span, so its error gets a span of its own."""
-        method = self._method.name
+        method = self.method.name
         with contextlib.nullcontext() if current_trace_id() else traced_operation(f"{method} ended"):
             metrics.track_error(reason)
             span = trace.get_current_span()
@@ -362,6 +338,52 @@ class _Outcome:
                 logger.error("%s failed", method, exc_info=unexpected)
             else:
                 logger.info("%s refused: %s", method, message, extra={"code": code.name})
+
+
+class _Measured:
+    """Counts, logs and traces a block under the code that the client receives."""
+
+    def __init__(self, outcome: _Outcome, span: Span) -> None:
+        """Describes the block.
+
+        Args:
+            outcome: The outcome of the call, which gets the code.
+            span: Span of the call. It is given, because an abandoned stream is closed in another context.
+        """
+        self._outcome = outcome
+        self._span = span
+        self._in_progress = metrics.rpc_in_progress(outcome.method.name)
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+        self._in_progress.inc()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        outcome = self._outcome
+        try:
+            if error is None or isinstance(error, grpc.aio.AbortError):
+                outcome.code = _sent_code(outcome.context)
+                if error is not None or outcome.code is not grpc.StatusCode.OK:  # the servicer called set_code
+                    outcome.refused_by_servicer()
+            elif isinstance(error, Exception):
+                meant = _domain_error(error)
+                outcome.code, outcome.own_share = meant.code, meant.reason in OWN_SHARE
+            elif isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+                outcome.code = grpc.StatusCode.CANCELLED
+        finally:
+            self._in_progress.dec()
+            code, seconds = outcome.code.name, time.perf_counter() - self._started
+            metrics.track_rpc_server(outcome.method.name, code, seconds)
+            self._span.set_attribute("rpc.grpc.status_code", outcome.code.value[0])
+            if trace.get_current_span().get_span_context().is_valid:
+                access_logger.info(
+                    "%s %s",
+                    outcome.method.name,
+                    code,
+                    extra={"code": code, "duration_ms": round(seconds * 1e3, 3)},
+                )
 
 
 def _sent_code(context: Any) -> grpc.StatusCode:
@@ -378,42 +400,52 @@ def _domain_error(error: Exception) -> AurumError:
     return from_policy_error(error) or InternalError("something went wrong in the service; its log says more")
 
 
-@contextlib.contextmanager
-def _request_scope(method: Method, context: Any, metadata: dict[str, str], criticality: Criticality) -> Generator[Span]:
-    """Sets the ids, the deadline, the class and the span of a request during the block. Yields the span."""
-    user_id = metadata.get("x-user-id")
-    token = set_request_context(
-        request_id=metadata.get("x-request-id"), user_id=unquote(user_id)[:MAX_USER] if user_id else None
-    )
-    try:
-        with (
-            received_deadline(context.time_remaining()),
-            criticality_scope(criticality),
-            _span(method, metadata) as span,
-        ):
-            yield span
-    finally:
-        with contextlib.suppress(ValueError):  # an abandoned stream is closed in another context
-            reset_request_context(token)
+class _RequestScope:
+    """A block with the ids, the deadline, the class and the span of a request. It yields the span.
+
+    Endless streams have no span; Ingest creates one for each batch instead.
+    """
+
+    def __init__(self, method: Method, context: Any, metadata: dict[str, str], criticality: Criticality) -> None:
+        self._method = method
+        self._metadata = metadata
+        self._deadline = received_deadline(context.time_remaining())
+        self._criticality = criticality_scope(criticality)
+        self._span: Span = trace.INVALID_SPAN
+        self._parent: Any = None
+
+    def __enter__(self) -> Span:
+        metadata, method = self._metadata, self._method
+        user_id = metadata.get("x-user-id")
+        self._request = set_request_context(
+            request_id=metadata.get("x-request-id"), user_id=unquote(user_id)[:MAX_USER] if user_id else None
+        )
+        self._deadline.__enter__()
+        self._criticality.__enter__()
+        if not method.endless:
+            self._span = get_tracer("aurum.rpc").start_span(
+                method.name[1:], context=extract(metadata), kind=SpanKind.SERVER, attributes=_attributes(method)
+            )
+            self._parent = attach(trace.set_span_in_context(self._span))
+        return self._span
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._parent is not None:
+            with contextlib.suppress(ValueError):  # an abandoned stream is closed in another context
+                self._parent.var.reset(self._parent)
+            self._span.end()
+        self._criticality.__exit__(kind, error, traceback)
+        self._deadline.__exit__(kind, error, traceback)
+        with contextlib.suppress(ValueError):
+            reset_request_context(self._request)
 
 
-@contextlib.contextmanager
-def _span(method: Method, metadata: dict[str, str]) -> Generator[Span]:
-    """Runs the block in the span of a call. Endless streams have none; Ingest creates one for each batch instead."""
-    if method.endless:
-        yield trace.INVALID_SPAN
-        return
-    attributes = {"rpc.system": "grpc", "rpc.service": method.service, "rpc.method": method.short_name}
-    span = get_tracer("aurum.rpc").start_span(
-        method.name[1:], context=propagate.extract(metadata), kind=SpanKind.SERVER, attributes=attributes
-    )
-    token = attach(trace.set_span_in_context(span))
-    try:
-        yield span
-    finally:
-        with contextlib.suppress(ValueError):  # an abandoned stream is closed in another context
-            token.var.reset(token)
-        span.end()
+@lru_cache(1000)
+def _attributes(method: Method) -> Mapping[str, str]:
+    """Returns the attributes of a call's span."""
+    return {"rpc.system": "grpc", "rpc.service": method.service, "rpc.method": method.short_name}
 
 
 @contextlib.asynccontextmanager

@@ -1,10 +1,12 @@
 """Rules on who may reach a server: exposure without authentication must be allowed explicitly by a setting."""
 
 import ipaddress
+from functools import lru_cache
 
 from aurum.runtime.settings import OPEN, SettingsError
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach the address."""
     try:

@@ -14,7 +14,28 @@ from aurum.runtime.listener import BACKLOG
 _ACCEPTED_AT_ONCE = 32
 
 
+_TICK = 1.0  # seconds between two looks of a server at its state; uvicorn's own are ten times as many
+_TICKS = 10  # by which uvicorn counts one second
+
+
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        """Makes the server end at once."""
+        self.should_exit = True
+        self._ending.set()
+
+    async def main_loop(self) -> None:
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += _TICKS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK):
+                    await self._ending.wait()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         yield  # the service handles signals for all of its servers
@@ -62,5 +83,5 @@ async def http_server(
         listener.listen(BACKLOG)  # more connections may wait than are accepted in one turn of the event loop
         yield
     finally:
-        server.should_exit = True
+        server.end()
         await task

@@ -13,6 +13,7 @@ from aurum.runtime.policy.policies import Policies
 logger = logging.getLogger(__name__)
 
 _DEBOUNCE_MS = 50  # changes within this time are handled together
+_STEP_MS = 50  # interval in which the watching thread looks for what the kernel has reported; each look costs CPU
 _LOOK_ANYWAY_MS = 5000  # interval of comparisons for file systems that report no changes
 _UNWATCHED_EVERY, _UNWATCHED_LOOKS = 1.0, 60  # seconds between reads without a watch; reads until the next try
 
@@ -35,7 +36,7 @@ async def _changes(folder: Path) -> AsyncGenerator[None]:
                 folder,
                 watch_filter=None,
                 debounce=_DEBOUNCE_MS,
-                step=10,
+                step=_STEP_MS,
                 recursive=False,
                 rust_timeout=_LOOK_ANYWAY_MS,
                 yield_on_timeout=True,

@@ -1,6 +1,7 @@
 """JSON logs on stdout: one object per line, with the trace and the request that it belongs to."""
 
 import contextvars
+import json
 import logging
 import logging.handlers
 import sys
@@ -10,7 +11,8 @@ from types import MappingProxyType, TracebackType
 from typing import Any
 
 from opentelemetry import trace
-from pythonjsonlogger.json import JsonFormatter
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.json import JsonEncoder, JsonFormatter
 
 from aurum import __version__
 from aurum.runtime.settings import Settings, get_settings
@@ -21,6 +23,10 @@ _CONTEXT_FIELDS = ("request_id", "machine_id", "user_id")
 _CHATTY = ("httpx", "httpcore", "httpx2", "httpcore2", "uvicorn.error", "asyncio", "asyncua", "kopf")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _request: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("aurum_request", default=_NOTHING)
+_RESERVED = frozenset({*RESERVED_ATTRS, "taskName"})  # attributes of each record
+# Fields that no extra field of a record replaces
+_FIXED = frozenset({"timestamp", "severity", "logger", "message", "environment", "app_name", "app_version", "service"})
+_quoted = json.encoder.encode_basestring_ascii
 _ECS_NAMES = {
     "timestamp": "@timestamp",
     "severity": "log.level",
@@ -69,17 +75,55 @@ class ContextualJSONFormatter(JsonFormatter):
             "service": service,
         }
         self._ecs = ecs
+        self._encode = JsonEncoder().encode
+        self._constant_json = "".join(f", {_quoted(name)}: {_quoted(text)}" for name, text in self._constant.items())
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Formats a record. Those without an error, which are nearly all, take a short cut."""
+        if isinstance(record.msg, dict) or record.exc_info or record.exc_text or record.stack_info:
+            return super().format(record)
+        record.message = record.getMessage()
+        extra = {
+            name: value for name, value in record.__dict__.items() if name not in _RESERVED and not name.startswith("_")
+        }
+        if self._ecs:
+            log_data: dict[str, Any] = {}
+            self._add_platform_fields(log_data, record, extra)
+            return self._encode(log_data)
+        return self._line(record, extra)
+
+    def _line(self, record: logging.LogRecord, extra: dict[str, Any]) -> str:
+        """Returns what `_add_platform_fields` makes, as JSON. Most of a line is known or a text."""
+        varying: dict[str, Any] = {}
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            varying["trace_id"] = f"{span.trace_id:032x}"
+            varying["span_id"] = f"{span.span_id:016x}"
+        varying.update(_request.get())
+        for name, value in extra.items():
+            if name not in varying and name not in _FIXED:
+                varying[name] = value
+        parts = [
+            f'{{"timestamp": "{_timestamp(record)}", "severity": "{record.levelname}", '
+            f'"logger": {_quoted(record.name)}, "message": {_quoted(record.message)}{self._constant_json}'
+        ]
+        for name, value in varying.items():
+            parts.append(f", {_quoted(name)}: {_quoted(value) if type(value) is str else self._encode(value)}")
+        parts.append("}")
+        return "".join(parts)
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         """Adds the fields of this platform to those of the JSON formatter."""
         super().add_fields(log_data, record, message_dict)
         extra = dict(log_data)
         log_data.clear()
-        moment = datetime.fromtimestamp(record.created, UTC)
-        log_data["timestamp"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self._add_platform_fields(log_data, record, extra)
+
+    def _add_platform_fields(self, log_data: dict[str, Any], record: logging.LogRecord, extra: dict[str, Any]) -> None:
+        log_data["timestamp"] = _timestamp(record)
         log_data["severity"] = record.levelname
         log_data["logger"] = record.name
-        log_data["message"] = extra.pop("message", record.getMessage())
+        log_data["message"] = extra.pop("message", record.message)
         log_data.update(self._constant)
         span = trace.get_current_span().get_span_context()
         if span.is_valid:
@@ -94,6 +138,10 @@ class ContextualJSONFormatter(JsonFormatter):
                 if name in log_data:
                     log_data[ecs_name] = log_data.pop(name)
             log_data["ecs.version"] = "8.11"
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class _TextFormatter(logging.Formatter):
@@ -132,6 +180,7 @@ def setup_logging(service: str = "aurum", settings: Settings | None = None) -> N
                 encoding="utf-8",
             )
         )
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no format has them
     root = logging.getLogger()
     for handler in root.handlers[:]:
         root.removeHandler(handler)

@@ -8,12 +8,11 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from typing import Any
 
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace import Span as SdkSpan
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import (
     BatchSpanProcessor,
     ConsoleSpanExporter,
@@ -21,7 +20,7 @@ from opentelemetry.sdk.trace.export import (
     SpanExporter,
     SpanExportResult,
 )
-from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, SamplingResult, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from aurum import __version__
@@ -29,36 +28,37 @@ from aurum.resilience import events
 from aurum.runtime import metrics
 from aurum.runtime.settings import Settings
 from aurum.runtime.telemetry.logging import get_request_context, set_request_context
+from aurum.runtime.telemetry.propagation import extract, inject
+from aurum.runtime.telemetry.span_export import LeanSpanExporter
 from aurum.runtime.telemetry.span_ring import SpanRing
+from aurum.runtime.telemetry.spans import LeanTracerProvider
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_ATTRIBUTE = 4000  # characters
 _SAY_AGAIN = 60.0  # seconds between two log lines about a collector that accepts no spans
 
 AttributeValue = str | bool | int | float | Sequence[str] | Sequence[bool] | Sequence[int] | Sequence[float]
 
 
-class _AdjustableRatio(Sampler):
+class _Sampling:
     """Samples a share of new traces. The share can change while the process runs."""
 
     def __init__(self) -> None:
-        self.ratio = TraceIdRatioBased(1.0)
+        self._bound = TraceIdRatioBased.get_bound_for_rate(1.0)
 
-    def should_sample(self, *arguments: Any, **named: Any) -> SamplingResult:
-        return self.ratio.should_sample(*arguments, **named)
+    def set_ratio(self, ratio: float) -> None:
+        self._bound = TraceIdRatioBased.get_bound_for_rate(ratio)
 
-    def get_description(self) -> str:
-        return f"Adjustable{{{self.ratio.get_description()}}}"
+    def __call__(self, trace_id: int) -> bool:
+        return trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound
 
 
-_new_traces = _AdjustableRatio()
+_new_traces = _Sampling()
 
 
 def set_sample_ratio(ratio: float) -> None:
     """Sets the share of new traces that this process records. The caller decides for traces that come with a call."""
-    if _new_traces.ratio.rate != ratio:
-        _new_traces.ratio = TraceIdRatioBased(ratio)
+    _new_traces.set_ratio(ratio)
 
 
 class _CountedExporter(SpanExporter):
@@ -91,13 +91,10 @@ class _CountedExporter(SpanExporter):
         return self._exporter.force_flush(timeout_millis)
 
 
-class _Callers(SpanProcessor):
-    """Adds the caller's name to each span."""
-
-    def on_start(self, span: SdkSpan, parent_context: Context | None = None) -> None:
-        user_id = get_request_context().get("user_id")
-        if user_id is not None:
-            span.set_attribute("user_id", user_id)
+def _caller() -> dict[str, str]:
+    """Returns the attribute with the caller's name, which each span has."""
+    user_id = get_request_context().get("user_id")
+    return {} if user_id is None else {"user_id": user_id}
 
 
 def name_caller(user_id: str) -> None:
@@ -132,15 +129,10 @@ def setup_tracing(service: str, settings: Settings, ring: SpanRing | None = None
         return None
     resource = describe_process(service, settings)
     set_sample_ratio(settings.tracing_sample_ratio)
-    provider = TracerProvider(
-        resource=resource,
-        sampler=ParentBased(_new_traces),
-        span_limits=SpanLimits(max_attribute_length=_LONGEST_ATTRIBUTE),  # attributes contain data of callers
-    )
-    provider.add_span_processor(_Callers())
+    provider = LeanTracerProvider(resource, _new_traces, _caller)
     if settings.tracing_otlp_endpoint:
         logging.getLogger(OTLPSpanExporter.__module__.rpartition(".")[0]).setLevel(logging.CRITICAL)
-        exporter = OTLPSpanExporter(
+        exporter = LeanSpanExporter(
             endpoint=settings.tracing_otlp_endpoint,
             insecure=settings.tracing_otlp_endpoint.startswith("http://"),
             timeout=2,
@@ -169,7 +161,7 @@ def get_tracer(name: str) -> Tracer:
 
 def set_span_attributes(attributes: Mapping[str, AttributeValue]) -> None:
     """Sets attributes of the current span."""
-    trace.get_current_span().set_attributes(dict(attributes))
+    trace.get_current_span().set_attributes(attributes)
 
 
 @contextmanager
@@ -226,10 +218,10 @@ def current_trace_id() -> str:
 def traceparent() -> str:
     """The current context as a W3C traceparent, or an empty string without a span."""
     carrier: dict[str, str] = {}
-    propagate.inject(carrier)
+    inject(carrier)
     return carrier.get("traceparent", "")
 
 
 def context_of(parent: str) -> Context:
     """Converts a W3C traceparent to a context."""
-    return propagate.extract({"traceparent": parent})
+    return extract({"traceparent": parent})

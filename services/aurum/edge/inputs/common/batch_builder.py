@@ -1,36 +1,29 @@
-"""Gathers the values of an input into batches, and puts these into the spool."""
+"""Gathers the values of an input into batches."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Iterator
-from datetime import UTC, datetime
-from typing import Any, Literal
+from datetime import datetime
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from opentelemetry.trace import SpanKind
 
 from aurum.edge import metrics
 from aurum.edge.inputs.common.configuration import EARLIEST
 from aurum.edge.inputs.common.device_stats import DeviceState, DeviceStats
+from aurum.edge.inputs.common.reading_times import Clock, Flags, ReadingTimes, occurrences, shown_time
 from aurum.edge.inputs.common.redelivery_cache import Arrival
 from aurum.edge.inputs.common.refusals import Reason, Refusals
-from aurum.edge.inputs.common.tags import Indices, Tag, TagKind, Tags
-from aurum.edge.inputs.common.throttled_log import ThrottledLog
+from aurum.edge.inputs.common.spool_writer import SpoolWriter
+from aurum.edge.inputs.common.tag import Tag, TagKind
+from aurum.edge.inputs.common.tags import Indices, Tags
 from aurum.edge.spool import Spool
-from aurum.readings.batch import MAX_AHEAD_US, MAX_READINGS, MAX_SERIES, Batch, Series, Timestamps, Values, now_us
+from aurum.readings.batch import MAX_READINGS, MAX_SERIES, Series, Timestamps, Values, now_us
 from aurum.readings.transport.ingest_stream import Written
-from aurum.runtime.errors import ResourceExhaustedError, UnavailableError
-from aurum.runtime.telemetry.tracing import traced_operation, traceparent
 from aurum.security.source_limits import SourceLimits
 
-Clock = Literal["device", "corrected", "arrival"]
-Flags = npt.NDArray[np.bool_]
-_CLOCK_MARGIN_US = 10_000_000  # reserve below the limit for future times, because ingestion's clock may be behind
 _MAX_READINGS, _MAX_SERIES = MAX_READINGS // 2, MAX_SERIES // 2  # of one batch
 _SPOOL_BYTES_PER_READING = 1000  # limits a batch to a part of the spool
-_QUALITY_REASONS = (Reason.ABSENT, Reason.BAD_QUALITY)  # which the device itself states
-_RETRY_SECONDS = 1.0  # seconds before a failed write is repeated
+_NO_FAULT = (Reason.TEXT, Reason.OLD)  # what a device sends rightly although it is not stored
 
 
 class BatchBuilder:
@@ -70,13 +63,8 @@ class BatchBuilder:
         self.refusals = Refusals(name, devices=self.devices.state_for)
         self._source_id = source_id
         self._sequence = 0
-        self._spool = spool
-        self._clock = clock
-        self._limits = limits
-        self._earliest_us = int(earliest.timestamp() * 1_000_000)
-        self._name = name
+        self._reading_times = ReadingTimes(clock, earliest)
         self.max_readings = min(_MAX_READINGS, spool.max_bytes // _SPOOL_BYTES_PER_READING)
-        self._throttled_log = ThrottledLog(name)
         self._indices: list[int] = []
         self._times: list[int] = []
         self._values: list[float] = []
@@ -85,7 +73,7 @@ class BatchBuilder:
             result: metrics.edge_input_readings_total.labels(name, result)
             for result in ("accepted", "unchanged", "bad", "invalid", "unwanted", "retimed")
         }
-        self._held_back = metrics.edge_input_held_back_seconds_total.labels(name)
+        self._writer = SpoolWriter(name, spool, limits, self._results["accepted"])
 
     def skew_us(self, device: str) -> float:
         """Returns the µs by which a device's clock is estimated to be ahead."""
@@ -124,18 +112,22 @@ class BatchBuilder:
             return
         arrived = now_us() if arrival is None else arrival.at_us
         converted = tag.factor * value + tag.offset
-        stored = good and tag.minimum <= converted <= tag.maximum and value not in tag.absent  # not if NaN or infinite
+        usable = good and tag.minimum <= converted <= tag.maximum and value not in tag.absent  # not if NaN or infinite
+        stored = usable and (tag.kind is not TagKind.INVALID or self.tags.reclaim(tag))
         state = self.devices.state_for(device)
         state.record_value(arrived, at_us, good=stored)
         if not stored:
-            self._refuse(device, "bad", *tag.refusal(value, good=good))
+            if usable:
+                self._count_refused(device, "invalid", Reason.INVALID_NAME, tag.problem or str(tag))
+            else:
+                self._count_refused(device, "bad", *tag.refusal(value, good=good))
             return
         tag.had_number = True
-        if tag.kind is TagKind.INVALID:
-            self._refuse(device, "invalid", Reason.INVALID_NAME, tag.problem or str(tag))
-            return
-        at = self._timestamp(device, tag, arrived, at_us, self._skew_us(state, arrival))
+        at, wrong = self._reading_times.time_of(at_us, arrived, self._skew_us(state, arrival))
+        if wrong is not None:
+            self._count_retimed(device, tag, wrong)
         if tag.kind is TagKind.BANDED and not tag.passes(at, converted):
+            tag.used_us = arrived
             self._results["unchanged"].inc()
             return
         state.record_stored(arrived, 1, tag, at, converted)
@@ -163,8 +155,8 @@ class BatchBuilder:
             Whether its time can be used.
         """
         arrived = now_us()
-        at = at_us - int(self.skew_us(device)) if self._clock == "corrected" else at_us
-        if not self._is_usable(at, arrived):
+        at = self._reading_times.corrected(at_us, self.skew_us(device))
+        if not self._reading_times.are_plausible(at, arrived):
             self.refuse_value(device, machine, sensor, Reason.WRONG_TIME, shown_time(at))
             return False
         self.add_value(device, machine, sensor, None, value, good=good, arrival=Arrival(at))
@@ -190,12 +182,23 @@ class BatchBuilder:
             return
         if reason is Reason.TEXT and tag.had_number:
             reason = Reason.NOT_A_NUMBER
+        self.refuse(device, reason, f"{tag}: {problem}", count)
+
+    def refuse(self, device: str, reason: Reason, example: str, count: int = 1) -> None:
+        """Counts and logs values of a device that an input cannot store. They lower its quality if they are a fault.
+
+        Args:
+            device: The device.
+            reason: Why they are not stored.
+            example: One of them.
+            count: The number of values.
+        """
         state = self.devices.state_for(device)
-        if reason in _QUALITY_REASONS:
-            state.record_values(now_us(), np.zeros(count, np.int64), np.zeros(count, np.bool_))
-        else:
+        if reason in _NO_FAULT:
             state.seen_us = now_us()
-        self._refuse(device, "bad", reason, f"{tag}: {problem}", count)
+        else:
+            state.record_faults(now_us(), count)
+        self._count_refused(device, "bad", reason, example, count)
 
     def add_values(self, device: str, indices: Indices, at_us: Timestamps, values: Values, good: Flags) -> None:
         """Adds many values of one device. The arrays have the same length.
@@ -215,29 +218,33 @@ class BatchBuilder:
         stored = wanted & usable & (kinds != TagKind.INVALID)
         self._count("unwanted", ~wanted)
         if not stored.all():
+            if self.tags.reclaim_all(indices[wanted & usable & ~stored]):
+                kinds = self.tags.kinds[indices]
+                stored = wanted & usable & (kinds != TagKind.INVALID)
             self._refuse_many(device, indices, values, good, wanted & ~usable, wanted & usable & ~stored)
         arrived = now_us()
         state = self.devices.state_for(device)
-        state.record_values(arrived, at_us[wanted], usable[wanted])
+        state.record_values(arrived, at_us[wanted], stored[wanted])
         indices, at_us, values = indices[stored], at_us[stored], converted[stored]
-        times = self._timestamps(device, indices, arrived + _occurrences(indices), at_us, state.skew_us)
+        times, wrong = self._reading_times.times_of(at_us, arrived + occurrences(indices), state.skew_us)
+        if len(wrong):
+            tag = self.tags.tag_at(indices[wrong[-1]])
+            self._count_retimed(
+                device, tag, self._reading_times.corrected(int(at_us[wrong[-1]]), state.skew_us), len(wrong)
+            )
         (banded,) = np.nonzero(kinds[stored] == TagKind.BANDED)
         if len(banded):
             passing = np.ones(len(values), bool)
             for position in banded.tolist():
-                passing[position] = self.tags.tag_at(indices[position]).passes(
-                    int(times[position]), float(values[position])
-                )
+                tag = self.tags.tag_at(indices[position])
+                tag.used_us = arrived
+                passing[position] = tag.passes(int(times[position]), float(values[position]))
             self._count("unchanged", ~passing)
             indices, times, values = indices[passing], times[passing], values[passing]
         if len(values):
             last = self.tags.tag_at(indices[-1])
             state.record_stored(arrived, len(values), last, int(times[-1]), float(values[-1]))
             self._blocks.append((indices, times, values))
-
-    def count_bad_values(self, count: int) -> None:
-        """Counts values that cannot be stored after their conversion as bad."""
-        self._results["bad"].inc(count)
 
     def convert_series(self, device: str, tag: Tag, series: Series) -> Series | None:
         """Converts the values of one tag, to be stored by `put`. Counts and logs those that cannot be stored.
@@ -255,14 +262,16 @@ class BatchBuilder:
         indices = np.full(len(converted), tag.index, np.int32)
         present = ~np.isnan(series.values)
         usable = present & self.tags.usable(indices, series.values, converted)
-        stored = usable if tag.kind is not TagKind.INVALID else np.zeros(len(usable), bool)
+        named = tag.kind is not TagKind.INVALID or (bool(usable.any()) and self.tags.reclaim(tag))
+        stored = usable if named else np.zeros(len(usable), bool)
         if not stored.all():
             self._refuse_many(device, indices, series.values, present, present & ~usable, usable & ~stored)
         times, values = series.timestamps[stored], converted[stored]
+        state, now = self.devices.state_for(device), now_us()
+        state.record_values(now, np.zeros(int(np.count_nonzero(present)), np.int64), stored[present])
         if not len(values):
             return None
-        state, now = self.devices.state_for(device), now_us()
-        state.record_values(now, np.zeros(len(present), np.int64), stored[present])
+        tag.used_us = now
         state.record_stored(now, len(values), tag, int(times[-1]), float(values[-1]))
         return Series(tag.machine_id, tag.sensor, times, values)
 
@@ -283,39 +292,13 @@ class BatchBuilder:
         Returns:
             An awaitable that completes when the batch is durable.
         """
-        batch = Batch.from_series(source_id, sequence, series)
-        began = time.monotonic()
-        attributes: dict[str, str | int] = {"aurum.input": self._name, "aurum.readings": batch.readings}
-        with traced_operation("spool input", attributes, kind=SpanKind.PRODUCER):
-            await self._limits.admit(batch, wait=True)
-            parent = traceparent()
-            writing = await self._spool.put(batch, parent, wait=True)
-        self._held_back.inc(time.monotonic() - began)
-        return asyncio.ensure_future(self._retry_until_durable(batch, parent, writing))
+        return await self._writer.put(source_id, sequence, series)
 
     async def _put_series(self, series: list[Series]) -> Awaitable[Written]:
         self._sequence += 1
         return await self.put(self._source_id, self._sequence, series)
 
-    async def _retry_until_durable(self, batch: Batch, parent: str, writing: Awaitable[Written]) -> Written:
-        """Waits until a batch is durable. Repeats the write if the disk is full or fails.
-
-        Meanwhile nothing is acknowledged, so the input soon stops reading.
-        """
-        while True:
-            began = time.monotonic()
-            try:
-                written = await writing
-            except (ResourceExhaustedError, UnavailableError) as error:
-                self._throttled_log.warn(error.message)
-                await asyncio.sleep(error.retry_after or _RETRY_SECONDS)
-                writing = await self._spool.put(batch, parent, wait=True)
-                self._held_back.inc(time.monotonic() - began)
-                continue
-            self._results["accepted"].inc(written.accepted)
-            return written
-
-    def _refuse(self, device: str, result: str, reason: Reason, example: str, count: int = 1) -> None:
+    def _count_refused(self, device: str, result: str, reason: Reason, example: str, count: int = 1) -> None:
         self._results[result].inc(count)
         self.refusals.refuse(reason, example, count, device=device)
 
@@ -346,10 +329,10 @@ class BatchBuilder:
             last = int(np.flatnonzero(which)[-1])
             tag, count = self.tags.tag_at(indices[last]), int(np.count_nonzero(which))
             if reason is Reason.INVALID_NAME:
-                self._refuse(device, "invalid", reason, tag.problem or str(tag), count)
+                self._count_refused(device, "invalid", reason, tag.problem or str(tag), count)
             else:
                 example = tag.refusal(float(values[last]), good=bool(good[last]))[1]
-                self._refuse(device, "bad", reason, example, count)
+                self._count_refused(device, "bad", reason, example, count)
 
     def _count(self, result: str, which: Flags) -> None:
         if count := np.count_nonzero(which):
@@ -376,63 +359,16 @@ class BatchBuilder:
         order = np.argsort(indices, kind="stable")
         indices, times, values = indices[order], times[order], values[order]
         starts = np.flatnonzero(np.diff(indices, prepend=-1)).tolist()
+        now = now_us()
         for start, end in zip(starts, [*starts[1:], len(values)], strict=True):
             tag = self.tags.tag_at(indices[start])
+            tag.used_us, tag.had_number = now, True
             yield Series(tag.machine_id, tag.sensor, times[start:end], values[start:end])
 
     def _skew_us(self, state: DeviceState, arrival: Arrival | None) -> float:
         recorded = arrival.skew_us if arrival is not None else None
         return state.skew_us if recorded is None else recorded
 
-    def _timestamp(self, device: str, tag: Tag, arrived: int, at_us: int | None, skew_us: float) -> int:
-        if at_us is None or self._clock == "arrival":
-            return arrived
-        if self._clock == "corrected":
-            at_us -= int(skew_us)
-        if self._is_usable(at_us, arrived):
-            return at_us
-        self._count_retimed(device, tag, at_us)
-        return arrived
-
-    def _is_usable(self, at_us: int, arrived: int) -> bool:
-        # Ingestion would refuse the whole batch for a time that is too far ahead
-        return self._earliest_us <= at_us <= arrived + MAX_AHEAD_US - _CLOCK_MARGIN_US
-
-    def _timestamps(
-        self, device: str, indices: Indices, arrived: Timestamps, at_us: Timestamps, skew_us: float
-    ) -> Timestamps:
-        """Returns what `_timestamp` returns for each value."""
-        has_time = at_us != 0
-        if self._clock == "arrival":
-            has_time = np.zeros(len(at_us), bool)
-        elif self._clock == "corrected":
-            at_us = at_us - int(skew_us)
-        wrong = has_time & ((at_us > arrived + MAX_AHEAD_US - _CLOCK_MARGIN_US) | (at_us < self._earliest_us))
-        if count := int(np.count_nonzero(wrong)):
-            last = int(np.flatnonzero(wrong)[-1])
-            self._count_retimed(device, self.tags.tag_at(indices[last]), int(at_us[last]), count)
-        return np.where(has_time & ~wrong, at_us, arrived)
-
     def _count_retimed(self, device: str, tag: Tag, at_us: int, count: int = 1) -> None:
         self._results["retimed"].inc(count)
         self.refusals.correct(Reason.WRONG_TIME, f"{tag}: {shown_time(at_us)}", count, device=device)
-
-
-def shown_time(at_us: int) -> str:
-    """Returns a time in µs since the epoch as text, also one that no calendar has."""
-    try:
-        return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):
-        return f"{at_us} µs since 1970"
-
-
-def _occurrences(indices: Indices) -> Timestamps:
-    """Returns for each index how often it occurred before.
-
-    Added in µs, this separates values of a sensor that arrived together.
-    """
-    order = np.argsort(indices, kind="stable")
-    starts = np.flatnonzero(np.diff(indices[order], prepend=-1))
-    rank = np.empty(len(indices), np.int64)
-    rank[order] = np.arange(len(indices)) - np.repeat(starts, np.diff(starts, append=len(indices)))
-    return rank

@@ -121,6 +121,11 @@ class _InputOptions(_Model):
     machines: dict[str, str] = Field(
         {}, max_length=_MAX_RULES, description="Machine ids by the names that the device uses."
     )
+    shared_series: bool = Field(
+        False,
+        description="Whether other inputs may store the same sensors of the same machines, for example because a "
+        "second broker sends the same values. Inputs of files always may.",
+    )
     absent_words: tuple[str, ...] = Field(
         (),
         max_length=1000,

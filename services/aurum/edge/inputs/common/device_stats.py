@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aurum.edge.inputs.common.refusals import Reason, Tally
-from aurum.edge.inputs.common.tags import Tag
+from aurum.edge.inputs.common.tag import Tag
 from aurum.readings.batch import Timestamps
 
 _MAX_DEVICES = 10_000
@@ -23,7 +23,8 @@ class DeviceState:
     """The state of a device.
 
     Attributes:
-        quality: The share of good values, as a moving average over about the last hundred.
+        quality: The share of values that were stored, or were the same as before, as a moving average over about the
+            last hundred.
         seen_us: When a value last arrived.
         lead_us: The largest lead of a time over its arrival, in the present window.
         lead_before_us: The same, in the previous window.
@@ -78,6 +79,11 @@ class DeviceState:
         device_times = at_us[at_us != 0]
         if len(device_times):
             self._record_lead(arrived_us, int(device_times.max()) - arrived_us)
+
+    def record_faults(self, arrived_us: int, count: int) -> None:
+        """Records values that cannot be stored, and that arrived in µs since the epoch."""
+        self.seen_us = arrived_us
+        self.quality *= (1.0 - _WEIGHT) ** count
 
     def record_stored(self, now_us: int, count: int, tag: Tag, at_us: int, value: float) -> None:
         """Records stored values.

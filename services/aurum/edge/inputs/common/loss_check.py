@@ -22,7 +22,7 @@ from aurum.edge.inputs.common.configuration import (
     TagRule,
     Topic,
 )
-from aurum.edge.inputs.common.tags import rule_for, stored_names
+from aurum.edge.inputs.common.tag import rule_for, stored_names
 from aurum.resilience import plain_yaml
 from aurum.resilience.plain_yaml import YamlError, at_line
 from aurum.runtime.yaml_file import BOUNDS
@@ -46,7 +46,11 @@ def check_losses(path: Path, file: InputsFile) -> None:
 
 def describe_losses(path: Path, file: InputsFile) -> list[str]:
     """Returns what a file of inputs would lose or mix by itself, with the fields and their lines."""
-    problems = find_losses(file)
+    return describe_problems(path, find_losses(file))
+
+
+def describe_problems(path: Path, problems: Sequence[Problem]) -> list[str]:
+    """Returns problems of a file as texts, with the fields and their lines."""
     if not problems:
         return []
     try:
@@ -184,21 +188,23 @@ def _absent_problem(register: Register, value: float) -> str | None:
 
 def _merged_sources(inputs: Sequence[InputOptions]) -> Iterator[Problem]:
     """Finds registers, nodes and topics that would be stored as the same sensor, also of different inputs."""
-    stored: dict[tuple[str, str], Place] = {}
+    stored: dict[tuple[str, str, int], Place] = {}
     for number, options in enumerate(inputs):
-        for field, machine, sensor in _named_sources(options):
+        for field, machine, sensor in named_sources(options):
             place: Place = ("inputs", number, *field)
             _, rule = rule_for(options.rules, machine, sensor)
             if rule is not None and rule.drop:
                 continue
             names = stored_names(rule, options.machines, machine, sensor)
-            earlier = stored.setdefault(names, place)
+            # Sources of an input that shares its series are only compared with those of the same input
+            key = (*names, number if options.shared_series else -1)
+            earlier = stored.setdefault(key, place)
             if earlier != place:
                 where = ".".join(map(str, earlier))
                 yield place, f"would be stored as {' '.join(names)}, as {where} is; name each source once"
 
 
-def _named_sources(options: InputOptions) -> Iterator[tuple[Place, str, str]]:
+def named_sources(options: InputOptions) -> Iterator[tuple[Place, str, str]]:
     """Yields the sources whose machine and sensor are in the file, with their field."""
     if isinstance(options, ModbusInput):
         for number, register in enumerate(options.registers):

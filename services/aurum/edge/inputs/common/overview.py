@@ -44,6 +44,7 @@ def describe_input(
         "readings_per_second": round(devices.rate(now), 3),
         "refused": _describe_tallies(refusals.refused),
         "corrected": _describe_tallies(refusals.corrected),
+        "contested": tags.contested(),
         "losses": [printable(loss, _MAX_TEXT) for loss in losses],
         "renamed": [
             {

@@ -17,11 +17,12 @@ from typing import TypeVar
 import numpy as np
 
 from aurum.edge import metrics
-from aurum.edge.inputs.common.batch_builder import BatchBuilder, shown_time
+from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import FilesInput
 from aurum.edge.inputs.common.connection_status import ConnectionStatus
+from aurum.edge.inputs.common.reading_times import shown_time
 from aurum.edge.inputs.common.refusals import Reason
-from aurum.edge.inputs.common.tags import TagKind
+from aurum.edge.inputs.common.tag import TagKind
 from aurum.edge.inputs.files.folder import DropFolder, Version
 from aurum.readings.batch import MAX_SERIES, Series
 from aurum.readings.csv_table import TableNotes, read_csv
@@ -143,9 +144,9 @@ class Files:
             silent = [f"{machine_id} {sensor}" for machine_id, sensor in notes.silent()[:1]]
             more = f"; {silent[0]} has no number at all" if silent else ""
             refusals.refuse(Reason.ABSENT, f"{path.name}, {notes.absent_example}{more}", notes.absent)
-        if notes.same_time:
+        if same := notes.same_time.count:
             problem = "replaced by a later row with the same time, at the latest"
-            refusals.correct(Reason.WRONG_TIME, f"{path.name}: {problem} {notes.same_time_example}", notes.same_time)
+            refusals.correct(Reason.WRONG_TIME, f"{path.name}: {problem} {notes.same_time.example}", same)
         if notes.repeated:
             example = f"{path.name}: repeated hour, {notes.repeated_example}"
             refusals.correct(Reason.WRONG_TIME, example, notes.repeated)
@@ -171,7 +172,7 @@ class Files:
         first = int(np.argmin(valid))
         example = f"{series.machine_id} {series.sensor}: {shown_time(int(series.timestamps[first]))}"
         count = int(np.count_nonzero(~valid))
-        self._builder.refusals.refuse(Reason.WRONG_TIME, example, count, device=self._options.name)
+        self._builder.refuse(self._options.name, Reason.WRONG_TIME, example, count)
         if count == len(valid):
             return None
         return Series(series.machine_id, series.sensor, series.timestamps[valid], series.values[valid])

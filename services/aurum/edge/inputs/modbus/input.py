@@ -161,8 +161,7 @@ class Modbus:
 
     def _refuse(self, example: str, requests: Sequence[ReadRequest]) -> None:
         count = sum(len(request.registers) for request in requests)
-        self._builder.refusals.refuse(Reason.UNREADABLE, example, count, device=self._device)
-        self._builder.count_bad_values(count)
+        self._builder.refuse(self._device, Reason.UNREADABLE, example, count)
 
     def _no_data_problem(self, this_round: _Round) -> str:
         if this_round.busy:

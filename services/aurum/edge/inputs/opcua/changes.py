@@ -7,9 +7,11 @@ DataChangeNotification). Changes without a scalar number are read by the library
 
 import math
 import struct
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import IntEnum
 from functools import lru_cache
 from typing import Any
 
@@ -33,7 +35,16 @@ _MIN_RUN = 4  # changes of one layout that are read as an array; fewer are read 
 _DATA_CHANGE = ua.NodeId(ua.Int32(ua.ObjectIds.DataChangeNotification_Encoding_DefaultBinary))
 
 
-_Single = tuple[int, int, float, bool, int]  # the columns of one change
+class Content(IntEnum):
+    """What a value is."""
+
+    NUMBER = 0
+    TEXT = 1
+    NOTHING = 2
+    OTHER = 3  # such as an array, a time or a structure
+
+
+_Single = tuple[int, int, float, bool, int, int]  # the columns of one change
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,7 @@ class Changes:
         values: The values.
         good: Whether the status is good and the value is a number.
         statuses: The status codes; 0 is good.
+        contents: What each value is, as numbers of Content.
     """
 
     handles: npt.NDArray[np.int64]
@@ -53,6 +65,7 @@ class Changes:
     values: Values
     good: npt.NDArray[np.bool_]
     statuses: npt.NDArray[np.uint32]
+    contents: npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +144,11 @@ def changes_from_notification(notification: ua.DataChangeNotification) -> Change
     return _changes_from_singles([_single_from_item(item) for item in notification.MonitoredItems or []])
 
 
-_COLUMNS = ("handles", "at_us", "values", "good", "statuses")
-_EMPTY = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, bool), np.empty(0, np.uint32))
+_COLUMNS = ("handles", "at_us", "values", "good", "statuses", "contents")
+_EMPTY = (
+    *(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)),
+    *(np.empty(0, bool), np.empty(0, np.uint32), np.empty(0, np.uint8)),
+)
 
 
 def _read_scalar(data: Buffer, code: str) -> Any:
@@ -176,6 +192,7 @@ def _changes_from_rows(rows: npt.NDArray[Any]) -> Changes:
         rows["value"].astype(np.float64),
         (rows["status"] & _BAD) == 0 if "status" in names else np.ones(len(rows), bool),
         rows["status"] if "status" in names else np.zeros(len(rows), np.uint32),
+        np.zeros(len(rows), np.uint8),
     )
 
 
@@ -183,7 +200,7 @@ def _single_from_row(row: dict[str, Any]) -> _Single:
     ticks = row.get("source_time") or row.get("server_time", 0)
     at_us = ticks // 10 - _EPOCH_US if ticks else 0
     status = row.get("status", 0)
-    return row["handle"], at_us, float(row["value"]), not status & _BAD, status
+    return row["handle"], at_us, float(row["value"]), not status & _BAD, status, Content.NUMBER
 
 
 def _read_by_library(body: bytes, offset: int) -> tuple[_Single, int]:
@@ -197,9 +214,19 @@ def _single_from_item(item: ua.MonitoredItemNotification) -> _Single:
     value = data.Value.Value if data.Value is not None else None
     status = 0 if data.StatusCode is None else int(data.StatusCode.value)
     good = not status & _BAD
-    if not isinstance(value, (int, float)):
-        value, good = math.nan, False
-    return item.ClientHandle, _microseconds(data.SourceTimestamp or data.ServerTimestamp), float(value), good, status
+    content = _content_of(value)
+    number = float(value) if content is Content.NUMBER and value is not None else math.nan
+    at_us = _microseconds(data.SourceTimestamp or data.ServerTimestamp)
+    return item.ClientHandle, at_us, number, good and content is Content.NUMBER, status, content
+
+
+def _content_of(value: Any) -> Content:
+    if isinstance(value, (int, float)):
+        return Content.NUMBER
+    if value is None:
+        return Content.NOTHING
+    is_text = isinstance(value, (str, ua.LocalizedText, ua.QualifiedName, ua.XmlElement, uuid.UUID))
+    return Content.TEXT if is_text else Content.OTHER
 
 
 def _microseconds(moment: datetime | None) -> int:
@@ -221,11 +248,12 @@ def _take_singles(singles: list[_Single]) -> list[Changes]:
 def _changes_from_singles(singles: Sequence[_Single]) -> Changes:
     if not singles:
         return Changes(*_EMPTY)
-    handles, times, values, good, statuses = zip(*singles, strict=True)
+    handles, times, values, good, statuses, contents = zip(*singles, strict=True)
     return Changes(
         np.array(handles, np.int64),
         np.array(times, np.int64),
         np.array(values, float),
         np.array(good, bool),
         np.array(statuses, np.uint32),
+        np.array(contents, np.uint8),
     )

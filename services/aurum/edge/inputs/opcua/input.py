@@ -1,6 +1,7 @@
 """OPC UA: a subscription to variables that are named or found by browsing."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,20 @@ _RETRY_MISSING = 60.0  # seconds until what the server did not have is looked fo
 _MODES = {"Sign": ua.MessageSecurityMode.Sign, "SignAndEncrypt": ua.MessageSecurityMode.SignAndEncrypt}
 
 
+class _GrantedTimeoutFilter(logging.Filter):
+    """Leaves out the library's warning that a server grants another session timeout than requested.
+
+    The client uses the granted one, so nothing is wrong. The warning would be repeated at each connection, and states
+    the timeout of the channel in place of the requested one.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("Requested session timeout")
+
+
+_GRANTED_TIMEOUT_FILTER = _GrantedTimeoutFilter()
+
+
 @dataclass(slots=True)
 class _Link:
     """A connection to the server.
@@ -67,6 +82,7 @@ class Opcua:
     def __init__(
         self, options: OpcuaInput, builder: BatchBuilder, reconnector: Reconnector, state_folder: Path
     ) -> None:
+        logging.getLogger("asyncua.client.client").addFilter(_GRANTED_TIMEOUT_FILTER)
         self._builder = builder
         self._options = options
         self._reconnector = reconnector

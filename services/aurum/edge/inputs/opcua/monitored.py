@@ -8,11 +8,18 @@ from asyncua import ua
 
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.refusals import Reason
-from aurum.edge.inputs.common.tags import Indices, TagKind
+from aurum.edge.inputs.common.tag import Tag, TagKind
+from aurum.edge.inputs.common.tags import Indices
 from aurum.edge.inputs.opcua.browsing import Variable
-from aurum.edge.inputs.opcua.changes import Changes
+from aurum.edge.inputs.opcua.changes import Changes, Content
+from aurum.readings.batch import now_us
 
 _BAD = 0xC000_0000  # bits of a status that is bad or uncertain
+_NO_NUMBERS = (
+    (Content.TEXT, Reason.TEXT, "is a text"),
+    (Content.NOTHING, Reason.ABSENT, "is empty"),
+    (Content.OTHER, Reason.UNSUPPORTED, "is an array, a time or a structure"),
+)
 
 
 class MonitoredVariables:
@@ -26,10 +33,14 @@ class MonitoredVariables:
     def __init__(self, name: str, builder: BatchBuilder) -> None:
         self._name = name
         self._builder = builder
+        self._held: list[Tag] = []  # tags of the variables, also of those before the last `clear`
         self.clear()
 
     def clear(self) -> None:
-        """Forgets all variables."""
+        """Forgets all variables. Their tags keep their series for a while, since they may be monitored again."""
+        for tag in self._held:
+            tag.held = False
+            tag.used_us = now_us()
         self._by_handle: dict[int, Variable] = {}
         self._nodes: dict[tuple[str, str], ua.NodeId] = {}
         self._indices: Indices = np.empty(0, np.int32)  # of tags, by handle
@@ -87,9 +98,22 @@ class MonitoredVariables:
                 name = ua.StatusCode(ua.UInt32(status)).name
                 self._refuse(handles[bad & (statuses == status)], Reason.BAD_QUALITY, name)
             if no_number.any():
-                self._refuse(handles[no_number], Reason.NOT_A_NUMBER, "is a text, an array or empty")
+                self._refuse_contents(handles[no_number], changes.contents[monitored][no_number])
         at_us, kept = changes.at_us[monitored], ~refused
         self._builder.add_values(self._name, indices[kept], at_us[kept], values[kept], good[kept])
+
+    def _refuse_contents(self, handles: npt.NDArray[np.int64], contents: npt.NDArray[np.uint8]) -> None:
+        """Refuses values that are no numbers. Only in place of a number is a text a fault."""
+        tags = self._builder.tags
+        had_number = np.array([tags.tag_at(index).had_number for index in self._indices[handles].tolist()], bool)
+        for content, reason, problem in _NO_NUMBERS:
+            which = contents == content
+            for part, actual in (
+                ((which & ~had_number), reason),
+                ((which & had_number), Reason.NOT_A_NUMBER if reason is Reason.TEXT else reason),
+            ):
+                if part.any():
+                    self._refuse(handles[part], actual, problem)
 
     def _refuse(self, handles: npt.NDArray[np.int64], reason: Reason, problem: str) -> None:
         handle = int(handles[-1])
@@ -109,8 +133,15 @@ class MonitoredVariables:
         tags = self._builder.tags
         size = max(self._by_handle, default=-1) + 1
         self._indices = np.full(size, -1, np.int32)
+        present = []
+        names = {(variable.machine, variable.sensor) for variable in self._by_handle.values()}
+        tags.let_go(tag for tag in self._held if (tag.machine, tag.name) not in names)
         for handle, variable in self._by_handle.items():
-            self._indices[handle] = tags.tag_for(variable.machine, variable.sensor).index
+            tag = tags.tag_for(variable.machine, variable.sensor)
+            tag.held = True
+            self._indices[handle] = tag.index
+            present.append(tag)
+        self._held = present
         counts = np.zeros(size, np.int64)
         common = min(size, len(self._unusable))
         counts[:common] = self._unusable[:common]

@@ -20,6 +20,7 @@ from aurum.edge.inputs.common.refusals import Reason
 from aurum.edge.inputs.common.throttled_log import ThrottledLog
 from aurum.edge.inputs.mqtt.connection import Message, MqttConnection, Will
 from aurum.edge.inputs.mqtt.consumer import consume
+from aurum.edge.inputs.mqtt.excerpts import HIDDEN, names_secret
 from aurum.edge.inputs.sparkplug.births import BirthMetrics
 from aurum.edge.inputs.sparkplug.tag_owners import DeviceKey, TagOwners
 from aurum.edge.inputs.sparkplug.templates import FlatMetric, explicit_name, flatten
@@ -44,6 +45,7 @@ class _Node:
     complete: bool = False  # whether no message was missed since the birth
     own_metrics: BirthMetrics = field(default_factory=BirthMetrics)
     devices: dict[str, BirthMetrics] = field(default_factory=dict)
+    former_devices: dict[str, BirthMetrics] = field(default_factory=dict)  # before the last birth of the node
     rebirth_requested_at: float = float("-inf")
     rebirth_interval: float = _REBIRTH_INTERVAL
 
@@ -110,7 +112,9 @@ class SparkplugNodes:
                 problem = f"{group}/{name}/{device}: the node has more than {_MAX_DEVICES} devices"
                 self._builder.refusals.refuse(Reason.UNSUPPORTED, problem, len(payload.metrics))
                 return
+            before = node.devices.get(device) or node.former_devices.pop(device, None)
             node.devices[device] = self._read_birth(group, name, node, payload)
+            self._release_missing((group, name, device), before, node.devices[device])
         elif kind == "DDEATH" and device is not None:
             if device in node.devices:
                 node.devices[device].alive = False
@@ -130,8 +134,10 @@ class SparkplugNodes:
         return node
 
     def _record_birth(self, group: str, name: str, node: _Node, payload: SparkplugPayload) -> None:
+        before = node.own_metrics
         node.own_metrics = self._read_birth(group, name, node, payload)
-        node.devices.clear()  # each device sends a new birth
+        self._release_missing((group, name, None), before, node.own_metrics)
+        node.former_devices, node.devices = node.devices or node.former_devices, {}  # each device sends a new birth
         node.sequence = payload.seq if payload.HasField("seq") else 0
         node.complete = True
         node.birth = next((_integer_value(metric) for metric in payload.metrics if metric.name == _BIRTH_NUMBER), None)
@@ -154,6 +160,19 @@ class SparkplugNodes:
             problem = f"gives the alias {alias} to both {names[0]!r} and {names[1]!r}"
             self._request_rebirth(group, name, node, problem)
         return born
+
+    def _release_missing(self, source: DeviceKey, before: BirthMetrics | None, born: BirthMetrics) -> None:
+        """Lets other tags store the series of metrics that a new birth no longer has, for example renamed ones."""
+        if before is None:
+            return
+        machine = self._machine_of(source)
+        for sensor in before.types.keys() - born.types.keys():
+            self._builder.tags.release(machine, sensor)
+
+    def _machine_of(self, source: DeviceKey) -> str:
+        group, name, device = source
+        template = self._options.node_machine if device is None else self._options.machine
+        return template.format_map({"group": group, "node": name, "device": device or ""})
 
     def _check_sequence(self, group: str, name: str, node: _Node, payload: SparkplugPayload) -> bool:
         """Returns whether the node is alive, and checks the sequence for missed messages."""
@@ -190,7 +209,7 @@ class SparkplugNodes:
         if payload.metrics:
             source = _device_name(group, name, device)
             example = f"{source}: {len(payload.metrics)} metrics without a birth message"
-            self._builder.refusals.refuse(Reason.NO_NAME, example, len(payload.metrics), device=source)
+            self._builder.refuse(source, Reason.NO_NAME, example, len(payload.metrics))
         self._request_rebirth(group, name, node, "sends data without a birth")
 
     def _add_values(self, group: str, name: str, device: str | None, node: _Node, payload: SparkplugPayload) -> None:
@@ -199,9 +218,8 @@ class SparkplugNodes:
             self._refuse_unborn(group, name, device, node, payload)
             return
         self._results["read"].inc()
-        names = {"group": group, "node": name, "device": device or ""}
-        machine = (self._options.node_machine if device is None else self._options.machine).format_map(names)
         source = (group, name, device)
+        machine = self._machine_of(source)
 
         def resolve(metric: SparkplugMetric, around: str) -> str | None:
             explicit = explicit_name(metric, around)
@@ -227,7 +245,8 @@ class SparkplugNodes:
             self._check_owner(source, machine, sensor)
             value = number_of(flat.metric, datatype)
         except ValueRefusedError as error:
-            self._builder.refuse_value(device, machine, sensor, error.reason, str(error))
+            problem = HIDDEN if names_secret(sensor) else str(error)
+            self._builder.refuse_value(device, machine, sensor, error.reason, problem)
             return
         if flat.historical:
             self._builder.add_past_value(device, machine, sensor, at_ms * 1000, value, good=flat.good)
@@ -260,7 +279,7 @@ class SparkplugNodes:
         else:
             problem = f"alias {metric.alias} is not in the birth"
         members = max(1, len(metric.template_value.metrics))
-        self._builder.refusals.refuse(Reason.NO_NAME, f"{device}: {problem}", members, device=device)
+        self._builder.refuse(device, Reason.NO_NAME, f"{device}: {problem}", members)
 
 
 class Sparkplug:

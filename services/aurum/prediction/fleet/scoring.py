@@ -1,0 +1,169 @@
+"""Scores machines of the fleet in slices, with the model of their type or by the fallback rule.
+
+The answers are the same as those to requests, from the same readings.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aurum.prediction import metrics as prediction_metrics
+from aurum.prediction.fleet import metrics
+from aurum.prediction.fleet.fleet import Fleet
+from aurum.prediction.fleet.machine_table import BY_MODEL, Indices
+from aurum.prediction.fleet.model_group import ModelGroup, same_features
+from aurum.prediction.model.features import TIME, Matrix
+from aurum.prediction.model.model import Model, Predictions
+from aurum.prediction.serving.inputs import LEAST_SENSORS, PredictionInput, rule_reason
+from aurum.prediction.serving.readings_client import MachineReadings
+from aurum.prediction.serving.registry import ModelRegistry
+from aurum.prediction.serving.scoring import Prediction, Scorer, predict_by_rule, prediction_of
+from aurum.runtime.errors import AurumError
+
+_DRIFT_ROWS = 64  # that are compared with the training data at a time
+_DRIFT_SECONDS = 2.0  # between two comparisons of a machine type
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredMachine:
+    """A prediction of the fleet.
+
+    Attributes:
+        prediction: The prediction.
+        dirty_since: When the first reading that it is new for arrived (monotonic seconds).
+    """
+
+    prediction: Prediction
+    dirty_since: float
+
+
+class FleetScoring:
+    """Scores slices of machines. It is used on the model thread only."""
+
+    def __init__(
+        self, fleet: Fleet, registry: ModelRegistry, scorer: Scorer, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """scorer: It monitors the drift of each champion."""
+        self._fleet = fleet
+        self._registry = registry
+        self._scorer = scorer
+        self._clock = clock
+        self._observed: dict[str, float] = {}  # machine type → when its drift was last measured
+
+    def score(self, machines: Sequence[int]) -> list[ScoredMachine]:
+        """Scores machines that are due and scored in the same way. Those that cannot be scored are counted."""
+        table = self._fleet.table
+        still = np.array(machines, np.intp)
+        still = still[table.dirty_since[still] > 0]
+        if not len(still):
+            return []
+        since = table.dirty_since[still].copy()
+        table.dirty_since[still], table.scored_at[still] = 0.0, self._clock()
+        group = self._fleet.group_of(int(still[0])) if table.mode[still[0]] == BY_MODEL else None
+        if group is None:
+            predictions = [self._by_rule(machine) for machine in still.tolist()]
+        else:
+            predictions = [*self._by_model(group, still[table.mode[still] == BY_MODEL])]
+        waited = dict(zip(still.tolist(), since.tolist(), strict=True))
+        scored = []
+        for machine, prediction in filter(None, predictions):
+            self._note(machine, prediction)
+            scored.append(ScoredMachine(prediction, waited[machine]))
+        metrics.prediction_fleet_scored_total.inc(len(scored))
+        return scored
+
+    def note(self, machine_id: str, prediction: Prediction) -> None:
+        """Notes a prediction that was made from a query."""
+        machine = self._fleet.table.ids.find(machine_id)
+        if machine >= 0:
+            self._note(machine, prediction)
+
+    def _note(self, machine: int, prediction: Prediction) -> None:
+        """Notes a prediction for the alarm rules, which take those of models only."""
+        table = self._fleet.table
+        table.predicted_us[machine] = prediction.as_of_us
+        usable = not prediction.degraded_reason
+        table.risk[machine] = prediction.risk_score if usable else np.nan
+        table.anomaly[machine] = prediction.anomaly_score if usable else np.nan
+        table.rul[machine] = prediction.rul[0] if usable and prediction.rul else np.nan
+
+    def _by_rule(self, machine: int) -> tuple[int, Prediction] | None:
+        prediction_input = self._input(machine, None)
+        answer, _ = predict_by_rule(prediction_input)
+        if isinstance(answer, AurumError):
+            metrics.prediction_fleet_errors_total.labels("too_few_readings").inc()
+            return None
+        return machine, answer
+
+    def _by_model(self, group: ModelGroup, machines: Indices) -> list[tuple[int, Prediction]]:
+        rows = self._fit(group, self._fleet.table.row[machines])
+        if not len(rows):
+            return []
+        started = time.perf_counter()
+        rows, features = group.windows.features(rows)
+        if len(rows) < len(machines):
+            metrics.prediction_fleet_errors_total.labels("too_few_readings").inc(len(machines) - len(rows))
+        if not len(rows):
+            return []
+        model = group.model
+        result = model.predict(features)
+        self._observe(model, features)
+        as_of = group.windows.as_of(rows).tolist()
+        predictions = []
+        for position, machine in enumerate(group.machine_of[rows].tolist()):
+            prediction_input = self._input(machine, model)
+            predictions.append(
+                (machine, prediction_of(model, prediction_input, result, position, features[position], as_of[position]))
+            )
+        risks = [prediction.risk_score for _, prediction in predictions]
+        seconds = (time.perf_counter() - started) / len(rows)
+        if model.risk is not None:
+            prediction_metrics.track_predictions(model.card.machine_type, model.card.version, seconds, risks)
+        else:
+            for risk in risks:
+                prediction_metrics.track_prediction(
+                    model.card.machine_type, model.card.version, seconds, risk, degraded=True
+                )
+        self._compare_with_shadow(model, features, result)
+        return predictions
+
+    def _fit(self, group: ModelGroup, rows: Indices) -> Indices:
+        """Returns the rows whose machines have the sensors that the model needs. Others are filled for the rule."""
+        spec = group.model.spec
+        present = group.windows.present(rows)
+        fits = present[:, : len(spec.sensors)].sum(axis=1) >= LEAST_SENSORS * len(spec.sensors)
+        if spec.axis != TIME:
+            fits &= present[:, -1]
+        if not fits.all():
+            self._fleet.refill(group.machine_of[rows[~fits]].tolist(), "missing_sensors")
+        fitting: Indices = rows[fits]
+        return fitting
+
+    def _input(self, machine: int, model: Model | None) -> PredictionInput:
+        """Returns the input of a prediction; with readings only if a rule needs them."""
+        table = self._fleet.table
+        machine_type = table.type_of(machine)
+        readings = None
+        if model is None or model.risk is None:
+            readings = MachineReadings(table.ids.names[machine], self._fleet.recent.columns(machine))
+        reason = "" if model else self._fleet.reasons.get(machine) or rule_reason(machine_type)
+        return PredictionInput(table.ids.names[machine], machine_type, model, readings, reason=reason)
+
+    def _observe(self, model: Model, features: Matrix) -> None:
+        """Measures the drift with a sample of machines, from time to time."""
+        now = self._clock()
+        if now - self._observed.get(model.card.machine_type, -_DRIFT_SECONDS) < _DRIFT_SECONDS:
+            return
+        self._observed[model.card.machine_type] = now
+        self._scorer.monitor_for(model).observe(features[:_DRIFT_ROWS])
+
+    def _compare_with_shadow(self, model: Model, features: Matrix, result: Predictions) -> None:
+        shadow = self._registry.shadow(model.card.machine_type)
+        if shadow is None or result.risk is None or not same_features(shadow.spec, model.spec):
+            return
+        risk = shadow.predict(features).risk
+        if risk is not None:
+            for difference in np.abs(risk - result.risk).tolist():
+                prediction_metrics.track_shadow(model.card.machine_type, difference)

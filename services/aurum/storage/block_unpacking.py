@@ -1,0 +1,300 @@
+"""Unpacking of blocks, see aurum.storage.block: of one frame for a query, of whole blocks for merging them."""
+
+import json
+import threading
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from aurum.readings.batch import Timestamps, Values
+from aurum.storage.block import (
+    BLOCK_SERIES,
+    CHECKED,
+    FRAME_BITS,
+    HEAD,
+    PACKED_RANKS,
+    PLAIN,
+    UNIFORM,
+    VERSION,
+    ZSTD,
+)
+from aurum.storage.frames import decompress
+from aurum.storage.packed_readings import PackedReadings, concatenate_ranks
+from aurum.storage.ranks import Rank, Ranks
+
+_WIDTHS = {4: "<u4", 8: "<i8"}
+_MAX_RANK_BYTES = 400  # per reading: its run, and the name of its source
+_local = threading.local()
+
+
+class CorruptBlockError(Exception):
+    """The bytes are not a block, or are damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The content of a frame.
+
+    Attributes:
+        first: The index of its first series within the block.
+        starts: For each of its series, the position of its first reading; then the number of readings.
+        timestamps: The times of its readings.
+        values: As many values.
+    """
+
+    first: int
+    starts: list[int]
+    timestamps: Timestamps
+    values: Values
+
+    def of(self, index: int) -> tuple[Timestamps, Values]:
+        """Returns the readings of the series with an index within the block."""
+        start, end = self.starts[index - self.first], self.starts[index - self.first + 1]
+        return self.timestamps[start:end], self.values[start:end]
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the readings in memory."""
+        return 16 * len(self.values)
+
+
+class BlockHead:
+    """The head of a block. Its series have indexes in the order of their places."""
+
+    def __init__(self, head: bytes) -> None:
+        """Parses a head. Raises CorruptBlockError."""
+        if len(head) < HEAD.size:
+            raise CorruptBlockError(f"a block's head is truncated: it has {len(head)} bytes")
+        version, self._codec, self._width, flags, checksum, start, count, series, frames = HEAD.unpack_from(head)
+        if version != VERSION:
+            raise CorruptBlockError(f"block version {version} is not supported")
+        if zlib.crc32(memoryview(head)[CHECKED:], zlib.crc32(head[:4])) != checksum:
+            raise CorruptBlockError("the checksum of a block's head does not match its content")
+        if self._codec not in {PLAIN, ZSTD} or self._width not in _WIDTHS or flags & ~(UNIFORM | PACKED_RANKS):
+            raise CorruptBlockError(
+                f"codec {self._codec}, width {self._width}, flags {flags} of a block are not supported"
+            )
+        if len(head) < HEAD.size + 5 * series + 9 * frames or not series or not frames:
+            raise CorruptBlockError("a block's head is shorter than it states")
+        self._flags = flags
+        self.start_us: int = start
+        self.count: int = count
+        at = HEAD.size
+        self.places = head[at : at + series]
+        at += series
+        self.lengths: npt.NDArray[np.uint32] = np.frombuffer(head, "<u4", series, at)
+        at += 4 * series
+        self._frame_places = head[at : at + frames]
+        self._frames: list[int] = np.frombuffer(head, "<u4", 2 * frames, at + frames).tolist()
+        self._ranks = head[at + 9 * frames :]
+        if int(self.lengths.sum()) != count or not self.lengths.all():
+            raise CorruptBlockError("a block's head has another number of readings than it states")
+
+    @cached_property
+    def uniform_rank(self) -> Rank | None:
+        """The rank that all readings have; None if they have several. Raises CorruptBlockError."""
+        if not self._flags & UNIFORM:
+            return None
+        try:
+            *source, sequence = json.loads(self._ranks)
+            return (*source, int(sequence))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise CorruptBlockError(f"a block's rank cannot be read: {error}") from error
+
+    @cached_property
+    def ranks(self) -> Ranks:
+        """The ranks of all readings. Raises CorruptBlockError."""
+        if self.uniform_rank is not None:
+            return Ranks.uniform(self.uniform_rank, self.count)
+        try:
+            encoded = self._ranks
+            if self._flags & PACKED_RANKS:
+                size = zstandard.frame_content_size(encoded)
+                if not 0 <= size <= _MAX_RANK_BYTES * self.count:
+                    raise ValueError(f"their stated size of {size} bytes is impossible")
+                encoded = decompress(_decompressor(), encoded)
+            return Ranks.decode(encoded, self.count)
+        except (zstandard.ZstdError, MemoryError, ValueError, TypeError, IndexError, RecursionError) as error:
+            raise CorruptBlockError(f"a block's ranks cannot be read: {error}") from error
+
+    @cached_property
+    def ends(self) -> npt.NDArray[np.int64]:
+        """For each series, the position after its last reading."""
+        return np.cumsum(self.lengths, dtype=np.int64)
+
+    @property
+    def frames(self) -> int:
+        """How many frames the block has."""
+        return len(self._frame_places)
+
+    @property
+    def frame_lengths(self) -> list[int]:
+        """The bytes of each frame."""
+        return self._frames[: self.frames]
+
+    def index_of(self, place: int) -> int:
+        """Returns the index of the series at a place; -1 if it is not in the block."""
+        return self.places.find(place)
+
+    def ranks_of(self, index: int) -> Ranks:
+        """Returns the ranks of the readings of a series."""
+        end = int(self.ends[index])
+        return self.ranks.between(end - int(self.lengths[index]), end)
+
+    def frame_of(self, index: int) -> int:
+        """Returns the number of the frame of a series within the block."""
+        return 0 if self._codec == PLAIN else self._frame_places.find(self.places[index] >> FRAME_BITS)
+
+    def series_of(self, frame: int) -> tuple[int, int]:
+        """Returns the index of the first series of a frame, and that after its last one."""
+        if self._codec == PLAIN:
+            return 0, len(self.places)
+        frame_of = np.frombuffer(self.places, np.uint8) >> FRAME_BITS
+        low, high = np.searchsorted(frame_of, [self._frame_places[frame], self._frame_places[frame] + 1]).tolist()
+        return low, high
+
+    def bytes_of(self, frame: int) -> tuple[int, int]:
+        """Returns the offset of a frame in the data, and its length."""
+        return sum(self._frames[:frame]), self._frames[frame]
+
+    def columns_of(self, frame: int, data: bytes | memoryview) -> tuple[npt.NDArray[Any], Values]:
+        """Returns the time steps and values of a frame, given its bytes. Raises CorruptBlockError."""
+        if zlib.crc32(data) != self._frames[self.frames + frame]:
+            raise CorruptBlockError(f"the checksum of frame {frame} of a block does not match its content")
+        first, end = self.series_of(frame)
+        count = int(self.lengths[first:end].sum())
+        size = (self._width + 8) * count
+        try:
+            columns = decompress(_decompressor(), data, size) if self._codec == ZSTD else bytes(data)
+        except (zstandard.ZstdError, MemoryError) as error:
+            raise CorruptBlockError(f"frame {frame} of a block cannot be unpacked: {error}") from error
+        if not count or len(columns) != size:
+            raise CorruptBlockError(f"frame {frame} of a block does not match its head")
+        kind, values_at = _WIDTHS[self._width], self._width * count
+        if self._codec == PLAIN:
+            return np.frombuffer(columns, kind, count), np.frombuffer(columns, "<f8", count, values_at)
+        return _gathered(columns, 0, count, kind), _gathered(columns, values_at, count, "<f8")
+
+    def unpack_frame(self, frame: int, data: bytes) -> Frame:
+        """Returns the readings of a frame, given its bytes. Raises CorruptBlockError."""
+        steps, values = self.columns_of(frame, data)
+        first, end = self.series_of(frame)
+        lengths = self.lengths[first:end].astype(np.int64)
+        ends = np.cumsum(lengths)
+        return Frame(first, [0, *ends.tolist()], _times(steps, ends, lengths, self.start_us), values)
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedBlocks:
+    """The readings of several blocks of one bucket, one block after the other.
+
+    Attributes:
+        places: For each series of each block, its place.
+        lengths: The number of its readings.
+        timestamps: The times.
+        values: As many values.
+        ranks: The ranks of the readings of each block.
+    """
+
+    places: npt.NDArray[np.uint8]
+    lengths: npt.NDArray[np.int64]
+    timestamps: Timestamps
+    values: Values
+    ranks: list[Ranks]
+
+    def packed(self, bucket: int) -> PackedReadings:
+        """Returns the readings if they are those of one block, whose bucket is given."""
+        numbers = self.places.astype(np.int32) + np.int32(bucket * BLOCK_SERIES)
+        return PackedReadings(numbers, self.lengths, self.timestamps, self.values, concatenate_ranks(self.ranks))
+
+
+def unpack_blocks(blocks: Sequence[tuple[BlockHead, bytes]]) -> tuple[JoinedBlocks | None, dict[int, str]]:
+    """Unpacks blocks by array operations over all of them, since they may be small.
+
+    Args:
+        blocks: The head and the data of each.
+
+    Returns:
+        The readable readings, if any, and what is wrong with each block that is damaged, by its index.
+    """
+    problems: dict[int, str] = {}
+    heads: list[tuple[BlockHead, int, int]] = []  # and the range of series, of each frame
+    columns: list[tuple[npt.NDArray[Any], Values]] = []
+    ranks: list[Ranks] = []
+    for index, (head, data) in enumerate(blocks):
+        view, offset = memoryview(data), 0
+        try:
+            of_block = head.ranks
+        except CorruptBlockError as error:
+            problems[index] = str(error)
+            continue
+        kept = np.ones(len(head.places), np.bool_)
+        for number, length in enumerate(head.frame_lengths):
+            series = head.series_of(number)
+            try:
+                columns.append(head.columns_of(number, view[offset : offset + length]))
+                heads.append((head, *series))
+            except CorruptBlockError as error:
+                problems[index] = "; ".join(filter(None, (problems.get(index), str(error))))
+                kept[slice(*series)] = False
+            offset += length
+        if kept.all():
+            ranks.append(of_block)
+        elif kept.any():
+            ranks.append(of_block.selected(np.repeat(kept, head.lengths)))
+    if not columns:
+        return None, problems
+    lengths = np.concatenate([head.lengths[first:end] for head, first, end in heads]).astype(np.int64)
+    starts = np.repeat([head.start_us for head, _, _ in heads], [end - first for _, first, end in heads])
+    steps = np.concatenate([steps for steps, _ in columns])
+    return JoinedBlocks(
+        np.frombuffer(b"".join([head.places[first:end] for head, first, end in heads]), np.uint8),
+        lengths,
+        _times(steps, np.cumsum(lengths), lengths, starts),
+        np.concatenate([values for _, values in columns]),
+        ranks,
+    ), problems
+
+
+def _times(
+    steps: npt.NDArray[Any],
+    ends: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    start_us: npt.NDArray[np.int64] | int,
+) -> Timestamps:
+    """Returns the times of series.
+
+    Args:
+        steps: The steps of all series.
+        ends: For each series, the position after its last reading.
+        lengths: The number of its readings.
+        start_us: The start of its block.
+    """
+    timestamps = np.cumsum(steps, dtype=np.int64)
+    starts = ends - lengths
+    before = timestamps[starts] - steps[starts].astype(np.int64)  # the sum of the steps of the series before
+    timestamps += np.repeat(start_us - before, lengths)
+    return timestamps
+
+
+def _gathered(columns: bytes, start: int, count: int, kind: str) -> npt.NDArray[Any]:
+    """Returns a column that is in byte planes."""
+    width = int(kind[-1])
+    planes = np.frombuffer(columns, np.uint8, count * width, start).reshape(width, count)
+    gathered = np.empty((count, width), np.uint8)
+    for place in range(width):  # faster than a transposition
+        gathered[:, place] = planes[place]
+    return gathered.view(kind).reshape(count)
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    if not hasattr(_local, "decompressor"):
+        _local.decompressor = zstandard.ZstdDecompressor()
+    decompressor: zstandard.ZstdDecompressor = _local.decompressor
+    return decompressor

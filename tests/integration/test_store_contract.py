@@ -359,8 +359,7 @@ async def test_cassandra_schema_steps_can_be_run_again(cassandra: object) -> Non
     options = parse_url(f"{cassandra.url('contract')}?replication=3")  # type: ignore[attr-defined]
     store = CassandraStore(options, 10**7, 0.0)
     for version in sorted(STEPS):
-        for step in STEPS[version]:
-            store._session._run_step(step)
+        store._session._run_steps(STEPS[version])
     with pytest.raises(InvalidRequest):
         store._session._run_step("ALTER TABLE nothing ADD ranked blob")
     await store.close()

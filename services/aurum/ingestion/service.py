@@ -54,7 +54,7 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
             on_registration=feed.note_machine,
             series=store.series,
         )
-        await _load_states(store, machine_states)
+        await _load_states(store, machine_states, feed)
         service.health.add_check("store", store.problem)
         metrics.ingestion_queue_bytes.set_function(lambda: store.waiting_bytes)
         servicer = IngestionServicer(
@@ -112,12 +112,13 @@ def open_store(settings: IngestionSettings) -> "SqliteStore | CassandraStore":
     return SqliteStore(local)
 
 
-async def _load_states(store: Store, machine_states: MachineStates) -> None:
-    """Loads the states of all machines, and applies what other replicas store from now on."""
+async def _load_states(store: Store, machine_states: MachineStates, feed: FollowFeed) -> None:
+    """Loads the states of all machines, and applies what other replicas store from now on to them and to the feed."""
     missed: list[tuple[Batch, Rank]] = []  # while the states are loaded
 
     def apply(batch: Batch, rank: Rank) -> None:
         machine_states.apply_batch(batch, now_us(), rank)
+        feed.append_batch(batch)
 
     store.follow(lambda batch, rank: missed.append((batch, rank)))
     summaries = await store.summaries()

@@ -22,7 +22,8 @@ from aurum.ingestion.cassandra.session import CassandraSession
 from aurum.ingestion.series_index import SeriesIndex
 from aurum.readings.batch import Numbers, SeriesKey, SeriesKeys
 from aurum.runtime import damage
-from aurum.storage.block import BLOCK_SERIES, BlockHead, CorruptBlockError, PackedBlock, pack_blocks, unpack_block
+from aurum.storage.block import BLOCK_SERIES, PackedBlock, pack_blocks
+from aurum.storage.block_unpacking import BlockHead, CorruptBlockError, unpack_blocks
 from aurum.storage.frames import decompress
 from aurum.storage.packed_readings import PackedReadings, count_by_series
 from aurum.storage.ranks import Ranked
@@ -163,17 +164,18 @@ def read_all(row: Any, series: SeriesIndex) -> Iterator[PackedReadings]:
     numbers = series.assign(SeriesKeys(names))
     start = 0
     for head, data in _parts(row):
-        readings, problems = unpack_block(0, head, bytes(data))
+        joined, problems = unpack_blocks([(head, data)])
         end = start + len(head.places)
-        if readings is None or problems or end > len(names):
+        if joined is None or problems or end > len(names):
             raise CorruptBlockError("; ".join(problems.values()) or _MISMATCH)
+        readings = joined.packed(0)
         yield PackedReadings(numbers[start:end], readings.lengths, readings.timestamps, readings.values, readings.ranks)
         start = end
     if start != len(names):
         raise CorruptBlockError(_MISMATCH)
 
 
-def _parts(row: Any) -> Iterator[tuple[BlockHead, memoryview]]:
+def _parts(row: Any) -> Iterator[tuple[BlockHead, bytes]]:
     """Yields the head and the data of each block of a row. Raises CorruptBlockError."""
     heads, data = memoryview(row.head), memoryview(row.data)
     while heads:
@@ -181,7 +183,7 @@ def _parts(row: Any) -> Iterator[tuple[BlockHead, memoryview]]:
             raise CorruptBlockError("the heads of a block are truncated")
         head_bytes, data_bytes = _LENGTHS.unpack_from(heads)
         end = _LENGTHS.size + head_bytes
-        yield BlockHead(bytes(heads[_LENGTHS.size : end])), data[:data_bytes]
+        yield BlockHead(bytes(heads[_LENGTHS.size : end])), bytes(data[:data_bytes])
         heads, data = heads[end:], data[data_bytes:]
 
 

@@ -35,7 +35,7 @@ from aurum.readings.batch import now_us
 from aurum.runtime.errors import UnavailableError
 from aurum.runtime.time_units import DAY_US
 from aurum.storage import sequence_ranges
-from aurum.storage.block import CorruptBlockError
+from aurum.storage.block_unpacking import CorruptBlockError
 from aurum.storage.packed_readings import PackedReadings
 from aurum.storage.segment import pack
 

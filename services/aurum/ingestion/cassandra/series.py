@@ -24,7 +24,7 @@ from aurum.ingestion.series_reader import Piece
 from aurum.readings.batch import SeriesKey
 from aurum.runtime import damage
 from aurum.runtime.time_units import DAY_US
-from aurum.storage.block import CorruptBlockError
+from aurum.storage.block_unpacking import CorruptBlockError
 from aurum.storage.ranks import Ranked
 from aurum.storage.segment import CorruptSegmentError, Segment, unpack_ranked
 

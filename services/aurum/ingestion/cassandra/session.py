@@ -31,6 +31,7 @@ _WRITE_CONCURRENCY = 16  # concurrent statements of one merge
 _PAGE = 2000  # rows
 _DATA_PAGE = 250  # rows that contain segments
 _PROTOCOL = 4  # the native protocol that Cassandra 3 and later and ScyllaDB share
+_SCHEMA_SECONDS = 60.0  # for a change of the tables
 _GOSSIP_SECONDS = 15.0  # for nodes to learn of each other
 _ROWS_AT_ONCE = 200  # of one partition that are changed at once
 _ATTEMPTS, _BASE_DELAY, _MAX_DELAY = 4, 0.1, 1.0  # every statement may be repeated
@@ -237,8 +238,7 @@ class CassandraSession:
                 f"version reads {schema.VERSION}. It is left unchanged; start the newer version, or use another one"
             )
         for version in range(version_in_use + 1, schema.VERSION + 1):
-            for step in schema.STEPS[version]:
-                self._run_step(step)
+            self._run_steps(schema.STEPS[version])
             if version == schema.JOURNAL_SINCE and version_in_use:
                 self._fill_journal()
             self._session.execute("UPDATE schema_version SET version = %s WHERE id = 1", (version,))
@@ -257,6 +257,17 @@ class CassandraSession:
         journal = [(row.kind, row.at_us, row.at_us, row.id, row.data) for row in rows if not row.machine_id]
         execute_concurrent_with_args(self._session, add, journal, concurrency=_READ_CONCURRENCY)
 
+    def _run_steps(self, steps: Sequence[str]) -> None:
+        """Runs the steps of a version. Tables are created concurrently, because the nodes agree on each for a while."""
+        tables = [SimpleStatement(step) for step in steps if step.startswith("CREATE TABLE")]
+        # By one node, so that the nodes have less to agree on
+        node = next((host for host in self._cluster.metadata.all_hosts() if host.is_up), None)
+        for created in [self._session.execute_async(each, timeout=_SCHEMA_SECONDS, host=node) for each in tables]:
+            created.result()
+        for step in steps:
+            if not step.startswith("CREATE TABLE"):
+                self._run_step(step)
+
     def _run_step(self, step: str) -> None:
         """Runs a migration step. Another replica, or a killed run, may already have done a part of it."""
         try:
@@ -271,7 +282,7 @@ class CassandraSession:
                 raise
 
     def _run(self, text: str) -> None:
-        self._session.execute(SimpleStatement(text), timeout=60.0)
+        self._session.execute(SimpleStatement(text), timeout=_SCHEMA_SECONDS)
 
 
 def error_text(error: BaseException) -> str:

@@ -24,7 +24,7 @@ from aurum.ingestion.series_index import SeriesIndex
 from aurum.ingestion.store import SeriesSummary
 from aurum.readings.batch import Numbers, SeriesKeys, Timestamps, Values
 from aurum.runtime import damage
-from aurum.storage.block import CorruptBlockError
+from aurum.storage.block_unpacking import CorruptBlockError
 from aurum.storage.frames import decompress
 from aurum.storage.packed_readings import PackedReadings
 from aurum.storage.ranks import Integers, Rank

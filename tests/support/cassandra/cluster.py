@@ -157,6 +157,8 @@ def node_command(config: Path, data: Path, jars: Path, jmx_port: int) -> list[st
         "cassandra.superuser_setup_delay_ms": "0",
         "cassandra.skip_wait_for_gossip_to_settle": "0",
         "cassandra.ring_delay_ms": "2000",
+        # Creating twenty tables would otherwise sync several files of each node for each of them
+        "cassandra.test.flush_local_schema_changes": "false",
     }
     return [
         "java",

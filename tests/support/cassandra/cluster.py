@@ -13,6 +13,8 @@ from pathlib import Path
 
 import yaml
 
+from aurum.ingestion.cassandra.session import CassandraSession, parse_url
+
 ROOT = Path(__file__).parents[3]
 JARS = ROOT / ".cache" / "cassandra" / "5.0.5"
 CQL_PORT = 9042
@@ -157,8 +159,6 @@ def node_command(config: Path, data: Path, jars: Path, jmx_port: int) -> list[st
         "cassandra.superuser_setup_delay_ms": "0",
         "cassandra.skip_wait_for_gossip_to_settle": "0",
         "cassandra.ring_delay_ms": "2000",
-        # Creating twenty tables would otherwise sync several files of each node for each of them
-        "cassandra.test.flush_local_schema_changes": "false",
     }
     return [
         "java",
@@ -196,6 +196,10 @@ class Cluster:
 
     def url(self, keyspace: str) -> str:
         return f"cassandra://{','.join(node.address for node in self.nodes)}/{keyspace}"
+
+    def create_tables(self, keyspace: str) -> None:
+        """Creates a keyspace with its tables, which takes longer on a busy machine than a service may take to start."""
+        CassandraSession(parse_url(f"{self.url(keyspace)}?replication={len(self.nodes)}")).close()
 
     def stop(self) -> None:
         for node in self.nodes:

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -132,7 +133,7 @@ class Load:
 
         longest = 0.0
         async with grpc.aio.insecure_channel(self.address) as channel:
-            call: grpc.aio.StreamStreamCall[bytes, ingestion_pb2.IngestResponse] = channel.stream_stream(
+            call: Any = channel.stream_stream(
                 "/aurum.v1.IngestionService/Ingest",
                 request_serializer=None,
                 response_deserializer=ingestion_pb2.IngestResponse.FromString,
@@ -205,8 +206,11 @@ async def measured(platform: Platform, load: Load, seconds: int, hot_each: int) 
     longest = await sending
     await asyncio.sleep(3)
     done.set()
-    for task in filter(None, (watching, asking)):
-        await task
+    if asking is not None:
+        await asking
+    if watching is not None:
+        watching.cancel()  # nothing changes any more
+        await asyncio.gather(watching, return_exceptions=True)
     observed.ages = ages
     return cost, observed, longest
 
@@ -221,7 +225,13 @@ async def watch(load: Load, observed: Observed, done: asyncio.Event) -> None:
             now = time.time()
             observed.ages += [now - at / 1e6 for at in latest.values()]
 
-    sampling = asyncio.create_task(sample())
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(sample())
+        tasks.create_task(receive(load, latest))
+
+
+async def receive(load: Load, latest: dict[str, int]) -> None:
+    """Keeps the time of the readings of the latest published predictions."""
     async with grpc.aio.insecure_channel(load.address, [("grpc.max_receive_message_length", 64_000_000)]) as channel:
         call = ingestion_pb2_grpc.IngestionServiceStub(channel).Watch(
             ingestion_pb2.WatchRequest(predictions=True, interval_ms=500)
@@ -229,10 +239,6 @@ async def watch(load: Load, observed: Observed, done: asyncio.Event) -> None:
         async for response in call:
             for prediction in response.predictions:
                 latest[prediction.machine_id] = prediction.as_of_us
-            if done.is_set():
-                break
-        call.cancel()
-    await sampling
 
 
 async def ask(platform: Platform, load: Load, observed: Observed, done: asyncio.Event) -> None:
@@ -259,7 +265,9 @@ def main() -> None:
         folder = Path(state)
         sensors = model(folder / "models")
         (folder / "rules.yaml").write_text(json.dumps(RULES))
-        platform = Platform(folder, extra={"AURUM_ALARM_RULES": str(folder / "rules.yaml")})
+        # With a PYTHONPATH, processes are started by the interpreter, so that their memory is their own
+        extra = {"AURUM_ALARM_RULES": str(folder / "rules.yaml"), "PYTHONPATH": str(folder)}
+        platform = Platform(folder, extra=extra)
         try:
             platform.start("ingestion")
             load = Load(f"127.0.0.1:{platform.port('ingestion')}", machines, sensors)

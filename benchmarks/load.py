@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import statistics
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,9 +74,26 @@ async def send(address: str, made: list[Batch], *, pause: float = 0.0, window: i
 
 
 async def send_requests(
-    address: str, requests: list[bytes], readings: int, *, pause: float = 0.0, window: int = 8
+    address: str,
+    requests: list[bytes],
+    readings: int,
+    *,
+    pause: float = 0.0,
+    window: int = 8,
+    first: int = 0,
+    begin: Callable[[], None] = lambda: None,
 ) -> Sent:
-    """Streams serialized requests. readings: in all of them. pause, window: see `send`."""
+    """Streams serialized requests.
+
+    Args:
+        address: The server.
+        requests: The requests.
+        readings: The readings in those that are measured.
+        pause: See `send`.
+        window: See `send`.
+        first: How many requests at the beginning of the stream are not measured.
+        begin: Called when the measurement begins.
+    """
     result = Sent(readings)
     sent_at: list[float] = []
     room = asyncio.Semaphore(window)
@@ -101,8 +118,12 @@ async def send_requests(
         acknowledged = 0
         async for response in call(feed()):
             now = time.perf_counter()
+            if acknowledged < first <= response.acknowledged:
+                started = now
+                begin()
             for number in range(acknowledged, response.acknowledged):
-                result.latencies.append(now - sent_at[number])
+                if number >= first:
+                    result.latencies.append(now - sent_at[number])
                 room.release()
             acknowledged = response.acknowledged
         result.seconds = time.perf_counter() - started

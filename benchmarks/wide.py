@@ -172,14 +172,19 @@ def _peer_part(sweep: Sweep) -> list[tuple[Batch, Numbers]]:
     ]
 
 
-def _measure(
-    platform: Platform, requests: list[bytes], readings: int, found: dict[str, list[float]], name: str
-) -> None:
+def _measure(platform: Platform, requests: list[bytes], first: int, found: dict[str, list[float]], name: str) -> None:
+    """Sends requests on one stream. The first of them name its series, once, and are not measured."""
     process = psutil.Process(platform.processes["ingestion"].popen.pid)
-    cpu = _cpu(process)
-    sent = asyncio.run(send_requests(f"127.0.0.1:{platform.port('ingestion')}", requests, readings))
+    cpu = [0.0]
+
+    def begin() -> None:
+        cpu[0] = _cpu(process)
+
+    readings = (len(requests) - first) * _READINGS
+    address = f"127.0.0.1:{platform.port('ingestion')}"
+    sent = asyncio.run(send_requests(address, requests, readings, first=first, begin=begin))
     found[name].append(sent.per_second)
-    found[f"{name}_cpu_us"].append((_cpu(process) - cpu) / readings * 1e6)
+    found[f"{name}_cpu_us"].append((_cpu(process) - cpu[0]) / readings * 1e6)
     found[f"{name}_p99_ms"].append(sent.p99_ms)
     found["rss_mb"].append(process.memory_info().rss / 1e6)
 
@@ -206,14 +211,7 @@ def main() -> None:
                     if name == "numbered":
                         numbered = NumberedBatches()
                         requests = [numbered.request_of(request) for request in requests]
-                    # The first round also creates the series, once
-                    skipped = len(made[0].batches) if number == 0 and turn == 0 else 0
-                    if skipped:
-                        address = f"127.0.0.1:{platform.port('ingestion')}"
-                        asyncio.run(send_requests(address, requests[:skipped], skipped * _READINGS))
-                    readings = sum(batch.readings for sweep in made for batch in sweep.batches)
-                    readings -= skipped * _READINGS
-                    _measure(platform, requests[skipped:], readings, found, name)
+                    _measure(platform, requests, len(made[0].batches), found, name)
                 part = [row for sweep in made for row in _peer_part(sweep)][:_PEER_BATCHES]
                 rows, cpu = sqlite_rows(Path(folder) / f"rows-{number}.db", part)
                 found["sqlite"].append(rows)

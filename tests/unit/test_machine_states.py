@@ -28,6 +28,7 @@ values = st.integers(0, 99).map(float)
 local_ranks = st.tuples(st.integers(1, 3), st.integers(1, 3))  # those of SQLite
 shared_ranks = st.tuples(st.integers(1, 2), st.sampled_from("xy"), st.integers(1, 3))  # those of Cassandra
 columns = st.lists(st.tuples(times, values), min_size=1, max_size=4)
+single = columns.map(lambda column: column[:1])
 keys = st.tuples(st.sampled_from(MACHINES), st.sampled_from(SENSORS))
 
 
@@ -71,7 +72,6 @@ def steps(ranks: Any) -> Any:
         st.integers(0, 8),
         st.dictionaries(st.sampled_from(SENSORS), latest, max_size=3),
     )
-    single = columns.map(lambda column: column[:1])
     return st.lists(
         st.one_of(
             st.builds(Sent, st.dictionaries(keys, single, min_size=1, max_size=9), st.one_of(ranks, st.just(()))),
@@ -199,7 +199,18 @@ def follow_steps(todo: list[Any], numbered: bool) -> None:
     assert len(order) == len(model.machines)
 
 
-@given(st.lists(st.builds(Sent, st.dictionaries(keys, columns, min_size=1, max_size=4), local_ranks), max_size=12))
+rising = st.lists(times, min_size=3, max_size=8).map(
+    lambda found: [Sent({("a", "s"): [(at, 7.0 * at)]}, (1, place)) for place, at in enumerate(sorted(found))]
+)
+
+
+@given(
+    st.one_of(
+        st.lists(st.builds(Sent, st.dictionaries(keys, columns, min_size=1, max_size=4), local_ranks), max_size=12),
+        st.lists(st.builds(Sent, st.dictionaries(keys, single, min_size=1, max_size=4), local_ranks), max_size=12),
+        rising,
+    )
+)
 @settings(deadline=None)
 def test_tails_hold_what_has_come_since_they_began(todo: list[Sent]) -> None:
     """A tail answers with all readings since it began, or does not answer."""
@@ -237,6 +248,22 @@ def test_wide_batch_reaches_only_the_tails_there_are() -> None:
         assert found is not None
         assert (found[0].tolist(), found[1].tolist()) == ([20, 30], [20.0, 30.0])
     assert plant.cached_readings(plant.get("m0"), "s", 11, 31, 0) is None
+
+
+def test_series_without_room_for_its_tail_is_still_applied() -> None:
+    """The least recently used tails give way to others, and their series go on without one."""
+    plant = MachineStates(PlantLimits(), 16, 3_000)
+    machines = [f"m{number}" for number in range(9)]
+    for at in (10, 20, 30):
+        plant.apply_batch(
+            Sent({(machine, "s"): [(at, float(at))] for machine in machines}, (1, at)).batch(), 0, (1, at)
+        )
+        for machine in machines:
+            assert plant.tail(plant.get(machine), "s") is not None
+    held = [machine for machine in machines if plant.cached_readings(plant.get(machine), "s", 30, 40, 1) is not None]
+    assert not held, "the tails of these are new"
+    plant.apply_batch(Sent({(machine, "s"): [(40, 1.0)] for machine in machines}, (1, 40)).batch(), 0, (1, 40))
+    assert all(plant.get(machine).last_seen_us == 40 for machine in machines)
 
 
 def test_load_takes_over_what_the_store_has() -> None:
@@ -330,3 +357,12 @@ def test_numbered_series_without_readings_is_reserved() -> None:
     assert plant.is_unregistered("m")
     with pytest.raises(Exception, match="1 are allowed"):
         plant.reserve(Sent({("m", "t"): [(1, 1.0)]}, ()).batch())
+
+
+@pytest.mark.parametrize("count", [1023, 1024, 1025])
+def test_unknown_series_is_reserved_at_any_size(count: int) -> None:
+    plant = MachineStates(PlantLimits(), 16, 1_000_000)
+    known = {("m", f"s{number}"): [(1, 1.0)] for number in range(count)}
+    plant.apply_batch(Sent(known, ()).batch(), 0)
+    assert plant.reserve(Sent(known, ()).batch()).sensors == {}
+    assert plant.reserve(Sent({**known, ("m", "new"): [(1, 1.0)]}, ()).batch()).sensors == {"m": ["new"]}

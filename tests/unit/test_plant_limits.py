@@ -82,6 +82,14 @@ def test_each_limit_refuses_what_is_beyond_it() -> None:
     assert refusal(plant, [("c", "s1")]) == "TOO_MANY_SENSORS"
 
 
+def test_site_counts_sensors_that_are_on_their_way() -> None:
+    plant = MachineStates(LIMITS, 16, 1_000_000)
+    waiting = [plant.reserve(batch([(machine, f"s{number}") for number in range(4)])) for machine in "ab"]
+    assert refusal(plant, [("c", "s0")]) == "TOO_MANY_SENSORS"
+    plant.release(waiting[0])
+    plant.release(plant.reserve(batch([("c", "s0")])))
+
+
 names = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("stuvwx")), min_size=1, max_size=6, unique=True)
 steps = st.one_of(names, st.integers(0, 9), st.tuples(st.sampled_from("abcd"), st.sampled_from(["", "north"])))
 

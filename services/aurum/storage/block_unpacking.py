@@ -37,35 +37,17 @@ class CorruptBlockError(Exception):
     """The bytes are not a block, or are damaged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """The content of a frame.
+class BlockHead:
+    """The head of a block. Its series have indexes in the order of their places.
 
     Attributes:
-        first: The index of its first series within the block.
-        starts: For each of its series, the position of its first reading; then the number of readings.
-        timestamps: The times of its readings.
-        values: As many values.
+        start_us: The time of the first reading.
+        count: The number of readings.
+        places: The place of each series.
+        lengths: The number of readings of each series.
+        ends: For each series, the position after its last reading.
+        uniform_rank: The rank that all readings have; None if they have several.
     """
-
-    first: int
-    starts: list[int]
-    timestamps: Timestamps
-    values: Values
-
-    def of(self, index: int) -> tuple[Timestamps, Values]:
-        """Returns the readings of the series with an index within the block."""
-        start, end = self.starts[index - self.first], self.starts[index - self.first + 1]
-        return self.timestamps[start:end], self.values[start:end]
-
-    @property
-    def nbytes(self) -> int:
-        """The size of the readings in memory."""
-        return 16 * len(self.values)
-
-
-class BlockHead:
-    """The head of a block. Its series have indexes in the order of their places."""
 
     def __init__(self, head: bytes) -> None:
         """Parses a head. Raises CorruptBlockError."""
@@ -93,17 +75,19 @@ class BlockHead:
         self._frame_places = head[at : at + frames]
         self._frames: list[int] = np.frombuffer(head, "<u4", 2 * frames, at + frames).tolist()
         self._ranks = head[at + 9 * frames :]
-        if int(self.lengths.sum()) != count or not self.lengths.all():
+        self.ends: npt.NDArray[np.int64] = np.cumsum(self.lengths, dtype=np.int64)
+        if self.ends[-1] != count or not self.lengths.all():
             raise CorruptBlockError("a block's head has another number of readings than it states")
+        self.uniform_rank: Rank | None = self._parse_rank() if flags & UNIFORM else None
 
-    @cached_property
-    def uniform_rank(self) -> Rank | None:
-        """The rank that all readings have; None if they have several. Raises CorruptBlockError."""
-        if not self._flags & UNIFORM:
-            return None
+    def _parse_rank(self) -> Rank:
         try:
-            *source, sequence = json.loads(self._ranks)
-            return (*source, int(sequence))
+            rank = json.loads(self._ranks.decode())
+            if not isinstance(rank, list) or not all(isinstance(each, int | str) for each in rank):
+                raise ValueError("it is not a list of numbers and texts")
+            if not rank or not isinstance(rank[-1], int) or not 0 <= rank[-1] < 2**63:
+                raise ValueError("its sequence is impossible")
+            return tuple(rank)
         except (ValueError, TypeError, RecursionError) as error:
             raise CorruptBlockError(f"a block's rank cannot be read: {error}") from error
 
@@ -123,11 +107,6 @@ class BlockHead:
         except (zstandard.ZstdError, MemoryError, ValueError, TypeError, IndexError, RecursionError) as error:
             raise CorruptBlockError(f"a block's ranks cannot be read: {error}") from error
 
-    @cached_property
-    def ends(self) -> npt.NDArray[np.int64]:
-        """For each series, the position after its last reading."""
-        return np.cumsum(self.lengths, dtype=np.int64)
-
     @property
     def frames(self) -> int:
         """How many frames the block has."""
@@ -146,6 +125,11 @@ class BlockHead:
         """Returns the ranks of the readings of a series."""
         end = int(self.ends[index])
         return self.ranks.between(end - int(self.lengths[index]), end)
+
+    def ranks_of_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[Ranks]:
+        """Returns the ranks of the readings of ranges of series."""
+        starts = [self._before(first) for first, _ in ranges]
+        return list(self.ranks.parts(starts, [int(self.ends[end - 1]) for _, end in ranges]))
 
     def frame_of(self, index: int) -> int:
         """Returns the number of the frame of a series within the block."""
@@ -168,7 +152,7 @@ class BlockHead:
         if zlib.crc32(data) != self._frames[self.frames + frame]:
             raise CorruptBlockError(f"the checksum of frame {frame} of a block does not match its content")
         first, end = self.series_of(frame)
-        count = int(self.lengths[first:end].sum())
+        count = int(self.ends[end - 1]) - self._before(first) if end > first else 0
         size = (self._width + 8) * count
         try:
             columns = decompress(_decompressor(), data, size) if self._codec == ZSTD else bytes(data)
@@ -181,13 +165,17 @@ class BlockHead:
             return np.frombuffer(columns, kind, count), np.frombuffer(columns, "<f8", count, values_at)
         return _gathered(columns, 0, count, kind), _gathered(columns, values_at, count, "<f8")
 
-    def unpack_frame(self, frame: int, data: bytes) -> Frame:
-        """Returns the readings of a frame, given its bytes. Raises CorruptBlockError."""
-        steps, values = self.columns_of(frame, data)
-        first, end = self.series_of(frame)
-        lengths = self.lengths[first:end].astype(np.int64)
-        ends = np.cumsum(lengths)
-        return Frame(first, [0, *ends.tolist()], _times(steps, ends, lengths, self.start_us), values)
+    def readings_of(self, index: int, columns: tuple[npt.NDArray[Any], Values]) -> tuple[Timestamps, Values]:
+        """Returns the readings of a series, given the columns of its frame."""
+        before = self._before(self.series_of(self.frame_of(index))[0])
+        start, end = self._before(index) - before, int(self.ends[index]) - before
+        timestamps = np.cumsum(columns[0][start:end], dtype=np.int64)
+        timestamps += self.start_us
+        return timestamps, columns[1][start:end]
+
+    def _before(self, index: int) -> int:
+        """Returns the number of readings before those of a series."""
+        return int(self.ends[index - 1]) if index else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +187,7 @@ class JoinedBlocks:
         lengths: The number of its readings.
         timestamps: The times.
         values: As many values.
-        ranks: The ranks of the readings of each block.
+        ranks: The ranks of the readings, in one part or several for each block.
     """
 
     places: npt.NDArray[np.uint8]
@@ -234,20 +222,20 @@ def unpack_blocks(blocks: Sequence[tuple[BlockHead, bytes]]) -> tuple[JoinedBloc
         except CorruptBlockError as error:
             problems[index] = str(error)
             continue
-        kept = np.ones(len(head.places), np.bool_)
+        kept: list[tuple[int, int]] = []  # ranges of series
         for number, length in enumerate(head.frame_lengths):
             series = head.series_of(number)
             try:
                 columns.append(head.columns_of(number, view[offset : offset + length]))
                 heads.append((head, *series))
+                kept.append(series)
             except CorruptBlockError as error:
                 problems[index] = "; ".join(filter(None, (problems.get(index), str(error))))
-                kept[slice(*series)] = False
             offset += length
-        if kept.all():
+        if index not in problems:
             ranks.append(of_block)
-        elif kept.any():
-            ranks.append(of_block.selected(np.repeat(kept, head.lengths)))
+        elif kept:
+            ranks += head.ranks_of_ranges(kept)
     if not columns:
         return None, problems
     lengths = np.concatenate([head.lengths[first:end] for head, first, end in heads]).astype(np.int64)

@@ -49,6 +49,9 @@ from aurum.security.api_keys import KeyFileError, read_valid_keys
 from aurum.security.settings import SenderSettings
 from aurum.security.source_limits import SourceLimits
 from aurum.storage import segment_log
+from aurum.storage.block import PackedBlock, pack_blocks
+from aurum.storage.block_unpacking import BlockHead, CorruptBlockError, unpack_blocks
+from aurum.storage.packed_readings import PackedReadings
 from aurum.storage.ranks import Ranks
 from aurum.storage.segment import CorruptSegmentError, pack, unpack_ranked
 from aurum.storage.segment_log import OVERHEAD, NewerLogError, SegmentLog
@@ -427,6 +430,37 @@ def _segment(data: bytes) -> None:
             assert (again[0].tobytes(), again[1].tobytes()) == (timestamps.tobytes(), values.tobytes())
 
 
+def _block_seeds() -> list[bytes]:
+    numbers = np.arange(40, dtype=np.int32)
+    return [
+        _written(pack_blocks(PackedReadings(numbers, np.full(40, each), times, times * 0.5, ranks)))
+        for each, ranks in ((3, Ranks.uniform((1, 7), 120)), (3, _several_ranks(120)), (120, _several_ranks(4800)))
+        for times in (np.tile(np.arange(each, dtype=np.int64) * 1000, 40),)
+    ]
+
+
+def _written(blocks: list[PackedBlock]) -> bytes:
+    return len(blocks[0].head).to_bytes(2, "little") + blocks[0].head + blocks[0].data
+
+
+def _block(data: bytes) -> None:
+    """As it is, and with the checksums that its head and its first frame should have."""
+    end = 2 + int.from_bytes(data[:2], "little")
+    head, frames = data[2:end], data[end:]
+    fixed = head[:4] + zlib.crc32(head[8:], zlib.crc32(head[:4])).to_bytes(4, "little") + head[8:]
+    for each in (head, fixed):
+        try:
+            parsed = BlockHead(each)
+        except CorruptBlockError:
+            continue
+        joined, problems = unpack_blocks([(parsed, frames)])
+        if joined is None:
+            assert problems
+            continue
+        assert len(joined.timestamps) == len(joined.values) == joined.lengths.sum()
+        assert sum(int(ranks.lengths.sum()) for ranks in joined.ranks) == len(joined.values)
+
+
 def _log_of(*content: bytes) -> bytes:
     folder = _emptied("making")
     log = SegmentLog(folder)
@@ -647,6 +681,7 @@ TARGETS = {
         Target("policy", _policy_seeds, _policy, (PolicyError,), calls=500, base_calls=50_000, base_memory=10 * MB),
         Target("keys", _key_seeds, _keys, (KeyFileError,), calls=500, base_calls=50_000, base_memory=50 * MB),
         Target("segment", _segment_seeds, _segment, (CorruptSegmentError,), memory=5 * 2**15),  # as zstd compresses
+        Target("block", _block_seeds, _block, (CorruptBlockError,), memory=5 * 2**15),
         Target("log", _log_seeds, _log, (NewerLogError,)),
         Target("spool", _spool_seeds, _spool, (NewerLogError,)),
         Target("state", _state_seeds, _state),

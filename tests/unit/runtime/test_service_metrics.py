@@ -6,7 +6,7 @@ import sys
 import pytest
 
 OWNERS = {
-    "alarm": "api",
+    "alarm_flood": "api",
     "db_": "ingestion",
     "edge_": "edge",
     "http_requests": "api",

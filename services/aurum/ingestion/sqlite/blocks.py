@@ -4,15 +4,18 @@ import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import numpy.typing as npt
 
 from aurum.readings.batch import Timestamps, Values
 from aurum.runtime.time_units import DAY_US
 from aurum.storage.block import BLOCK_SERIES
-from aurum.storage.block_unpacking import BlockHead, CorruptBlockError, Frame, JoinedBlocks, unpack_blocks
+from aurum.storage.block_unpacking import BlockHead, CorruptBlockError, JoinedBlocks, unpack_blocks
 from aurum.storage.packed_readings import PackedReadings
 from aurum.storage.ranks import Ranks
 
+_Columns = tuple[npt.NDArray[Any], Values]  # time steps and values of a frame
 _HEADS = 2048  # that are kept
 _FRAME_BYTES = 8_000_000  # of the frames that are kept
 
@@ -54,7 +57,7 @@ class BlockReader:
         self._connection = connection
         self._damaged = damaged
         self._heads: OrderedDict[int, BlockHead | None] = OrderedDict()
-        self._frames: OrderedDict[tuple[int, int], Frame] = OrderedDict()
+        self._frames: OrderedDict[tuple[int, int], _Columns] = OrderedDict()
         self._frame_bytes = 0
         self._found: tuple[tuple[int, int, int], list[tuple[int, int, int]]] = (-1, 0, 0), []
 
@@ -106,27 +109,27 @@ class BlockReader:
         if head is None:
             return None
         number = head.frame_of(index)
-        frame = self._frames.get((id_, number))
-        if frame is None:
+        columns = self._frames.get((id_, number))
+        if columns is None:
             try:
-                frame = self._read_frame(id_, head, number)
+                columns = self._read_frame(id_, head, number)
             except CorruptBlockError as error:
                 self._damaged[DamagedPart("block", id_)] = str(error)
                 return None
-        return frame.of(index)
+        return head.readings_of(index, columns)
 
-    def _read_frame(self, id_: int, head: BlockHead, number: int) -> Frame:
+    def _read_frame(self, id_: int, head: BlockHead, number: int) -> _Columns:
         offset, length = head.bytes_of(number)
         with self._connection.blobopen("blocks", "data", id_, readonly=True) as data:
             if offset + length > len(data):
                 raise CorruptBlockError(f"a block's data are truncated: they have {len(data)} bytes")
             data.seek(offset)
-            frame = head.unpack_frame(number, data.read(length))
-        self._frames[id_, number] = frame
-        self._frame_bytes += frame.nbytes
+            columns = head.columns_of(number, data.read(length))
+        self._frames[id_, number] = columns
+        self._frame_bytes += _nbytes(columns)
         while self._frame_bytes > _FRAME_BYTES and len(self._frames) > 1:
-            self._frame_bytes -= self._frames.popitem(last=False)[1].nbytes
-        return frame
+            self._frame_bytes -= _nbytes(self._frames.popitem(last=False)[1])
+        return columns
 
     def _head(self, id_: int) -> BlockHead | None:
         """Returns the head of a block; None if it is damaged."""
@@ -135,7 +138,7 @@ class BlockReader:
         head: BlockHead | None = None
         try:
             head = BlockHead(self._connection.execute("SELECT head FROM blocks WHERE id = ?", (id_,)).fetchone()[0])
-            _ = head.uniform_rank or head.ranks  # so that its later use raises no error
+            _ = head.uniform_rank or head.ranks  # so that their later use raises no error
         except CorruptBlockError as error:
             head = None
             self._damaged[DamagedPart("block", id_)] = str(error)
@@ -143,6 +146,10 @@ class BlockReader:
         if len(self._heads) > _HEADS:
             self._heads.popitem(last=False)
         return head
+
+
+def _nbytes(columns: _Columns) -> int:
+    return columns[0].nbytes + columns[1].nbytes
 
 
 def read_blocks(connection: sqlite3.Connection, ids: Sequence[int]) -> tuple[JoinedBlocks | None, dict[int, str]]:

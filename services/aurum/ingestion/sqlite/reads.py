@@ -136,8 +136,8 @@ def read_source_numbers(connection: sqlite3.Connection, machine_id: str) -> set[
     The set contains UNKNOWN_SOURCE if not all sources can be determined.
     """
     rows = connection.execute(
-        "WITH of_machine AS (SELECT id, last_source FROM series WHERE machine_id = ?) "
-        "SELECT last_source FROM of_machine "
+        "WITH of_machine AS (SELECT id, last_source, last_us FROM series WHERE machine_id = ?) "
+        "SELECT last_source FROM of_machine WHERE last_us >= 0 "
         "UNION SELECT source FROM segments WHERE series IN (SELECT id FROM of_machine) "
         "UNION SELECT source FROM damaged_segments WHERE series IN (SELECT id FROM of_machine)",
         (machine_id,),

@@ -109,7 +109,7 @@ class WindowFilling:
             missing = next((each for each in (spec.queried if spec else ()) if each not in present), "")
             reason = rule_reason(machine_type, self._registry.active(machine_type), missing)
             found = readings.get(names[machine])
-            self._fleet.install_for_rule(machine, found.columns if found else {}, reason)
+            self._fleet.install_for_rule(fill, machine, found.columns if found else {}, reason)
 
 
 def _columns(readings: dict[str, MachineReadings]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from aurum.prediction.fleet.recent_readings import SERIES_BYTES, RecentReadings
 from aurum.prediction.fleet.step_locator import Flags
 from aurum.prediction.model.features import FeatureSpec
 from aurum.prediction.model.model import Model
+from aurum.prediction.serving.inputs import missing_sensor
 from aurum.prediction.serving.registry import ModelRegistry
 from aurum.readings.batch import Column, Timestamps, Values
 from aurum.readings.machine_shares import owners_of
@@ -47,10 +48,13 @@ class Fill:
     """Machines whose windows have to be filled.
 
     Attributes:
+        number: Distinguishes fills. Only the latest one of a machine counts.
         machines: The machines.
+        machine_ids: Their ids.
         spec: The features that are computed from their readings; None for the rule.
     """
 
+    number: int
     machines: Sequence[int]
     machine_ids: Sequence[str]
     spec: FeatureSpec | None
@@ -94,6 +98,8 @@ class Fleet:
         self._member = ""
         self._held = HeldReadings()
         self._to_fill: dict[int, str] = {}  # machine → reason, in the order in which they are filled
+        self._fills = 0
+        self._fill_of: dict[int, int] = {}  # machine → number of the fill in progress
         self._filled_at: dict[int, tuple[float, int]] = {}  # machine → start of the period, fills in it
         self._watched = np.empty(0, np.int64)  # column of the watched sensors by number of the sensor
 
@@ -176,8 +182,6 @@ class Fleet:
                 known = self.table.ids.find(machine_id)
             sensor_number = self.sensors.number(sensor)
             series.define(number, known, sensor_number)
-            if known in self.reasons:  # the model may fit now
-                self.refill([known], "new_sensor")
 
     def add(self, series: StreamSeries, numbers: Indices, times: Timestamps, values: Values) -> None:
         """Adds readings of a stream, in its order."""
@@ -236,18 +240,21 @@ class Fleet:
             metrics.prediction_fleet_filled_total.labels(self._to_fill.pop(machine)).inc()
             began, fills = self._filled_at.get(machine, (now, 0))
             self._filled_at[machine] = (now, 1) if now - began > _FILL_PERIOD else (began, fills + 1)
+            self._fill_of[machine] = self._fills + 1
             self._held.begin(machine)
         metrics.prediction_fleet_filling.set(len(self._to_fill))
         if not chosen:
             return None
+        self._fills += 1
         model = self._registry.active(self.table.type_of(chosen[0]))
         ids = [self.table.ids.names[machine] for machine in chosen]
-        return Fill(chosen, ids, model.spec if model else None)
+        return Fill(self._fills, chosen, ids, model.spec if model else None)
 
     def put_back(self, fill: Fill, reason: str) -> None:
         """Puts machines back that could not be filled."""
         for machine in fill.machines:
-            if self.table.mode[machine] == FILLING:
+            if self._fill_of.get(machine) == fill.number:
+                del self._fill_of[machine]
                 self._to_fill.setdefault(machine, reason)
                 self._filled_at.pop(machine, None)
 
@@ -266,7 +273,7 @@ class Fleet:
         """
         unfit: list[int] = []
         for machine, machine_id in zip(fill.machines, fill.machine_ids, strict=True):
-            if self.table.mode[machine] != FILLING or machine in self._to_fill:
+            if self._fill_of.get(machine) != fill.number:
                 continue  # given up, or to be filled anew, in the meantime
             columns = readings.get(machine_id, {})
             for sensor, (times, values) in latest.get(machine_id, {}).items():
@@ -277,9 +284,9 @@ class Fleet:
         self._update_metrics()
         return unfit
 
-    def install_for_rule(self, machine: int, columns: Mapping[str, Column], reason: str) -> None:
+    def install_for_rule(self, fill: Fill, machine: int, columns: Mapping[str, Column], reason: str) -> None:
         """Fills the readings of a machine that the rule assesses although its type has a model; reason: why."""
-        if self.table.mode[machine] == FILLING and machine not in self._to_fill:
+        if self._fill_of.get(machine) == fill.number:
             self.reasons[machine] = reason
             self._install_recent(machine, columns)
 
@@ -354,6 +361,7 @@ class Fleet:
         self.recent.release(machine)
         self.reasons.pop(machine, None)
         self._to_fill.pop(machine, None)
+        self._fill_of.pop(machine, None)
         self._held.take(machine)
 
     def _group_of_row(self, machine: int) -> ModelGroup | None:
@@ -444,10 +452,11 @@ class Fleet:
             group.release(row)
             self._score_by_query(machine, "unsettled")
             return True
-        if columns and group.missing_sensor(row) is not None:
+        if columns and missing_sensor(model.spec, columns) is not None:
             group.release(row)
             return False
         self.table.row[machine], self.table.mode[machine] = row, BY_MODEL
+        self._fill_of.pop(machine, None)
         if model.risk is None:
             self.recent.install(machine, columns)
         self._add_held(machine, columns)
@@ -460,6 +469,7 @@ class Fleet:
             self._score_by_query(machine, "memory")
             return
         self.table.mode[machine] = BY_RULE
+        self._fill_of.pop(machine, None)
         self._add_held(machine, columns)
 
     def _add_held(self, machine: int, columns: Mapping[str, Column]) -> None:

@@ -7,9 +7,8 @@ import numpy as np
 from aurum.prediction.fleet.machine_table import NameIndex
 from aurum.prediction.fleet.model_windows import ModelWindows
 from aurum.prediction.fleet.step_locator import Integers
-from aurum.prediction.model.features import TIME, FeatureSpec
+from aurum.prediction.model.features import FeatureSpec
 from aurum.prediction.model.model import Model
-from aurum.prediction.serving.inputs import LEAST_SENSORS
 
 
 @dataclass(slots=True)
@@ -68,16 +67,6 @@ class ModelGroup:
             more = [self.windows.column_of(name) for name in sensors.names[len(self._columns) :]]
             self._columns = np.concatenate([self._columns, np.array(more, np.int64)])
         return self._columns
-
-    def missing_sensor(self, row: int) -> str | None:
-        """Returns a missing sensor because of which the model cannot score a machine; None if it can."""
-        spec = self.model.spec
-        present = dict(zip(spec.queried, self.windows.present(np.array([row]))[0].tolist(), strict=True))
-        if spec.axis != TIME and not present[spec.axis]:
-            return spec.axis
-        if sum(present[sensor] for sensor in spec.sensors) < LEAST_SENSORS * len(spec.sensors):
-            return next(sensor for sensor in spec.sensors if not present[sensor])
-        return None
 
 
 def same_features(first: FeatureSpec, second: FeatureSpec) -> bool:

@@ -16,7 +16,7 @@ from aurum.prediction.fleet.machine_table import BY_MODEL, Indices
 from aurum.prediction.fleet.model_group import ModelGroup, same_features
 from aurum.prediction.model.features import TIME, Matrix
 from aurum.prediction.model.model import Model, Predictions
-from aurum.prediction.serving.inputs import LEAST_SENSORS, PredictionInput, rule_reason
+from aurum.prediction.serving.inputs import LEAST_SENSORS, PredictionInput, missing_sensor, rule_reason
 from aurum.prediction.serving.readings_client import MachineReadings
 from aurum.prediction.serving.registry import ModelRegistry
 from aurum.prediction.serving.scoring import Prediction, Scorer, predict_by_rule, prediction_of
@@ -91,6 +91,10 @@ class FleetScoring:
 
     def _by_rule(self, machine: int) -> tuple[int, Prediction] | None:
         prediction_input = self._input(machine, None)
+        model = self._registry.active(prediction_input.machine_type)
+        readings = prediction_input.readings
+        if model and readings and readings.columns and missing_sensor(model.spec, readings.columns) is None:
+            self._fleet.refill([machine], "new_sensor")  # the model fits now
         answer, _ = predict_by_rule(prediction_input)
         if isinstance(answer, AurumError):
             metrics.prediction_fleet_errors_total.labels("too_few_readings").inc()

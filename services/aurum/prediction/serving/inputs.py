@@ -1,12 +1,12 @@
 """Inputs of predictions: machines with their latest readings, or given features."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from aurum.prediction.model.features import TIME
+from aurum.prediction.model.features import TIME, FeatureSpec
 from aurum.prediction.model.model import Model
 from aurum.prediction.serving.readings_client import MachineReadings, ReadingsClient
 from aurum.prediction.serving.registry import ModelRegistry
@@ -165,9 +165,13 @@ def _missing_sensor(model: Model, readings: MachineReadings) -> str | None:
     columns = readings.columns
     if not columns:
         return None  # the lack of any readings is reported separately
-    if model.spec.axis != TIME and model.spec.axis not in columns:
-        return model.spec.axis
-    there = sum(sensor in columns for sensor in model.spec.sensors)
-    if there < LEAST_SENSORS * len(model.spec.sensors):
-        return next(sensor for sensor in model.spec.sensors if sensor not in columns)
+    return missing_sensor(model.spec, columns)
+
+
+def missing_sensor(spec: FeatureSpec, present: Collection[str]) -> str | None:
+    """Returns a missing sensor because of which a model cannot predict a machine with these sensors, or None."""
+    if spec.axis != TIME and spec.axis not in present:
+        return spec.axis
+    if sum(sensor in present for sensor in spec.sensors) < LEAST_SENSORS * len(spec.sensors):
+        return next(sensor for sensor in spec.sensors if sensor not in present)
     return None

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import yaml
 
-from aurum.ingestion.cassandra.session import CassandraSession, parse_url
-
 ROOT = Path(__file__).parents[3]
 JARS = ROOT / ".cache" / "cassandra" / "5.0.5"
 CQL_PORT = 9042
@@ -199,6 +197,8 @@ class Cluster:
 
     def create_tables(self, keyspace: str) -> None:
         """Creates a keyspace with its tables, which takes longer on a busy machine than a service may take to start."""
+        from aurum.ingestion.cassandra.session import CassandraSession, parse_url
+
         CassandraSession(parse_url(f"{self.url(keyspace)}?replication={len(self.nodes)}")).close()
 
     def stop(self) -> None:

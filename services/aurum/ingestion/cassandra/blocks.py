@@ -153,7 +153,7 @@ def read_series(row: Any, series: SeriesKey) -> Ranked | None:
             continue
         number = head.frame_of(index)
         offset, length = head.bytes_of(number)
-        timestamps, values = head.unpack_frame(number, data[offset : offset + length]).of(index)
+        timestamps, values = head.readings_of(index, head.columns_of(number, data[offset : offset + length]))
         return timestamps, values, head.ranks_of(index)
     raise CorruptBlockError(_MISMATCH)
 

@@ -136,7 +136,11 @@ def decode(series: SeriesIndex, data: bytes) -> Summaries:
         columns = content[-_SERIES_BYTES * count :]
         if len(keys) != count or len(columns) != _SERIES_BYTES * count:
             raise ValueError(f"they have {len(keys)} names for {count} series")
-    except (zstandard.ZstdError, CorruptBlockError, MemoryError, ValueError, TypeError, struct.error) as error:
+        if int(np.frombuffer(columns, "<u4", count, 24 * count).max()) >= len(sources):
+            raise ValueError(f"they refer to more than {len(sources)} sources")
+    except (
+        zstandard.ZstdError, CorruptBlockError, MemoryError, RecursionError, ValueError, TypeError, struct.error
+    ) as error:  # fmt: skip
         raise CorruptSummaryError(f"summaries cannot be read: {error}") from error
     offset = 0
 

@@ -47,6 +47,7 @@ def test_random_faults_with_cassandra_lose_no_batch(tmp_path: Path, cassandra: C
 @pytest.mark.proof("cassandra")
 def test_dead_cassandra_node_fails_no_acknowledgement(platform: Platform, cassandra: Cluster) -> None:
     """Ingestion goes on acknowledging while a Cassandra node is dead, and stores all it acknowledged."""
+    cassandra.create_tables("dead_node")
     platform.extra["AURUM_STORE_URL"] = f"{cassandra.url('dead_node')}?replication=3"
     platform.start("ingestion")
     start = now_us() - 10**9

@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+import struct
 import uuid
+import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import pytest
 from cassandra import InvalidRequest
 
 from aurum.ingestion.cassandra.compaction import merge_day
-from aurum.ingestion.cassandra.schema import STEPS
+from aurum.ingestion.cassandra.merging import Merger
+from aurum.ingestion.cassandra.schema import BUCKETS, STEPS
 from aurum.ingestion.cassandra.series import CassandraSeries
 from aurum.ingestion.cassandra.session import parse_url
 from aurum.ingestion.cassandra.store import CassandraStore
@@ -23,6 +26,7 @@ from aurum.readings.batch import Batch, Series, now_us
 from aurum.readings.source_owner import SOURCE_TAKEN
 from aurum.runtime.errors import AlreadyExistsError, PermissionDeniedError
 from aurum.runtime.time_units import DAY_US
+from aurum.storage.segment import pack
 
 END = 2**61
 Open = Callable[[], Store]
@@ -298,13 +302,17 @@ async def test_cassandra_replicas_see_each_others_writes(cassandra: object, mach
     one, other = CassandraStore(options, 10**7, 0.0), CassandraStore(options, 10**7, 0.0)
     await one.start()
     await other.start()
+    stored: dict[CassandraStore, list[tuple[str, int]]] = {one: [], other: []}
+    for store in (one, other):
+        store.follow(lambda each, rank, of=store: stored[of].append((each.source_id, each.sequence)))  # type: ignore[misc]
     await one.register(MachineRecord(machine, "pump", "a", 1, "r"))
     await write(one, batch(machine, 1, [1_000_000, 2_000_000], [1, 2]))
     (change,) = [change for change in await other.changes() if change.machine_id == machine]
     assert change.machine is not None
     assert change.machine.machine_type == "pump"
-    assert latest(change) == {"s": (2_000_000, 2.0)}
+    assert (f"source-{machine}", 1) in stored[other]
     assert not [change for change in await one.changes() if change.machine_id == machine]
+    assert (f"source-{machine}", 1) not in stored[one]
     found = await other.find_machine(machine)
     assert found is not None
     assert (found.first_us, latest(found)) == (1_000_000, {"s": (2_000_000, 2.0)})
@@ -325,9 +333,10 @@ async def test_cassandra_replicas_show_the_highest_rank(cassandra: object, machi
     options = parse_url(f"{cassandra.url('contract')}?replication=3")  # type: ignore[attr-defined]
     stores = [CassandraStore(options, 10**7, 0.0) for _ in range(2)]
     plants = [MachineStates(PlantLimits(), 16, 1_000_000, shared=True) for _ in stores]
-    for store in stores:
-        await store.start()
     at = now_us()
+    for store, plant in zip(stores, plants, strict=True):
+        await store.start()
+        store.follow(lambda each, rank, of=plant: of.apply_batch(each, at, rank))  # type: ignore[misc]
     for place, sequence, value in ((0, 2, 5.0), (1, 1, 9.0), (1, 4, 2.0), (0, 3, 8.0), (1, 5, 1.0)):
         each = batch(machine, sequence, [at], [value])
         plants[place].apply_batch(each, at, (await (await stores[place].append_batch(each, wait=True))).rank)
@@ -350,11 +359,68 @@ async def test_cassandra_schema_steps_can_be_run_again(cassandra: object) -> Non
     options = parse_url(f"{cassandra.url('contract')}?replication=3")  # type: ignore[attr-defined]
     store = CassandraStore(options, 10**7, 0.0)
     for version in sorted(STEPS):
-        for step in STEPS[version]:
-            store._session._run_step(step)
+        store._session._run_steps(STEPS[version])
     with pytest.raises(InvalidRequest):
         store._session._run_step("ALTER TABLE nothing ADD ranked blob")
     await store.close()
+
+
+@pytest.mark.proof("cassandra")
+async def test_cassandra_rows_of_version_3_remain_in_use(cassandra: object, machine: str) -> None:
+    """Readings, sequences and latest values that version 3 of the tables wrote are found beside new ones."""
+    options = parse_url(f"{cassandra.url('contract')}?replication=3")  # type: ignore[attr-defined]
+    store = CassandraStore(options, 10**7, 0.0)
+    session, source = store._session, f"source-{machine}"
+    day = now_us() // DAY_US - 2
+    at = np.array([day * DAY_US + 1, day * DAY_US + 2])
+    packed = pack(at, np.array([1.0, 2.0]))
+    for name, row in (
+        ("add_machine", (zlib.crc32(machine.encode()) % BUCKETS, machine)),
+        ("add_day", (machine, "s", day, 0)),
+        ("add_segment", (machine, "s", day, int(at[0]), 77, source, 5, int(at[1]), 2, packed, 0)),
+        ("keep_source", (source, 77)),
+    ):
+        await session.execute(name, row)
+    cell = struct.pack(">Q", 77) + source.encode() + b"\0" + struct.pack(">Qqd", 5, int(at[1]), 2.0)
+    for text, parameters in (
+        ("INSERT INTO received (source, block, sequence) VALUES (%s, %s, %s)", (source, 0, 5)),
+        (
+            "INSERT INTO latest (bucket, machine_id, first_us, ranked) VALUES (%s, %s, %s, %s)",
+            (zlib.crc32(machine.encode()) % BUCKETS, machine, int(at[0]), {"s": cell}),
+        ),
+    ):
+        session._session.execute(text, parameters)
+    await store.start()
+    assert await values_of(store, machine) == [1, 2]
+    (summary,) = [each for each in await store.summaries() if each.machine_id == machine]
+    assert (summary.first_us, summary.last_us, summary.last_value) == (int(at[0]), int(at[1]), 2.0)
+    assert await write(store, batch(machine, 5, at.tolist(), [1, 2])) == [(0, 2)]
+    assert await write(store, batch(machine, 6, [int(at[1]), int(at[1]) + 1], [6, 7])) == [(2, 0)]
+    assert await write(store, batch(machine, 4, [int(at[1])], [4])) == [(1, 0)]
+    for _ in range(2):
+        assert await values_of(store, machine) == [1, 6, 7]
+        (summary,) = [each for each in await store.summaries() if each.machine_id == machine]
+        assert (summary.first_us, summary.last_us, summary.last_value) == (int(at[0]), int(at[1]) + 1, 7.0)
+        await merge_all(store)
+    await asyncio.to_thread(merge_day, session, (machine, "s", day), 0, over=True)
+    assert await values_of(store, machine) == [1, 6, 7]
+    await store.close()
+
+
+@pytest.mark.proof("cassandra")
+async def test_cassandra_reads_slots_that_exceed_memory(cassandra: object, machine: str) -> None:
+    """Readings of slots that are not held in memory are read from Cassandra, also at the start of another replica."""
+    options = parse_url(f"{cassandra.url('contract')}?replication=3")  # type: ignore[attr-defined]
+    stores = [CassandraStore(options, 10**7, 0.0, 1) for _ in range(2)]
+    await write(stores[0], *(batch(machine, each, [each], [each]) for each in range(1, 9)))
+    for store in stores:
+        assert await values_of(store, machine) == list(range(1, 9))
+        assert await values_of(store, machine, last=2) == [7, 8]
+        (summary,) = [each for each in await store.summaries() if each.machine_id == machine]
+        assert (summary.first_us, summary.last_us, summary.last_value) == (1, 8, 8.0)
+        assert await write(store, batch(machine, 3, [3], [3])) == [(0, 1)]
+        assert not await store.sent_only_by(machine, "site/a")
+        await store.close()
 
 
 @pytest.mark.proof("cassandra")
@@ -365,10 +431,11 @@ async def test_cassandra_merge_keeps_ranks_and_few_of_them(cassandra: object, ma
     day = now_us() // DAY_US * DAY_US - 3 * DAY_US
     place = (machine, "s", day // DAY_US)
     sequences = [1, 2, 4, 5, 2**61]
-    await write(
-        store, *(batch(machine, each, [day, day + place], [each] * 2) for place, each in enumerate(sequences, 1))
-    )
+    for place_of, each in enumerate(sequences, 1):
+        await write(store, batch(machine, each, [day, day + place_of], [each] * 2))
+        await merge_all(store)  # so that each batch becomes a segment of its own
     await write(store, batch(machine, 1, [day + 9], [0.5], source=f"other-{machine}"))
+    await merge_all(store)
     assert await asyncio.to_thread(merge_day, store._session, place, 0, over=True) == 6
     series = CassandraSeries(store._session, machine, "s")
     (piece,) = await asyncio.to_thread(series.pieces, day, day + DAY_US)
@@ -377,10 +444,24 @@ async def test_cassandra_merge_keeps_ranks_and_few_of_them(cassandra: object, ma
     assert segment.ranks.sequences.tolist() == [2**61, 2, 5, 2**61, 1]
     assert await asyncio.to_thread(merge_day, store._session, place, 0, over=True) == 0
     await write(store, batch(machine, 3, [day, day + 2, day + 3, day + 9], [3] * 4))
-    for _ in range(2):
+    for merge in (merge_all, merge_all, None):
         assert await values_of(store, machine) == [2.0**61, 1, 3, 4, 5, 2.0**61, 0.5]
+        if merge:
+            await merge(store)
         await asyncio.to_thread(merge_day, store._session, place, 0, over=True)
     await store.close()
+
+
+async def merge_all(store: CassandraStore) -> None:
+    """Moves everything that a store which was not started has in open slots into segments."""
+    merger = Merger(store._session, store.series, 0)
+
+    def merge() -> None:
+        for row in list(store._session.rows("slots", ())):
+            for place in merger.merge_slot(row.slot).places:
+                merger.finish_period(place)
+
+    await asyncio.to_thread(merge)
 
 
 def latest(change: Change) -> dict[str, tuple[int, float]]:

@@ -72,6 +72,8 @@ class Chaos:
         self._keyspace = f"chaos_{seed}_{int(time.time())}"
 
     def start(self) -> None:
+        if self.cluster:
+            self.cluster.create_tables(self._keyspace)
         for name in ("ingestion", "edge"):
             self._start_service(name)
         for name in self._devices:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import TypeVar
 
 from aurum.ingestion.series_index import SeriesIndex
-from aurum.ingestion.store import Change, Event, MachineRecord, OnRegistered, Points, SeriesSummary, Store
+from aurum.ingestion.store import Change, Event, MachineRecord, OnRegistered, OnStored, Points, SeriesSummary, Store
 from aurum.readings.batch import Batch
 from aurum.readings.transport.ingest_stream import Written
 from aurum.resilience import (
@@ -107,6 +107,10 @@ class GovernedStore:
     def series(self) -> SeriesIndex:
         """The numbers of the series; see Store.series."""
         return self._store.series
+
+    def follow(self, on_stored: OnStored) -> None:
+        """Passes on each batch that another process stores; see Store.follow."""
+        self._store.follow(on_stored)
 
     async def changes(self) -> list[Change]:
         """Returns what other processes have written recently."""

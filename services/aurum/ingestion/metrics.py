@@ -20,6 +20,17 @@ ingestion_sequence_gaps_closed_total = Counter(
     "ingestion_sequence_gaps_closed_total",
     "Ranges of missing sequences that no longer accept batches, because their source left too many.",
 )
+ingestion_open_slots = Gauge("ingestion_open_slots", "Slots of batches in Cassandra that may not be merged yet.")
+ingestion_open_slots_dropped_total = Counter(
+    "ingestion_open_slots_dropped_total",
+    "Slots of batches whose readings exceeded the memory for them; queries read them from Cassandra.",
+)
+ingestion_merge_lag_seconds = Gauge(
+    "ingestion_merge_lag_seconds", "Age of the oldest slot of batches in Cassandra that has batches to merge."
+)
+ingestion_batches_merged_total = Counter(
+    "ingestion_batches_merged_total", "Batches whose readings were merged into blocks and segments."
+)
 ingestion_tails = Gauge("ingestion_tails", "Queried series whose latest readings are held in memory.")
 ingestion_machines = Gauge("ingestion_machines", "Machines in the store.")
 ingestion_watchers = Gauge("ingestion_watchers", "Open Watch streams.")

@@ -15,10 +15,12 @@ from aurum.ingestion.servicer import IngestionServicer
 from aurum.ingestion.settings import IngestionSettings
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import Store
+from aurum.readings.batch import Batch, now_us
 from aurum.readings.transport.ingest_stream import add_ingestion_service
 from aurum.runtime.errors import AurumError
 from aurum.runtime.rpc_methods import INGESTION_SERVICE
 from aurum.runtime.service import Service
+from aurum.storage.ranks import Rank
 
 if TYPE_CHECKING:
     from aurum.ingestion.cassandra.store import CassandraStore
@@ -52,7 +54,7 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
             on_registration=feed.note_machine,
             series=store.series,
         )
-        machine_states.load(await store.list_machines(), await store.summaries())
+        await _load_states(store, machine_states, feed)
         service.health.add_check("store", store.problem)
         metrics.ingestion_queue_bytes.set_function(lambda: store.waiting_bytes)
         servicer = IngestionServicer(
@@ -92,7 +94,12 @@ def open_store(settings: IngestionSettings) -> "SqliteStore | CassandraStore":
             password=password,
             ca_file=settings.store_ca_file,
         )
-        return CassandraStore(options, settings.ingestion_queue_bytes, settings.ingestion_retention_days)
+        return CassandraStore(
+            options,
+            settings.ingestion_queue_bytes,
+            settings.ingestion_retention_days,
+            settings.ingestion_open_bytes,
+        )
     local = SqliteOptions(
         settings.store_path,
         queue_bytes=settings.ingestion_queue_bytes,
@@ -103,6 +110,22 @@ def open_store(settings: IngestionSettings) -> "SqliteStore | CassandraStore":
         timeout=settings.timeout_db,
     )
     return SqliteStore(local)
+
+
+async def _load_states(store: Store, machine_states: MachineStates, feed: FollowFeed) -> None:
+    """Loads the states of all machines, and applies what other replicas store from now on to them and to the feed."""
+    missed: list[tuple[Batch, Rank]] = []  # while the states are loaded
+
+    def apply(batch: Batch, rank: Rank) -> None:
+        machine_states.apply_batch(batch, now_us(), rank)
+        feed.append_batch(batch)
+
+    store.follow(lambda batch, rank: missed.append((batch, rank)))
+    summaries = await store.summaries()
+    machine_states.load(await store.list_machines(), summaries)  # listed last, so that no machine is missing
+    store.follow(apply)
+    for batch, rank in missed:
+        apply(batch, rank)
 
 
 async def _follow_changes(store: Store, machine_states: MachineStates) -> None:

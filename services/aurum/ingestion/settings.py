@@ -32,6 +32,12 @@ class IngestionSettings(SenderSettings):
     ingestion_recent_bytes: int = Field(
         16_000_000, ge=100_000, description="Bytes of recent readings in memory that trigger a flush into segments."
     )
+    ingestion_open_bytes: int = Field(
+        96_000_000,
+        ge=1_000_000,
+        description="Maximum bytes of memory for readings that are in Cassandra and not merged yet. Queries read "
+        "further ones from Cassandra.",
+    )
     ingestion_flush_seconds: float = Field(300.0, gt=0, le=86_400, description="Maximum seconds between two flushes.")
     ingestion_retention_days: float = Field(0.0, ge=0, description="Days that readings are kept; 0 for ever.")
     ingestion_min_free_bytes: int = Field(

@@ -105,6 +105,7 @@ class Event:
 
 
 OnRegistered = Callable[[MachineRecord], None]
+OnStored = Callable[[Batch, Rank], None]  # a batch that another process has stored, and its rank
 
 
 async def complete_registration(
@@ -180,8 +181,15 @@ class Store(Protocol):
         Returns False if no readings are kept, or if an owner is unknown.
         """
 
+    def follow(self, on_stored: OnStored) -> None:
+        """Passes on each batch that another process stores from now on.
+
+        Args:
+            on_stored: Called on the event loop. Replaces the one that was given before.
+        """
+
     async def changes(self) -> list[Change]:
-        """Returns what other processes have written recently."""
+        """Returns what other processes have written recently, besides the batches that `follow` passes on."""
 
     async def find_machine(self, machine_id: str) -> Change | None:
         """Returns a machine that is unknown in this process, or None."""

@@ -195,6 +195,12 @@ class Cluster:
     def url(self, keyspace: str) -> str:
         return f"cassandra://{','.join(node.address for node in self.nodes)}/{keyspace}"
 
+    def create_tables(self, keyspace: str) -> None:
+        """Creates a keyspace with its tables, which takes longer on a busy machine than a service may take to start."""
+        from aurum.ingestion.cassandra.session import CassandraSession, parse_url
+
+        CassandraSession(parse_url(f"{self.url(keyspace)}?replication={len(self.nodes)}")).close()
+
     def stop(self) -> None:
         for node in self.nodes:
             if node.popen and node.popen.poll() is None:

@@ -13,6 +13,7 @@ import tempfile
 import zlib
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ from aurum.edge.inputs.mqtt.connection import Message
 from aurum.edge.inputs.sparkplug.input import SparkplugNodes
 from aurum.edge.spool import Spool, SpoolOptions
 from aurum.edge.spool_clock import SpoolClock, Uptime
+from aurum.ingestion.cassandra import blocks, summaries
+from aurum.ingestion.series_index import SeriesIndex
 from aurum.prediction.model.model import CorruptModelError, load_model
 from aurum.prediction.model.model_files import read_serving
 from aurum.readings.batch import Batch, Series, Values, encode
@@ -439,8 +442,8 @@ def _block_seeds() -> list[bytes]:
     ]
 
 
-def _written(blocks: list[PackedBlock]) -> bytes:
-    return len(blocks[0].head).to_bytes(2, "little") + blocks[0].head + blocks[0].data
+def _written(packed: list[PackedBlock]) -> bytes:
+    return len(packed[0].head).to_bytes(2, "little") + packed[0].head + packed[0].data
 
 
 def _block(data: bytes) -> None:
@@ -459,6 +462,41 @@ def _block(data: bytes) -> None:
             continue
         assert len(joined.timestamps) == len(joined.values) == joined.lengths.sum()
         assert sum(int(ranks.lengths.sum()) for ranks in joined.ranks) == len(joined.values)
+
+
+def _summary_seeds() -> list[bytes]:
+    numbers = np.arange(3, dtype=np.int32)
+    readings = PackedReadings(numbers, np.full(3, 4), np.tile(np.arange(4), 3), np.arange(12.0), _several_ranks(12))
+    names = blocks.Names([("m", "a"), ("m", "b"), ("n", "a")])
+    return [summaries.encode(names, summaries.of_readings(readings))]
+
+
+def _summaries(data: bytes) -> None:
+    series = SeriesIndex()
+    found = summaries.decode(series, data)
+    assert len(summaries.as_list(series, summaries.join([found, found]))) == len(set(found.numbers.tolist()))
+
+
+def _row_seeds() -> list[bytes]:
+    numbers = np.arange(40, dtype=np.int32)
+    readings = PackedReadings(numbers, np.full(40, 3), np.tile(np.arange(3), 40), np.arange(120.0), _several_ranks(120))
+    names = blocks.Names([(f"m{number // 4}", f"s{number % 4}") for number in range(40)])
+    (row,) = blocks.rows_of((0, 0), 0, "id", readings, names, 0)
+    columns = row[8:11]
+    return [struct.pack("<HH", *map(len, columns[:2])) + b"".join(columns)]
+
+
+def _row(data: bytes) -> None:
+    names, head = struct.unpack_from("<HH", data.ljust(4, b"\0"))
+    end = 4 + names + head
+    row = SimpleNamespace(names=data[4 : 4 + names], head=data[4 + names : end], data=data[end:])
+    all_of_it = list(blocks.read_all(row, SeriesIndex()))
+    for key in blocks.decode_names(row.names):
+        found = blocks.read_series(row, key)
+        assert found is not None
+        assert found[2].lengths.sum() == len(found[1])
+        assert len(found[0]) == len(found[1])
+    assert sum(len(part.numbers) for part in all_of_it) == len(blocks.decode_names(row.names))
 
 
 def _log_of(*content: bytes) -> bytes:
@@ -682,6 +720,8 @@ TARGETS = {
         Target("keys", _key_seeds, _keys, (KeyFileError,), calls=500, base_calls=50_000, base_memory=50 * MB),
         Target("segment", _segment_seeds, _segment, (CorruptSegmentError,), memory=5 * 2**15),  # as zstd compresses
         Target("block", _block_seeds, _block, (CorruptBlockError,), memory=5 * 2**15),
+        Target("block row", _row_seeds, _row, (CorruptBlockError,), memory=5 * 2**15),
+        Target("summaries", _summary_seeds, _summaries, (summaries.CorruptSummaryError,), memory=5 * 2**15),
         Target("log", _log_seeds, _log, (NewerLogError,)),
         Target("spool", _spool_seeds, _spool, (NewerLogError,)),
         Target("state", _state_seeds, _state),

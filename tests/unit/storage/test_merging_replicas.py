@@ -76,6 +76,8 @@ class Session:
                 source, block = given_
                 found = (sequence for known, sequence in self._tables.received if known == source)
                 return [SimpleNamespace(sequence=sequence) for sequence in found if sequence // BLOCK == block]
+            case "received_ranges" | "periods":
+                pass
             case "add_segment":
                 segments[given_[:7]] = given_[7:10]
             case "drop_segment":

@@ -13,15 +13,17 @@ import itertools
 
 import numpy as np
 
+from aurum.ingestion.cassandra.block_cache import BlockCache
 from aurum.ingestion.cassandra.schema import BLOCK, merged_source
-from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError
+from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError, StoredSeries
 from aurum.ingestion.cassandra.session import CassandraSession
+from aurum.ingestion.cassandra.sources import received_in_tables
 from aurum.ingestion.series_reader import Piece, with_ranks
 from aurum.ingestion.store import SMALL
 from aurum.runtime.time_units import DAY_US
 from aurum.storage import sequence_ranges
 from aurum.storage.ranks import Integers, Ranks, collapse, merge_ranked, sequence_spans
-from aurum.storage.segment import pack
+from aurum.storage.segment import Segment, pack
 
 FAN_IN = 64  # segments that a replica writes to a day before it merges them
 _MOST_PARTS = 2000  # merged at a time
@@ -106,14 +108,16 @@ def _collapsed(series: CassandraSeries, day: int, pieces: list[Piece], ranks: Ra
     received = {
         source: _received(series.session, source[1], ranks.sequences_of(source)) for source in sequence_spans(ranks)
     }
-    # Read after the received sequences, whose segments were durable before
-    present = _pieces(series, day)
+    # Read after the received sequences, whose readings were durable before
+    stored = StoredSeries(series, BlockCache(series.session)) if received else series
+    present = stored.pieces(day * DAY_US, (day + 1) * DAY_US)
     merged = {piece.place for piece in pieces}
-    if not merged <= {piece.place for piece in present}:
+    others = [piece for piece in present if isinstance(piece.place, Segment) or piece.place not in merged]
+    if len(others) + len(merged) > len(present):
         raise SegmentsChangedError
     start, end = between
-    others = [p for p in present if p.place not in merged and p.start_us <= end and p.end_us >= start]
-    loaded = zip(others, series.load(others), strict=True) if received else ()
+    others = [piece for piece in others if piece.start_us <= end and piece.end_us >= start]
+    loaded = zip(others, stored.load(others), strict=True) if received else ()
     return collapse(ranks, received, [with_ranks(*each)[2] for each in loaded if len(each[1].values)])
 
 
@@ -125,7 +129,7 @@ def _received(session: CassandraSession, source: str, sequences: Integers) -> li
         if len(blocks) + after - before <= _MOST_BLOCKS:
             blocks.update(range(before, after))
     received: list[sequence_ranges.Range] = []
-    for rows in session.rows_for_each("received", [(source, block) for block in blocks]):
-        for row in rows:
-            sequence_ranges.record(received, row.sequence)
+    for block in blocks:
+        for first, last in received_in_tables(session, source, block):
+            sequence_ranges.record(received, first, last)
     return received

@@ -1,4 +1,4 @@
-"""The latest reading of a series as a cell in Cassandra.
+"""The latest reading of a series as a cell in Cassandra, which versions before 4 of the tables wrote.
 
 The write time of a cell is the time of its reading. Of two cells with the same write time, the larger one counts, so
 a cell begins with the rank. Big-endian: order of the source u64, its id and a zero byte, sequence u64, time of the
@@ -12,19 +12,6 @@ from aurum.ingestion.store import Latest
 
 _ORDER = struct.Struct(">Q")
 _REST = struct.Struct(">Qqd")
-
-
-def encode(order: int, source_id: str, sequence: int, at_us: int, value: float) -> bytes:
-    """Returns the cell of a reading.
-
-    Args:
-        order: The order of its source, see `Latest.rank`.
-        source_id: The id of its source.
-        sequence: The sequence of its batch.
-        at_us: The time of the reading in µs since 1970.
-        value: The value.
-    """
-    return _ORDER.pack(order) + source_id.encode() + b"\0" + _REST.pack(sequence, at_us, value)
 
 
 def decode(cell: bytes) -> Latest:

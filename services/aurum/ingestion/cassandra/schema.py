@@ -1,20 +1,34 @@
 """The tables of the store in Cassandra, and their versions.
 
-A partition of segments holds one UTC day of one series. All writes can be repeated safely. A segment is written by
-its key: the time of its first reading, and its highest rank. In the key of a merged segment the source also has a
-digest of the parts. The latest values and the first reading of a machine have write times derived from the readings'
-own times, so that the newest, or the earliest, reading of several replicas counts.
+A batch is one row of `batches`, in the partition of its slot of time. Merging moves the readings of a slot into blocks
+of many series, those of several blocks into larger blocks, and those of long series into segments. A partition of
+blocks holds a period of a group of machines, a partition of segments one UTC day of one series. All writes can be
+repeated safely: readings that are in several places have the same rank everywhere. Rows are deleted after what replaces
+them is durable.
+
+A segment is written by its key: the time of its first reading, and its highest rank. In the key of a merged segment the
+source also has a digest of the parts.
+
+Versions before 4 wrote a row of segments for each series of a batch, and the latest readings of each machine into
+`latest` and `changes`. These rows are still read.
 """
 
 import hashlib
+import zlib
 from collections.abc import Iterable
 
 from aurum.ingestion.store import EVENT_MEMORY_US
+from aurum.runtime.time_units import HOUR_US
 
 BUCKETS = 64  # partitions over which the machines are spread
 BLOCK = 10_000  # sequences of a source per partition
-SLOT_SECONDS = 2  # of changes per partition
-SLOT_TTL = 60  # seconds
+CHANGES_SECONDS = 2  # of changes per partition
+CHANGES_TTL = 60  # seconds
+SLOT_SECONDS = 5  # of batches per slot
+SLOT_BUCKETS = 8  # partitions over which the sources of a slot are spread
+GROUPS = 128  # partitions over which the machines of a period are spread
+PERIOD_US = 4 * HOUR_US  # of blocks per partition; a UTC day consists of whole periods
+CLAIM_TTL = 30  # seconds
 SOURCE_TTL = 30 * 86_400  # seconds within which a source may resend
 EVENT_TTL = EVENT_MEMORY_US // 1_000_000  # seconds
 
@@ -28,7 +42,7 @@ STEPS: dict[int, list[str]] = {
         "sensors map<text, frozen<tuple<bigint, double>>>, PRIMARY KEY (bucket, machine_id))",
         "CREATE TABLE IF NOT EXISTS changes (slot bigint, replica text, machine_id text, registered boolean, "
         "sensors map<text, frozen<tuple<bigint, double>>>, PRIMARY KEY (slot, replica, machine_id)) "
-        f"WITH default_time_to_live = {SLOT_TTL} AND gc_grace_seconds = 600",
+        f"WITH default_time_to_live = {CHANGES_TTL} AND gc_grace_seconds = 600",
         "CREATE TABLE IF NOT EXISTS days (machine_id text, sensor text, day int, "
         "PRIMARY KEY ((machine_id, sensor), day))",
         "CREATE TABLE IF NOT EXISTS segments (machine_id text, sensor text, day int, start_us bigint, "
@@ -59,6 +73,28 @@ STEPS: dict[int, list[str]] = {
         "ALTER TABLE latest ADD ranked map<text, blob>",
         "ALTER TABLE changes ADD ranked map<text, blob>",
     ],
+    4: [
+        # The slots that may have batches
+        "CREATE TABLE IF NOT EXISTS slots (id int, slot bigint, PRIMARY KEY (id, slot)) WITH gc_grace_seconds = 600",
+        "CREATE TABLE IF NOT EXISTS batches (slot bigint, bucket int, source text, sequence bigint, source_us bigint, "
+        "machines blob, data blob, PRIMARY KEY ((slot, bucket), source, sequence)) "
+        # Rows live for seconds. Those of a window and their deletions are compacted away together
+        "WITH gc_grace_seconds = 3600 AND compression = {'enabled': 'false'} AND compaction = "
+        "{'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'MINUTES', 'compaction_window_size': 10, "
+        "'unchecked_tombstone_compaction': 'true', 'tombstone_compaction_interval': 3600}",
+        "CREATE TABLE IF NOT EXISTS received_ranges (source text, block bigint, first bigint, last bigint, "
+        f"PRIMARY KEY ((source, block), first, last)) WITH default_time_to_live = {SOURCE_TTL}",
+        # The periods of groups that may have blocks
+        "CREATE TABLE IF NOT EXISTS periods (machine_group int, period int, PRIMARY KEY (machine_group, period))",
+        "CREATE TABLE IF NOT EXISTS blocks (machine_group int, period int, level int, id text, chunk int, "
+        "start_us bigint, end_us bigint, count int, members blob, names blob, head blob, data blob, "
+        "PRIMARY KEY ((machine_group, period), level, id, chunk)) "
+        "WITH gc_grace_seconds = 3600 AND compression = {'enabled': 'false'}",
+        "CREATE TABLE IF NOT EXISTS summaries (machine_group int, id text, data blob, PRIMARY KEY (machine_group, id)) "
+        "WITH gc_grace_seconds = 3600 AND compression = {'enabled': 'false'}",
+        "CREATE TABLE IF NOT EXISTS claims (name text PRIMARY KEY, replica text) "
+        f"WITH default_time_to_live = {CLAIM_TTL} AND gc_grace_seconds = 600",
+    ],
 }
 VERSION = max(STEPS)
 JOURNAL_SINCE = 2  # version
@@ -87,13 +123,8 @@ STATEMENTS = {
     "machine": "SELECT machine_id, machine_type, site, registered_us, request_id FROM machines "
     "WHERE bucket = ? AND machine_id = ?",
     "machines": "SELECT machine_id, machine_type, site, registered_us, request_id FROM machines WHERE bucket = ?",
-    "set_latest": "UPDATE latest USING TIMESTAMP ? SET sensors = sensors + ?, ranked = ranked + ? "
-    "WHERE bucket = ? AND machine_id = ?",
-    "set_first": "UPDATE latest USING TIMESTAMP ? SET first_us = ? WHERE bucket = ? AND machine_id = ?",
     "latest": "SELECT machine_id, first_us, sensors, ranked FROM latest WHERE bucket = ?",
     "latest_of": "SELECT machine_id, first_us, sensors, ranked FROM latest WHERE bucket = ? AND machine_id = ?",
-    "set_change": "UPDATE changes USING TIMESTAMP ? SET sensors = sensors + ?, ranked = ranked + ? "
-    "WHERE slot = ? AND replica = ? AND machine_id = ?",
     "set_registered": "INSERT INTO changes (slot, replica, machine_id, registered) VALUES (?, ?, ?, true)",
     "changes": "SELECT replica, machine_id, registered, sensors, ranked FROM changes WHERE slot = ?",
     "add_day": "INSERT INTO days (machine_id, sensor, day) VALUES (?, ?, ?) USING TTL ?",
@@ -116,11 +147,51 @@ STATEMENTS = {
     "add_owner": "INSERT INTO source_owners (source, owner) VALUES (?, ?) IF NOT EXISTS",
     "keep_owner": "INSERT INTO source_owners (source, owner) VALUES (?, ?)",
     "owner": "SELECT owner FROM source_owners WHERE source = ?",
-    "add_received": "INSERT INTO received (source, block, sequence) VALUES (?, ?, ?)",
+    "add_received": "INSERT INTO received_ranges (source, block, first, last) VALUES (?, ?, ?, ?)",
+    "received_ranges": "SELECT first, last FROM received_ranges WHERE source = ? AND block = ?",
     "received": "SELECT sequence FROM received WHERE source = ? AND block = ?",
     "add_event": "INSERT INTO events (kind, machine_id, at_us, id, data) VALUES (?, ?, ?, ?, ?) USING TTL ?",
     "add_to_journal": "INSERT INTO journal (kind, number, at_us, id, data) VALUES (?, ?, ?, ?, ?)",
     "journal": "SELECT kind, at_us, id, data, number FROM journal WHERE kind = ? AND number > ? AND number < ? LIMIT ?",
     "events": "SELECT kind, machine_id, at_us, id, data FROM events WHERE kind = ? AND machine_id = ? "
     "AND (at_us) >= (?) AND (at_us, id) < (?, ?) LIMIT ?",
+    "add_slot": "INSERT INTO slots (id, slot) VALUES (0, ?)",
+    "slots": "SELECT slot FROM slots WHERE id = 0",
+    "drop_slot": "DELETE FROM slots WHERE id = 0 AND slot = ?",
+    "add_batch": "INSERT INTO batches (slot, bucket, source, sequence, source_us, machines, data) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+    "batch_keys": "SELECT source, sequence FROM batches WHERE slot = ? AND bucket = ?",
+    "batch_members": "SELECT source, sequence, machines FROM batches WHERE slot = ? AND bucket = ?",
+    "batch": "SELECT source, sequence, source_us, data FROM batches "
+    "WHERE slot = ? AND bucket = ? AND source = ? AND sequence = ?",
+    "drop_batch": "DELETE FROM batches WHERE slot = ? AND bucket = ? AND source = ? AND sequence = ?",
+    "add_period": "INSERT INTO periods (machine_group, period) VALUES (?, ?)",
+    "periods": "SELECT period FROM periods WHERE machine_group = ? AND period >= ? AND period <= ?",
+    "drop_period": "DELETE FROM periods USING TIMESTAMP ? WHERE machine_group = ? AND period = ?",
+    "add_block": "INSERT INTO blocks (machine_group, period, level, id, chunk, start_us, end_us, count, members, "
+    "names, head, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TTL ?",
+    "block_keys": "SELECT level, id, chunk, start_us, end_us, count, members FROM blocks "
+    "WHERE machine_group = ? AND period = ?",
+    "block": "SELECT names, head, data FROM blocks "
+    "WHERE machine_group = ? AND period = ? AND level = ? AND id = ? AND chunk = ?",
+    "drop_block": "DELETE FROM blocks WHERE machine_group = ? AND period = ? AND level = ? AND id = ? AND chunk = ?",
+    "add_summary": "INSERT INTO summaries (machine_group, id, data) VALUES (?, ?, ?)",
+    "summaries": "SELECT id, data FROM summaries WHERE machine_group = ?",
+    "drop_summary": "DELETE FROM summaries WHERE machine_group = ? AND id = ?",
+    "claim": "INSERT INTO claims (name, replica) VALUES (?, ?) IF NOT EXISTS",
 }
+
+
+def group_of(machine_id: str) -> int:
+    """Returns the group of a machine."""
+    return machine_hash(machine_id) % GROUPS
+
+
+def machine_hash(machine_id: str) -> int:
+    """Returns what stands for a machine in the columns that say which machines a row has, a number of 32 bits."""
+    return zlib.crc32(machine_id.encode())
+
+
+def slot_bucket(source_id: str) -> int:
+    """Returns the bucket of a source within each slot."""
+    return zlib.crc32(source_id.encode()) % SLOT_BUCKETS

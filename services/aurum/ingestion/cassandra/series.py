@@ -1,20 +1,36 @@
-"""Queries of the segments of one series in Cassandra. They block, so they must run on threads."""
+"""Queries of one series in Cassandra. They block, so they must run on threads.
+
+Readings move from open slots into blocks, and from blocks into segments. A query looks for them in this order, so it
+finds each of them at least once.
+"""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from aurum.ingestion.cassandra.schema import source_of
+from aurum.ingestion.cassandra.batch_rows import may_have
+from aurum.ingestion.cassandra.block_cache import BlockCache
+from aurum.ingestion.cassandra.blocks import blocks_of_machine, read_series, report_damage
+from aurum.ingestion.cassandra.follower import load_batches
+from aurum.ingestion.cassandra.open_slots import OpenSlot
+from aurum.ingestion.cassandra.reading_columns import ReadingColumns
+from aurum.ingestion.cassandra.schema import PERIOD_US, SLOT_BUCKETS, group_of, source_of
 from aurum.ingestion.cassandra.session import CassandraSession
+from aurum.ingestion.series_index import SeriesIndex
 from aurum.ingestion.series_reader import Piece
+from aurum.readings.batch import SeriesKey
 from aurum.runtime import damage
 from aurum.runtime.time_units import DAY_US
+from aurum.storage.block_unpacking import CorruptBlockError
+from aurum.storage.ranks import Ranked
 from aurum.storage.segment import CorruptSegmentError, Segment, unpack_ranked
 
 _FEW = 8  # segments of a day; fewer are read one by one, concurrently
+_BLOCKS_AT_ONCE = 16  # blocks or batches
+_LAST_PERIOD = 2**31 - 1
 
 
 class SegmentsChangedError(Exception):
@@ -23,7 +39,10 @@ class SegmentsChangedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CassandraSeries:
-    """A SegmentSource. The place of a piece is the key of its row. `damaged` has the places of unreadable segments."""
+    """The segments of a series, as a SegmentSource.
+
+    The place of a piece is the key of its row. `damaged` has the places of unreadable segments.
+    """
 
     session: CassandraSession
     machine_id: str
@@ -100,3 +119,123 @@ class CassandraSeries:
 
 def _day_of(piece: Piece) -> int:
     return int(piece.place[2])
+
+
+class StoredSeries:
+    """All readings of a series, as a SegmentSource: those of open slots, of blocks and of segments.
+
+    Readings that have been read already are the place of their piece.
+    """
+
+    def __init__(
+        self,
+        segments: CassandraSeries,
+        cache: BlockCache,
+        open_readings: Iterable[Ranked] = (),
+    ) -> None:
+        """Creates a source for one query.
+
+        Args:
+            segments: The segments of the series.
+            cache: The blocks that were read last.
+            open_readings: The readings in open slots. They were found before this source is used.
+        """
+        self.segments = segments
+        self._cache = cache
+        self._open = [piece for readings in open_readings for piece in _by_day(readings)]
+        self._periods: list[int] | None = None
+
+    def pieces(self, start_us: int, end_us: int) -> list[Piece]:
+        """Returns the pieces that overlap [start_us, end_us). Raises SegmentsChangedError."""
+        found = [piece for piece in self._open if piece.start_us < end_us and piece.end_us >= start_us]
+        found += self._of_blocks(start_us, end_us)
+        return found + self.segments.pieces(start_us, end_us)
+
+    def newest_before(self, before_us: int) -> int | None:
+        """Returns a time before `before_us`, on the day of the newest reading before it or later. None without any."""
+        times = [min(piece.end_us, before_us - 1) for piece in self._open if piece.start_us < before_us]
+        for period in reversed(self._registered_periods()):
+            if period * PERIOD_US < before_us:
+                keys = blocks_of_machine(self.segments.session, self.segments.machine_id, 0, before_us, [period])
+                if keys:
+                    times.append(min(max(key.end_us for key in keys), before_us - 1))
+                    break
+        if (newest := self.segments.newest_before(before_us)) is not None:
+            times.append(newest)
+        return max(times, default=None)
+
+    def load(self, pieces: Sequence[Piece]) -> list[Segment]:
+        """Returns the readings of the pieces. Raises SegmentsChangedError if a segment no longer exists."""
+        loaded = iter(self.segments.load([piece for piece in pieces if not isinstance(piece.place, Segment)]))
+        return [piece.place if isinstance(piece.place, Segment) else next(loaded) for piece in pieces]
+
+    def _of_blocks(self, start_us: int, end_us: int) -> list[Piece]:
+        first, last = start_us // PERIOD_US, (end_us - 1) // PERIOD_US
+        periods = [period for period in self._registered_periods() if first <= period <= last]
+        machine_id, sensor = self.segments.machine_id, self.segments.sensor
+        keys = blocks_of_machine(self.segments.session, machine_id, start_us, end_us, periods)
+        found: list[Piece] = []
+        for start in range(0, len(keys), _BLOCKS_AT_ONCE):
+            some = keys[start : start + _BLOCKS_AT_ONCE]
+            for key, row in zip(some, self._cache.load(some), strict=True):
+                if row is None:
+                    raise SegmentsChangedError
+                try:
+                    readings = read_series(row, (machine_id, sensor))
+                except CorruptBlockError as error:
+                    self.segments.damaged.add(key)
+                    report_damage(key, error)
+                    continue
+                if readings is not None:
+                    found += _by_day(readings)
+        return [piece for piece in found if piece.start_us < end_us and piece.end_us >= start_us]
+
+    def _registered_periods(self) -> list[int]:
+        """Returns the periods that may have blocks of the machine.
+
+        Listed once per query: blocks that are written later have readings that were in open slots at its start.
+        """
+        if self._periods is None:
+            rows = self.segments.session.rows("periods", (group_of(self.segments.machine_id), 0, _LAST_PERIOD))
+            self._periods = sorted(row.period for row in rows)
+        return self._periods
+
+
+def read_unheld(
+    session: CassandraSession, series: SeriesIndex, slots: Sequence[OpenSlot], key: SeriesKey
+) -> ReadingColumns:
+    """Returns the readings of one series in slots whose readings are not in memory. Blocks.
+
+    Args:
+        session: The session.
+        series: The numbers of the series.
+        slots: The slots.
+        key: The series.
+
+    Raises:
+        UnavailableError: If Cassandra does not answer.
+    """
+    columns = ReadingColumns()
+    for slot in slots:
+        places = [(slot.number, bucket) for bucket in range(SLOT_BUCKETS)]
+        keys = [
+            (row.source, row.sequence)
+            for rows in session.rows_for_each("batch_members", places)
+            for row in rows
+            if may_have(row.machines, key[0])
+        ]
+        for start in range(0, len(keys), _BLOCKS_AT_ONCE):
+            for stored in load_batches(session, slot.number, keys[start : start + _BLOCKS_AT_ONCE])[0]:
+                columns.add_batch(series, stored.batch, stored.rank, only=key)
+    return columns
+
+
+def _by_day(readings: Ranked) -> Iterable[Piece]:
+    """Yields the readings of each UTC day as a piece that has been read."""
+    timestamps, values, ranks = readings
+    days = timestamps // DAY_US
+    cuts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(values)]
+    for start, end in itertools.pairwise(cuts):
+        some = ranks.between(start, end)
+        part = Segment(timestamps[start:end], values[start:end], some)
+        yield Piece(some.highest, int(timestamps[start]), int(timestamps[end - 1]), end - start, part)

@@ -1,6 +1,7 @@
 """A session with a Cassandra cluster: prepared statements, quorums, bounded concurrency and translated errors."""
 
 import asyncio
+import collections
 import logging
 import ssl
 import time
@@ -11,10 +12,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 from cassandra import ConsistencyLevel, DriverException, InvalidRequest
 from cassandra.auth import PlainTextAuthProvider
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, ResponseFuture
 from cassandra.concurrent import execute_concurrent_with_args
 from cassandra.policies import DCAwareRoundRobinPolicy, TokenAwarePolicy
-from cassandra.query import SimpleStatement
+from cassandra.query import BatchStatement, BatchType, SimpleStatement
 
 from aurum.ingestion.cassandra import schema
 from aurum.resilience import RetryPolicy
@@ -26,10 +27,13 @@ logger = logging.getLogger(__name__)
 DRIVER_ERRORS = (DriverException, NoHostAvailable, OSError)  # all other errors of the driver are DriverExceptions
 _IN_FLIGHT = 256  # concurrent statements of a replica
 _READ_CONCURRENCY = 32  # concurrent statements of one query
+_WRITE_CONCURRENCY = 8  # concurrent statements of one merge
 _PAGE = 2000  # rows
 _DATA_PAGE = 250  # rows that contain segments
 _PROTOCOL = 4  # the native protocol that Cassandra 3 and later and ScyllaDB share
+_SCHEMA_SECONDS = 60.0  # for a change of the tables
 _GOSSIP_SECONDS = 15.0  # for nodes to learn of each other
+_ROWS_AT_ONCE = 200  # of one partition that are changed at once
 _ATTEMPTS, _BASE_DELAY, _MAX_DELAY = 4, 0.1, 1.0  # every statement may be repeated
 
 
@@ -108,6 +112,8 @@ class CassandraSession:
         try:
             self._session = self._cluster.connect()
             self._session.default_fetch_size = _PAGE
+            # The order of writes and deletions of replicas must not depend on their clocks
+            self._session.use_client_timestamp = False
             self._prepare(options)
         except DRIVER_ERRORS as error:
             self._cluster.shutdown()
@@ -159,6 +165,31 @@ class CassandraSession:
         except DRIVER_ERRORS as error:
             raise UnavailableError(f"the store cannot be reached: {error_text(error)}", retry_after=1.0) from error
 
+    def write_all(self, rows: Iterable[tuple[str, Sequence[Any]]]) -> None:
+        """Runs statements, given by name and parameters, concurrently. Raises UnavailableError."""
+        in_flight: collections.deque[ResponseFuture] = collections.deque()
+        try:
+            for name, parameters in rows:
+                in_flight.append(self._session.execute_async(self._statements[name], parameters))
+                if len(in_flight) >= _WRITE_CONCURRENCY:
+                    in_flight.popleft().result()
+            while in_flight:
+                in_flight.popleft().result()
+        except DRIVER_ERRORS as error:
+            raise UnavailableError(f"the store cannot be reached: {error_text(error)}", retry_after=1.0) from error
+
+    def write_partition(self, name: str, parameters: Sequence[Sequence[Any]]) -> None:
+        """Runs a statement for several rows of one partition, as few mutations. Raises UnavailableError."""
+        try:
+            for start in range(0, len(parameters), _ROWS_AT_ONCE):
+                together = BatchStatement(BatchType.UNLOGGED)
+                for row in parameters[start : start + _ROWS_AT_ONCE]:
+                    together.add(self._statements[name], row)
+                together.is_idempotent = True
+                self._session.execute(together)
+        except DRIVER_ERRORS as error:
+            raise UnavailableError(f"the store cannot be reached: {error_text(error)}", retry_after=1.0) from error
+
     def close(self) -> None:
         """Closes the connections to the cluster. Blocks."""
         self._cluster.shutdown()
@@ -207,8 +238,7 @@ class CassandraSession:
                 f"version reads {schema.VERSION}. It is left unchanged; start the newer version, or use another one"
             )
         for version in range(version_in_use + 1, schema.VERSION + 1):
-            for step in schema.STEPS[version]:
-                self._run_step(step)
+            self._run_steps(schema.STEPS[version])
             if version == schema.JOURNAL_SINCE and version_in_use:
                 self._fill_journal()
             self._session.execute("UPDATE schema_version SET version = %s WHERE id = 1", (version,))
@@ -217,7 +247,8 @@ class CassandraSession:
             statement = self._session.prepare(text)
             statement.is_idempotent = " IF " not in text
             self._statements[name] = statement
-        self._statements["segments_between"].fetch_size = _DATA_PAGE
+        for name in ("segments_between", "batch_members"):
+            self._statements[name].fetch_size = _DATA_PAGE
 
     def _fill_journal(self) -> None:
         """Numbers the events from before there was a journal by their times."""
@@ -225,6 +256,17 @@ class CassandraSession:
         rows = self._session.execute(SimpleStatement(schema.EARLIER_EVENTS, fetch_size=_PAGE), timeout=600.0)
         journal = [(row.kind, row.at_us, row.at_us, row.id, row.data) for row in rows if not row.machine_id]
         execute_concurrent_with_args(self._session, add, journal, concurrency=_READ_CONCURRENCY)
+
+    def _run_steps(self, steps: Sequence[str]) -> None:
+        """Runs the steps of a version. Tables are created concurrently, because the nodes agree on each for a while."""
+        tables = [SimpleStatement(step) for step in steps if step.startswith("CREATE TABLE")]
+        # By one node, so that the nodes have less to agree on
+        node = next((host for host in self._cluster.metadata.all_hosts() if host.is_up), None)
+        for created in [self._session.execute_async(each, timeout=_SCHEMA_SECONDS, host=node) for each in tables]:
+            created.result()
+        for step in steps:
+            if not step.startswith("CREATE TABLE"):
+                self._run_step(step)
 
     def _run_step(self, step: str) -> None:
         """Runs a migration step. Another replica, or a killed run, may already have done a part of it."""
@@ -240,7 +282,7 @@ class CassandraSession:
                 raise
 
     def _run(self, text: str) -> None:
-        self._session.execute(SimpleStatement(text), timeout=60.0)
+        self._session.execute(SimpleStatement(text), timeout=_SCHEMA_SECONDS)
 
 
 def error_text(error: BaseException) -> str:

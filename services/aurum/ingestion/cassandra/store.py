@@ -1,6 +1,8 @@
 """The store on Cassandra, for more than one replica of ingestion.
 
-A replica keeps only caches. An acknowledged batch is in a quorum of Cassandra's replicas.
+A replica keeps only caches. An acknowledged batch is a row in a quorum of Cassandra's replicas, in the slot of the time
+at which it was written. Merging moves the readings of a slot into blocks and segments, see
+aurum.ingestion.cassandra.merging.
 
 As in the store on one machine, of the readings of a series at the same time the one with the highest rank counts:
 first by source (the one first seen last), then by sequence.
@@ -13,78 +15,68 @@ import logging
 import secrets
 import time
 import zlib
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, TypeVar
 
-import numpy as np
-
-from aurum.ingestion import metrics, series_reader
-from aurum.ingestion.cassandra.compaction import Compactor, merge_day
-from aurum.ingestion.cassandra.latest import encode, latest_of
-from aurum.ingestion.cassandra.schema import BLOCK, BUCKETS, EVENT_TTL, SLOT_SECONDS
-from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError
+from aurum.ingestion import series_reader
+from aurum.ingestion.cassandra import summaries
+from aurum.ingestion.cassandra.batch_rows import StoredBatch, encode_batch, encode_members
+from aurum.ingestion.cassandra.block_cache import BlockCache
+from aurum.ingestion.cassandra.follower import FOLLOW_SECONDS, Follower, current_slot, load_batches
+from aurum.ingestion.cassandra.housekeeping import Housekeeping
+from aurum.ingestion.cassandra.latest import latest_of
+from aurum.ingestion.cassandra.open_slots import BatchKey, OpenSlot, OpenSlots
+from aurum.ingestion.cassandra.reading_columns import ReadingColumns
+from aurum.ingestion.cassandra.schema import (
+    BUCKETS,
+    CHANGES_SECONDS,
+    EVENT_TTL,
+    GROUPS,
+    SLOT_SECONDS,
+    group_of,
+    slot_bucket,
+)
+from aurum.ingestion.cassandra.series import CassandraSeries, SegmentsChangedError, StoredSeries, read_unheld
 from aurum.ingestion.cassandra.session import CassandraOptions, CassandraSession
-from aurum.ingestion.cassandra.single_flight import SingleFlight
-from aurum.ingestion.downsample import merge_parts
+from aurum.ingestion.cassandra.sources import Sources
 from aurum.ingestion.series_index import SeriesIndex
 from aurum.ingestion.store import (
-    HOUSEKEEPING,
     KEPT_KINDS,
     MOST_RANKED,
-    SETTLED_US,
     Change,
     Event,
     Latest,
     MachineRecord,
     OnRegistered,
+    OnStored,
     Points,
     SeriesSummary,
     complete_registration,
     require_same_registration,
 )
-from aurum.readings.batch import Batch, Series, now_us
-from aurum.readings.source_owner import owner_after
+from aurum.readings.batch import Batch, SeriesKey, now_us
 from aurum.readings.transport.ingest_stream import Written
 from aurum.runtime.errors import AurumError, ResourceExhaustedError, UnavailableError
-from aurum.runtime.time_units import DAY_US
 from aurum.storage import sequence_ranges
 from aurum.storage.metrics import track_db_query
 from aurum.storage.ranks import Rank
-from aurum.storage.segment import pack
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _READERS = 8  # threads that answer queries
-_SOURCES = 10_000  # sources whose sequences are cached
-_BLOCKS = 4  # blocks of sequences that are cached for each source
-_LOOK_UP_EVERY = 86_400.0  # seconds; often enough to renew the expiry of a source in use
-_KNOWN = 200_000  # machines, and days of series, that are remembered as being in the tables
-_SLOTS_BACK = 3  # slots of changes that are read back, to tolerate clocks that differ a little
+_CHANGES_BACK = 3  # slots of changes that are read back, to tolerate clocks that differ a little
 _SERIES_AT_ONCE = 8  # series that are read at once
-_READ_ATTEMPTS = 5  # attempts of a query while segments are being merged
-_FIRST = 2**61  # µs; the write time of a first reading is this minus its time, so that the earliest one wins
+_READ_ATTEMPTS = 5  # attempts of a query while readings are being merged
+_LATE_SECONDS = 30.0  # seconds after the end of a slot at which a write into it is repeated in the present one
+_OPEN_SECONDS = 30.0  # seconds after which a slot in use is registered again
+_OPEN_BYTES = 96_000_000
+_LARGE = 200_000  # bytes of a batch that is compressed on a thread
+_BATCHES_AT_ONCE = 16
+_MOST_SLOTS = 720  # slots that wait to be merged; with more, batches are refused
 _EACH_BUCKET = [(bucket,) for bucket in range(BUCKETS)]
-
-
-@dataclass(slots=True)
-class _Source:
-    """What is cached of a source.
-
-    Attributes:
-        order: The time of its first batch (µs).
-        owner: The caller that owns it; empty if unknown.
-        looked_up: The monotonic time of the last look-up in the tables.
-        received: The sequences known to be stored, by block.
-    """
-
-    order: int
-    owner: str
-    looked_up: float
-    received: dict[int, list[sequence_ranges.Range]] = field(default_factory=dict)
 
 
 class CassandraStore:
@@ -92,13 +84,16 @@ class CassandraStore:
 
     shared = True
 
-    def __init__(self, options: CassandraOptions, queue_bytes: int, retention: float) -> None:
+    def __init__(
+        self, options: CassandraOptions, queue_bytes: int, retention: float, open_bytes: int = _OPEN_BYTES
+    ) -> None:
         """Connects to Cassandra.
 
         Args:
             options: How to connect.
             queue_bytes: The bytes of batches that may be on their way to Cassandra.
             retention: The days that readings are kept; 0 for ever.
+            open_bytes: The memory for readings in open slots.
 
         Raises:
             UnavailableError: If Cassandra cannot be reached.
@@ -111,32 +106,37 @@ class CassandraStore:
         self._replica = secrets.token_hex(6)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
         self._packer = ThreadPoolExecutor(1, thread_name_prefix="store-packer")
-        self._merger = ThreadPoolExecutor(1, thread_name_prefix="store-merger")
-        self._compactor = Compactor()
-        self._sources: OrderedDict[str, _Source] = OrderedDict()
-        self._noted: OrderedDict[tuple[Any, ...], None] = OrderedDict()
-        self._shown: OrderedDict[tuple[str, str], Latest] = OrderedDict()  # published here, by series
-        self._firsts: OrderedDict[str, int] = OrderedDict()  # earliest reading published here, by machine
-        self._once = SingleFlight()
+        self._in_progress: dict[BatchKey, asyncio.Future[None]] = {}
+        self._slots = OpenSlots(self.series, open_bytes)
+        self._follower = Follower(self._session, self._slots, self._in_progress, self._stored_elsewhere)
+        self._cache = BlockCache(self._session)
+        self._sources = Sources(self._session, self._slots, self._follower, self._on_reader)
+        self._housekeeping = Housekeeping(self._session, self.series, self._slots, self._replica, self._ttl)
+        self._on_stored: OnStored | None = None
+        self._opened: dict[int, tuple[float, asyncio.Future[Any]]] = {}  # slots, when and how they were opened
         self._waiting_bytes = 0
         self._last_number = 0  # of the recorded events
         self._room = asyncio.Event()
         self._writes: set[asyncio.Task[Written]] = set()
-        self._keeper: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Starts the housekeeping."""
-        self._keeper = asyncio.create_task(self._run_housekeeping(), name="store-housekeeping")
+        """Reads the open slots, and starts the background work."""
+        await self._follower.refresh()
+        self._tasks = [
+            asyncio.create_task(self._follow(), name="store-follower"),
+            asyncio.create_task(self._housekeeping.run(), name="store-housekeeping"),
+        ]
 
     async def close(self) -> None:
         """Waits for the batches in progress, then closes the connections."""
         if self._writes:
             await asyncio.wait(self._writes)
-        if self._keeper:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-        for threads in (self._readers, self._packer, self._merger):
-            threads.shutdown(wait=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for close in (self._follower.close, self._housekeeping.close, self._readers.shutdown, self._packer.shutdown):
+            await asyncio.to_thread(close)
         await asyncio.to_thread(self._session.close)
 
     def problem(self) -> str | None:
@@ -150,6 +150,12 @@ class CassandraStore:
 
     async def append_batch(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
         """Begins to write a batch; see Store.append_batch."""
+        if len(self._slots) > _MOST_SLOTS:
+            raise ResourceExhaustedError(
+                f"{len(self._slots)} slots of batches wait to be merged, more than {_MOST_SLOTS}; see the log of "
+                "ingestion for why merging fails, and try again later",
+                retry_after=5.0,
+            )
         while self._waiting_bytes >= self._queue_bytes:
             if not wait:
                 raise ResourceExhaustedError(
@@ -167,16 +173,19 @@ class CassandraStore:
     async def list_machines(self) -> list[MachineRecord]:
         """Returns all machines, ordered by id."""
         rows = await self._on_reader(lambda: _flatten(self._session.rows_for_each("machines", _EACH_BUCKET)))
-        return sorted((_record(row) for row in rows), key=lambda machine: machine.machine_id)
+        machines = {row.machine_id: _record(row) for row in rows}
+        for summary in await self.summaries():
+            if summary.machine_id not in machines:
+                machines[summary.machine_id] = MachineRecord(summary.machine_id, "", "", 0, "")
+        return sorted(machines.values(), key=lambda machine: machine.machine_id)
 
     async def summaries(self) -> list[SeriesSummary]:
-        """Returns the summary of each series."""
-        rows = await self._on_reader(lambda: _flatten(self._session.rows_for_each("latest", _EACH_BUCKET)))
-        return [
-            SeriesSummary(row.machine_id, sensor, row.first_us or latest.at_us, latest.at_us, latest.value, latest.rank)
-            for row in rows
-            for sensor, latest in latest_of(row.sensors, row.ranked).items()
-        ]
+        """Returns the summary of each series; see Store.summaries."""
+        await self._follower.refresh()
+        columns, unheld = self._open_readings()
+        found = await self._on_reader(lambda: self._summaries(range(GROUPS), columns, unheld))
+        earlier = await self._on_reader(lambda: _flatten(self._session.rows_for_each("latest", _EACH_BUCKET)))
+        return _with_earlier(found, earlier)
 
     async def register(self, machine: MachineRecord, registered: OnRegistered | None = None) -> MachineRecord:
         """Registers a machine; see Store.register."""
@@ -184,39 +193,41 @@ class CassandraStore:
 
     async def _register(self, machine: MachineRecord) -> MachineRecord:
         place = (_bucket(machine.machine_id), machine.machine_id)
-        await self._ensure_machine(machine.machine_id)
+        await self._session.execute("add_machine", place)
         content = (machine.machine_type, machine.site, machine.registered_us, machine.request_id)
         applied = (await self._session.execute("register", (*content, *place)))[0].applied
         stored = _record((await self._session.execute("machine", place))[0])
         if not applied and stored != machine:
             require_same_registration(stored, machine)
-        await self._session.execute("set_registered", (_slot(), self._replica, machine.machine_id))
+        await self._session.execute("set_registered", (_changes_slot(), self._replica, machine.machine_id))
         return stored
 
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:
         """Whether one owner owns all sources of a machine; see Store.sent_only_by."""
-        rows = await self._session.execute("latest_of", (_bucket(machine_id), machine_id))
+        found = await self._find_summaries(machine_id)
+        columns, unheld = self._open_readings()
         owned: set[str] = set()  # sources that the owner is known to own
-        for sensor in (rows[0].sensors or ()) if rows else ():
-            for source in await self._on_reader(functools.partial(self._sources_of, machine_id, sensor)):
-                if source not in owned and await self._read_owner(source) != owner:
+        for summary in found:
+            key = (machine_id, summary.sensor)
+            for source in await self._on_reader(functools.partial(self._sources_of, key, columns, unheld)):
+                if source not in owned and await self._sources.owner_of(source) != owner:
                     return False
                 owned.add(source)
         return bool(owned)
 
-    def _sources_of(self, machine_id: str, sensor: str) -> set[str]:
+    def _sources_of(self, key: SeriesKey, columns: list[ReadingColumns], unheld: list[OpenSlot]) -> set[str]:
         """Returns the sources whose readings of a series are kept.
 
         The set contains an empty name if not all sources can be determined.
         """
-        series = CassandraSeries(self._session, machine_id, sensor)
-        pieces = series.pieces(0, 2**62)
-        sources = {"" if len(pieces) > MOST_RANKED else piece.rank[1] for piece in pieces}
+        series = self._stored_series(key, columns, unheld)
         with contextlib.suppress(SegmentsChangedError):
+            pieces = series.pieces(0, 2**62)
+            sources = {"" if len(pieces) > MOST_RANKED else piece.rank[1] for piece in pieces}
             for piece in pieces[:MOST_RANKED]:
                 ranks = series.load([piece])[0].ranks
                 sources |= {source for _, source in ranks.sources} if ranks is not None else set()
-            return sources if not series.damaged else sources | {""}
+            return sources if not series.segments.damaged else sources | {""}
         return {""}
 
     async def record_events(self, events: Sequence[Event]) -> None:
@@ -252,13 +263,15 @@ class CassandraStore:
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0
     ) -> Points:
         """Returns readings of a series; see Store.read."""
-        series = CassandraSeries(self._session, machine_id, sensor)
+        await self._follower.refresh()
+        columns, unheld = self._open_readings()
 
         def query() -> Points:
             for _ in range(_READ_ATTEMPTS):
                 with contextlib.suppress(SegmentsChangedError):
+                    series = self._stored_series((machine_id, sensor), columns, unheld)
                     return series_reader.read(series, start_us, end_us, points=points, last=last)
-            raise UnavailableError("the requested segments are being merged; try again", retry_after=0.2)
+            raise UnavailableError("the requested readings are being merged; try again", retry_after=0.2)
 
         return await self._on_reader(query)
 
@@ -270,10 +283,18 @@ class CassandraStore:
         reading = (self.read(machine_id, sensor, start_us, end_us, points=points, last=last) for sensor in some)
         return list(await asyncio.gather(*reading))
 
+    def follow(self, on_stored: OnStored) -> None:
+        """Passes on each batch that another process stores from now on; see Store.follow."""
+        self._on_stored = on_stored
+
     async def changes(self) -> list[Change]:
-        """Returns what other replicas have published within the last seconds."""
-        now = _slot()
-        slots = [(slot,) for slot in range(now - _SLOTS_BACK, now + 1)]
+        """Returns registrations by other replicas within the last seconds, after passing on their new batches.
+
+        Also returns the readings that replicas of the previous version have published.
+        """
+        await self._follower.refresh()
+        now = _changes_slot()
+        slots = [(slot,) for slot in range(now - _CHANGES_BACK, now + 1)]
         rows = await self._on_reader(lambda: _flatten(self._session.rows_for_each("changes", slots)))
         by_machine: dict[str, Change] = {}
         for row in rows:
@@ -292,33 +313,122 @@ class CassandraStore:
     async def find_machine(self, machine_id: str) -> Change | None:
         """Returns a machine with its latest readings, or None."""
         machine = await self._read_machine(machine_id)
-        if machine is None:
+        found = await self._find_summaries(machine_id)
+        if machine is None and not found:
             return None
-        rows = await self._session.execute("latest_of", (_bucket(machine_id), machine_id))
-        if not rows:
-            return Change(machine_id, machine, 0, {})
-        return Change(machine_id, machine, rows[0].first_us or 0, latest_of(rows[0].sensors, rows[0].ranked))
+        first = min((summary.first_us for summary in found), default=0)
+        sensors = {each.sensor: Latest(each.last_us, each.last_value, each.rank) for each in found}
+        return Change(machine_id, machine, first, sensors)
+
+    async def _find_summaries(self, machine_id: str) -> list[SeriesSummary]:
+        """Returns the summaries of the series of a machine."""
+        await self._follower.refresh()
+        columns, unheld = self._open_readings()
+        found = await self._on_reader(lambda: self._summaries([group_of(machine_id)], columns, unheld))
+        earlier = await self._session.execute("latest_of", (_bucket(machine_id), machine_id))
+        return [each for each in _with_earlier(found, earlier) if each.machine_id == machine_id]
+
+    def _summaries(
+        self, groups: Sequence[int], columns: list[ReadingColumns], unheld: list[OpenSlot]
+    ) -> list[SeriesSummary]:
+        """Returns the summaries of the series of some groups. Blocks."""
+        wanted = set(groups)
+        parts: list[summaries.Summaries] = []
+        for slot in unheld:
+            keys = sorted(slot.keys)
+            for start in range(0, len(keys), _BATCHES_AT_ONCE):
+                held = ReadingColumns()
+                for stored in load_batches(self._session, slot.number, keys[start : start + _BATCHES_AT_ONCE])[0]:
+                    held.add_batch(self.series, stored.batch, stored.rank)
+                parts += [summaries.of_readings(part) for group, part in held.packed(self.series) if group in wanted]
+        for each in columns:
+            parts += [summaries.of_readings(part) for group, part in each.packed(self.series) if group in wanted]
+        # After the open slots, whose readings have a summary before they are removed from them
+        parts += [part for _, part in summaries.read_groups(self._session, self.series, groups)]
+        return summaries.as_list(self.series, summaries.join(parts)) if parts else []
+
+    def _open_readings(self) -> tuple[list[ReadingColumns], list[OpenSlot]]:
+        """Returns the readings in open slots, and the slots whose readings are not in memory. For the event loop."""
+        slots = self._slots.slots()
+        columns = [slot.columns for slot in slots if slot.columns is not None and slot.keys]
+        return columns, [slot for slot in slots if slot.columns is None]
+
+    def _stored_series(self, key: SeriesKey, columns: list[ReadingColumns], unheld: list[OpenSlot]) -> StoredSeries:
+        """Returns the readings of a series for one query. Blocks."""
+        number = self.series.number_of(key)
+        if unheld:
+            columns = [*columns, read_unheld(self._session, self.series, unheld, key)]
+            number = self.series.number_of(key)
+        found = [columns_.of_series(number) for columns_ in columns] if number is not None else []
+        readings = [each for each in found if each is not None]
+        return StoredSeries(CassandraSeries(self._session, *key), self._cache, readings)
+
+    def _stored_elsewhere(self, stored: StoredBatch) -> None:
+        """Passes on a batch of another replica."""
+        self._sources.record(stored.batch.source_id, stored.batch.sequence)
+        if self._on_stored is not None:
+            self._on_stored(stored.batch, stored.rank)
+
+    async def _follow(self) -> None:
+        """Follows the open slots, for as long as the store runs."""
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            try:
+                await self._follower.refresh()
+            except AurumError as error:
+                logger.warning("reading the batches of other replicas failed and is retried: %s", error.message)
+            except Exception:
+                logger.exception("reading the batches of other replicas failed and is retried")
 
     # Writing
 
     async def _write(self, batch: Batch) -> Written:
-        source = await self._source_for(batch)
-        received = await self._received_sequences(batch, source)
-        if sequence_ranges.contains(received, batch.sequence):
-            return Written(0, batch.readings)
-        rows = await asyncio.get_running_loop().run_in_executor(self._packer, self._rows, batch, source.order)
-        await asyncio.gather(
-            self._execute_all("add_segment", rows),
-            self._ensure_days({(row[0], row[1], row[2]) for row in rows}),
-            *(self._ensure_machine(machine_id) for machine_id in {series.machine_id for series in batch.series}),
-        )
-        # Recorded last, so that the sequence counts as stored only when all of the batch is:
-        await self._session.execute("add_received", (batch.source_id, batch.sequence // BLOCK, batch.sequence))
-        sequence_ranges.record(received, batch.sequence)
-        await self._publish_latest(batch, source.order)
-        for row in rows:
-            self._compactor.record_segment((row[0], row[1], row[2]))
-        return Written(batch.readings, 0, (source.order, batch.source_id, batch.sequence))
+        source = await self._sources.source_of(batch)
+        key = (batch.source_id, batch.sequence)
+        while (same := self._in_progress.get(key)) is not None:
+            await asyncio.wait([same])
+        done = self._in_progress[key] = asyncio.get_running_loop().create_future()
+        try:
+            received = await self._sources.received(batch, source)
+            if sequence_ranges.contains(received, batch.sequence):
+                return Written(0, batch.readings)
+            slot = await self._insert(batch, source.order)
+            rank = (source.order, *key)
+            self._slots.add(StoredBatch(slot, batch, rank))
+            sequence_ranges.record(received, batch.sequence)
+            return Written(batch.readings, 0, rank)
+        finally:
+            del self._in_progress[key]
+            done.set_result(None)
+
+    async def _insert(self, batch: Batch, order: int) -> int:
+        """Writes the row of a batch. Returns its slot."""
+        if len(batch.data) > _LARGE:
+            data = await asyncio.get_running_loop().run_in_executor(self._packer, encode_batch, batch)
+        else:
+            data = encode_batch(batch)
+        content = (batch.source_id, batch.sequence, order, encode_members(batch.keys.machine_ids), data)
+        while True:
+            slot = current_slot()
+            row = (slot, slot_bucket(batch.source_id), *content)
+            await asyncio.gather(self._open_slot(slot), self._session.execute("add_batch", row))
+            if time.time() - (slot + 1) * SLOT_SECONDS < _LATE_SECONDS:
+                return slot
+            # The slot may have been closed before the row was written
+
+    async def _open_slot(self, slot: int) -> None:
+        """Registers a slot unless this was done recently."""
+        now = time.monotonic()
+        opened = self._opened.get(slot)
+        if opened is None or now - opened[0] > _OPEN_SECONDS:
+            self._opened = {number: each for number, each in self._opened.items() if now - each[0] <= _OPEN_SECONDS}
+            opened = self._opened[slot] = now, asyncio.ensure_future(self._session.execute("add_slot", (slot,)))
+        try:
+            await asyncio.shield(opened[1])
+        except BaseException:
+            if self._opened.get(slot) is opened:
+                del self._opened[slot]
+            raise
 
     def _write_ended(self, nbytes: int, task: "asyncio.Task[Written]") -> None:
         """Frees the room of a batch and wakes those that wait for it."""
@@ -327,137 +437,6 @@ class CassandraStore:
         self._room.set()
         if not task.cancelled():
             task.exception()  # retrieves the exception, which the caller also gets if it still waits
-
-    def _rows(self, batch: Batch, order: int) -> list[tuple[Any, ...]]:
-        """Packs a batch into rows of segments, one for each series and UTC day."""
-        rows: list[tuple[Any, ...]] = []
-        for series in batch.series:
-            timestamps, values = series.timestamps, series.values
-            if not series.increasing:
-                timestamps, values = merge_parts([(timestamps, values)])
-            days = timestamps // DAY_US
-            cuts = np.flatnonzero(np.diff(days)) + 1
-            for at, column in zip(np.split(timestamps, cuts), np.split(values, cuts), strict=True):
-                key = (series.machine_id, series.sensor, int(at[0] // DAY_US), int(at[0]))
-                rows.append(
-                    (*key, order, batch.source_id, batch.sequence, int(at[-1]), len(at), pack(at, column), self._ttl)
-                )
-        return rows
-
-    async def _source_for(self, batch: Batch) -> _Source:
-        """Returns the source of a batch, and registers it if it is new.
-
-        Raises:
-            PermissionDeniedError: If the source belongs to another caller.
-        """
-        source = self._sources.get(batch.source_id)
-        if source is None or time.monotonic() - source.looked_up > _LOOK_UP_EVERY:
-            source = await self._once(("source", batch.source_id), lambda: self._look_up(batch.source_id))
-        if batch.source_id in self._sources:
-            self._sources.move_to_end(batch.source_id)
-        if owner_after(source.owner, batch.owner, batch.source_id) != source.owner:
-            await self._session.execute("add_owner", (batch.source_id, batch.owner))
-            source.owner = await self._read_owner(batch.source_id)  # may be another caller that was faster
-            owner_after(source.owner, batch.owner, batch.source_id)
-        return source
-
-    async def _read_owner(self, source_id: str) -> str:
-        rows = await self._session.execute("owner", (source_id,))
-        return rows[0].owner if rows else ""
-
-    async def _look_up(self, source_id: str) -> _Source:
-        """Reads a source from the tables, or adds it, and renews the expiry of its rows."""
-        rows = await self._session.execute("source", (source_id,))
-        owner = await self._read_owner(source_id)
-        if rows:
-            await self._session.execute("keep_source", (source_id, rows[0].first_us))
-        else:
-            await self._session.execute("add_source", (source_id, now_us()))
-            rows = await self._session.execute("source", (source_id,))
-        if owner:
-            await self._session.execute("keep_owner", (source_id, owner))
-        source, order = self._sources.get(source_id), rows[0].first_us
-        if source is None or source.order != order:
-            source = self._sources[source_id] = _Source(order, owner, 0.0)
-        source.owner, source.looked_up = owner, time.monotonic()
-        if len(self._sources) > _SOURCES:
-            self._sources.popitem(last=False)
-        return source
-
-    async def _received_sequences(self, batch: Batch, source: _Source) -> list[sequence_ranges.Range]:
-        """Returns the stored sequences of the block that contains the batch's sequence."""
-        block = batch.sequence // BLOCK
-        sequences = source.received.get(block)
-        if sequences is None:
-            key = (batch.source_id, block)
-            sequences = await self._once(("received", *key), lambda: self._look_up_received(source, key))
-        return sequences
-
-    async def _look_up_received(self, source: _Source, key: tuple[str, int]) -> list[sequence_ranges.Range]:
-        sequences: list[sequence_ranges.Range] = []
-        for row in await self._on_reader(lambda: list(self._session.rows("received", key))):
-            sequence_ranges.record(sequences, row.sequence)
-        source.received[key[1]] = sequences
-        while len(source.received) > _BLOCKS:
-            del source.received[next(iter(source.received))]
-        return sequences
-
-    async def _publish_latest(self, batch: Batch, order: int) -> None:
-        """Publishes the latest reading of each series and the earliest of each machine, for the other replicas."""
-        newest: dict[tuple[str, int], tuple[dict[str, tuple[int, float]], dict[str, bytes]]] = {}
-        firsts: dict[str, int] = {}
-        shown: dict[tuple[str, str], Latest] = {}
-        for series in batch.series:
-            first = int(series.timestamps.min())
-            firsts[series.machine_id] = min(first, firsts.get(series.machine_id, first))
-            position = _newest_index(series)
-            at, value = int(series.timestamps[position]), float(series.values[position])
-            latest = Latest(at, value, (order, batch.source_id, batch.sequence))
-            key = (series.machine_id, series.sensor)
-            # A late reading could replace one of the same time that was published in the same slot
-            if key in self._shown and _by_time_and_rank(self._shown[key]) > _by_time_and_rank(latest):
-                continue
-            shown[key] = latest
-            sensors, ranked = newest.setdefault((series.machine_id, at), ({}, {}))
-            sensors[series.sensor] = (at, value)
-            ranked[series.sensor] = encode(order, batch.source_id, batch.sequence, at, value)
-        slot = _slot()
-        work: list[Awaitable[Any]] = []
-        for (machine_id, at), cells in newest.items():
-            bucket = _bucket(machine_id)
-            work.append(self._session.execute("set_latest", (at + 1, *cells, bucket, machine_id)))
-            work.append(self._session.execute("set_change", (at + 1, *cells, slot, self._replica, machine_id)))
-        for machine_id, first in firsts.items():
-            if first < self._firsts.get(machine_id, _FIRST):
-                row = (_FIRST - first, first, _bucket(machine_id), machine_id)
-                work.append(self._session.execute("set_first", row))
-                self._firsts[machine_id] = first
-                if len(self._firsts) > _KNOWN:
-                    self._firsts.popitem(last=False)
-        await asyncio.gather(*work)
-        self._shown |= shown
-        while len(self._shown) > _KNOWN:
-            self._shown.popitem(last=False)
-
-    async def _ensure_machine(self, machine_id: str) -> None:
-        """Adds a machine to the tables unless that is known to have been done."""
-        if ("machine", machine_id) in self._noted:
-            return
-        await self._session.execute("add_machine", (_bucket(machine_id), machine_id))
-        self._mark_ensured(("machine", machine_id))
-
-    async def _ensure_days(self, days: Iterable[tuple[str, str, int]]) -> None:
-        """Adds days of series to the tables unless that is known to have been done."""
-        new = [day for day in days if ("day", *day) not in self._noted]
-        # One day longer than the readings, because those at the end of the day expire later
-        await self._execute_all("add_day", [(*day, self._ttl + 86_400 if self._ttl else 0) for day in new])
-        for day in new:
-            self._mark_ensured(("day", *day))
-
-    def _mark_ensured(self, key: tuple[Any, ...]) -> None:
-        self._noted[key] = None
-        if len(self._noted) > _KNOWN:
-            self._noted.popitem(last=False)
 
     async def _read_machine(self, machine_id: str) -> MachineRecord | None:
         rows = await self._session.execute("machine", (_bucket(machine_id), machine_id))
@@ -476,24 +455,6 @@ class CassandraStore:
             track_db_query("read", time.perf_counter() - started, status)
         return result
 
-    async def _run_housekeeping(self) -> None:
-        """Merges small segments, for as long as the store runs."""
-        while True:
-            await asyncio.sleep(HOUSEKEEPING)
-            metrics.ingestion_recent_bytes.set(self._waiting_bytes)
-            settled = now_us() - SETTLED_US
-            self._compactor.mark_completed_days(settled // DAY_US)
-            try:
-                while place := self._compactor.pop_due():
-                    over = settled >= (place[2] + 1) * DAY_US
-                    merging = functools.partial(merge_day, self._session, place, self._ttl, over=over)
-                    merged = await asyncio.get_running_loop().run_in_executor(self._merger, merging)
-                    metrics.ingestion_segments_merged_total.inc(merged)
-            except AurumError as error:
-                logger.warning("merging small segments failed and is retried: %s", error.message)
-            except Exception:
-                logger.exception("merging small segments failed and is retried")
-
 
 def _record(row: Any) -> MachineRecord:
     """Returns a machine from a row, of which only the id may be set."""
@@ -506,18 +467,28 @@ def _bucket(machine_id: str) -> int:
     return zlib.crc32(machine_id.encode()) % BUCKETS
 
 
-def _slot() -> int:
-    return int(time.time() // SLOT_SECONDS)
+def _changes_slot() -> int:
+    return int(time.time() // CHANGES_SECONDS)
 
 
 def _by_time_and_rank(latest: Latest) -> tuple[int, Rank]:
     return latest.at_us, latest.rank
 
 
-def _newest_index(series: Series) -> int:
-    """Returns the index of the latest reading."""
-    last = len(series.timestamps) - 1
-    return last if series.increasing else last - int(series.timestamps[::-1].argmax())
+def _with_earlier(found: list[SeriesSummary], rows: Iterable[Any]) -> list[SeriesSummary]:
+    """Adds the latest readings that versions before 4 of the tables have."""
+    by_series = {(each.machine_id, each.sensor): each for each in found}
+    for row in rows:
+        for sensor, latest in latest_of(row.sensors, row.ranked).items():
+            first = row.first_us or latest.at_us
+            key = (row.machine_id, sensor)
+            known = by_series.get(key)
+            if known is None or (latest.at_us, latest.rank) > (known.last_us, known.rank):
+                first = min(first, known.first_us) if known else first
+                by_series[key] = SeriesSummary(*key, first, latest.at_us, latest.value, latest.rank)
+            elif first < known.first_us:
+                by_series[key] = replace(known, first_us=first)
+    return list(by_series.values())
 
 
 def _flatten(rows: Iterable[Iterable[Any]]) -> list[Any]:

@@ -43,6 +43,7 @@ from aurum.ingestion.store import (
     Event,
     MachineRecord,
     OnRegistered,
+    OnStored,
     Points,
     SeriesSummary,
     complete_registration,
@@ -250,6 +251,9 @@ class SqliteStore:
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:
         """Whether one owner owns all sources of a machine; see Store.sent_only_by."""
         return await self._require_started(self._appends).call(lambda: self._sent_only_by(machine_id, owner))
+
+    def follow(self, on_stored: OnStored) -> None:
+        """Does nothing, since no other process writes to the store."""
 
     async def changes(self) -> list[Change]:
         """Returns an empty list, since no other process writes to this store."""

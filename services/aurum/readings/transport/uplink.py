@@ -23,6 +23,7 @@ from aurum.v1 import ingestion_pb2
 logger = logging.getLogger(__name__)
 
 _MAX_IN_FLIGHT = 64  # batches sent and not yet acknowledged
+_LARGE = 200_000  # bytes; a smaller request takes less time than passing it to a thread
 _IDLE_SECONDS = 1.0  # seconds between two checks of an empty outbox
 
 
@@ -230,7 +231,7 @@ class Uplink:
                     if batch.id == self._refusals.skipped_id:
                         continue
                     stream.in_flight.append(batch.id)
-                    yield stream.numbered.request_of(batch.data) if stream.numbered else batch.data
+                    yield await _numbered_request(stream, batch.data)
                 if not batches:
                     idle += 1
                     await self._outbox.wait_for_more(_IDLE_SECONDS)
@@ -253,6 +254,15 @@ class Uplink:
     async def _set_aside(self, refused: Refused) -> None:
         logger.error("%s permanently refused a batch, which is set aside: %s", self._server, refused.message)
         await self._outbox.set_aside(refused)
+
+
+async def _numbered_request(stream: _Stream, request: bytes) -> bytes:
+    """Returns a request with numbers for series if the server understands them. A large one is handled on a thread."""
+    if stream.numbered is None:
+        return request
+    if len(request) <= _LARGE:
+        return stream.numbered.request_of(request)
+    return await asyncio.to_thread(stream.numbered.request_of, request)
 
 
 def _describe(error: BaseException) -> str:

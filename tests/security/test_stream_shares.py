@@ -25,6 +25,7 @@ from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, predicti
 from tests.support.authority import Authority
 from tests.support.http import http
 from tests.support.platform import Platform
+from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
 NAMES = ("one", "two", "three")
@@ -130,7 +131,9 @@ def running(folder: Path, authority: Authority | None, *services: str, **extra: 
 def asking(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Plant]:
     """Servers that ask for certificates."""
     folder = tmp_path_factory.mktemp("shares")
-    with running(folder, Authority(), "ingestion", "prediction", AURUM_MODEL_DIR=str(models)) as plant:
+    # Prediction reaches no ingestion, so that its own streams take no places there
+    elsewhere = {"AURUM_MODEL_DIR": str(models), "AURUM_INGESTION_TARGET": f"127.0.0.1:{free_port()}"}
+    with running(folder, Authority(), "ingestion", "prediction", **elsewhere) as plant:
         yield plant
 
 

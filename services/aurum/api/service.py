@@ -1,5 +1,6 @@
 """The API service: its application, its HTTP server and its background tasks."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 
@@ -171,8 +172,10 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
         per_address=settings.api_max_connections_per_address,
         connections=settings.api_max_connections,
     )
+    app = create_app(context)
+    await asyncio.to_thread(app.openapi)  # takes a quarter of a second once, for which all requests would wait
     async with http_server(
-        RequestSpans(create_app(context), _UNTRACED),
+        RequestSpans(app, _UNTRACED),
         listener,
         settings.shutdown_grace,
         limits,

@@ -15,6 +15,7 @@ from aurum.storage.ranks import Rank, Ranked, Ranks, merge_ranked
 from aurum.storage.segment import Segment
 
 _AT_ONCE = 200_000  # readings
+_MOST_DAYS = 32  # that are searched together for the last readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +85,24 @@ def read_range(source: SegmentSource, start_us: int, end_us: int, points: int) -
 
 
 def read_last(source: SegmentSource, start_us: int, end_us: int, last: int) -> tuple[Timestamps, Values]:
-    """Returns the last `last` readings in the range. Reads backwards, day by day."""
+    """Returns the last `last` readings in the range.
+
+    Reads backwards: first the newest day, then as many days at a time as should suffice by the readings found so far.
+    """
     parts: list[tuple[Timestamps, Values]] = []
     count = 0
     before = end_us
+    days, found_in = 1, 0
     while count < last and before > start_us:
         newest = source.newest_before(before)
         if newest is None or newest < start_us // DAY_US * DAY_US:
             break
-        low = max(start_us, newest // DAY_US * DAY_US)
-        part = _last_of_day(source, low, before, last - count)
+        low = max(start_us, (newest // DAY_US - days + 1) * DAY_US)
+        part = _last_between(source, low, before, last - count)
         parts.insert(0, part)
         count += len(part[0])
+        found_in += days
+        days = min(_MOST_DAYS, -(-(last - count) * found_in // count)) if count else min(_MOST_DAYS, 2 * days)
         before = low
     timestamps, values = merge_parts(parts)
     return timestamps[-last:], values[-last:]
@@ -125,8 +132,8 @@ def with_ranks(piece: Piece, segment: Segment) -> Ranked:
     return timestamps, values, ranks or Ranks.uniform(piece.rank, len(values))
 
 
-def _last_of_day(source: SegmentSource, start_us: int, end_us: int, last: int) -> tuple[Timestamps, Values]:
-    """Returns at least the last `last` readings of a range within one day, if there are so many."""
+def _last_between(source: SegmentSource, start_us: int, end_us: int, last: int) -> tuple[Timestamps, Values]:
+    """Returns at least the last `last` readings of a range, if there are so many."""
     waiting = sorted(source.pieces(start_us, end_us), key=lambda piece: piece.end_us)
     taken: list[Piece] = []
     gathered = 0

@@ -59,7 +59,9 @@ class WindowFilling:
 
     async def _work(self) -> None:
         while True:
-            fill: Fill | None = await self._run(lambda: self._fleet.next_fill(self._machines))
+            fill: Fill | None = None
+            if self._fleet.waits_for_fill:
+                fill = await self._run(lambda: self._fleet.next_fill(self._machines))
             if fill is None:
                 await asyncio.sleep(_IDLE_SECONDS)
                 continue
@@ -80,8 +82,10 @@ class WindowFilling:
     async def _fill(self, fill: Fill) -> None:
         """Fills the windows of some machines. Raises AurumError if ingestion did not answer."""
         async with self._queries:
-            readings = await self._reader.latest(fill.machine_ids, fill.spec)
             latest = await self._reader.newest(fill.machine_ids)
+            # The stream delivers all readings of machines that had none at this moment
+            begun = [machine_id for machine_id in fill.machine_ids if machine_id in latest]
+            readings = await self._reader.latest(begun, fill.spec)
         self._machines = min(_MACHINES, self._machines + 1)
         await asyncio.sleep(self._settle_seconds)
         columns, newest = _columns(readings), _columns(latest)

@@ -187,7 +187,7 @@ async def test_chosen_machines_are_listed_in_pages(wide: IngestionServicer) -> N
 
 async def test_too_many_chosen_machines_are_refused(wide: IngestionServicer) -> None:
     request = ingestion_pb2.ListMachinesRequest(machine_ids=["m"] * 1001)
-    with pytest.raises(InvalidArgumentError, match="machine_ids.*1001"):
+    with pytest.raises(InvalidArgumentError, match="machine_ids"):
         await wide.ListMachines(request, None)
 
 

@@ -122,7 +122,7 @@ def read_merged(
     else:
         readings = zip(ordered, loaded, strict=True)
         timestamps, values, _ = merge_ranked([with_ranks(*each) for each in readings if len(each[1].values)])
-    low, high = np.searchsorted(timestamps, [start_us, end_us])
+    low, high = timestamps.searchsorted((start_us, end_us)).tolist()
     return timestamps[low:high], values[low:high]
 
 
@@ -144,6 +144,6 @@ def _last_between(source: SegmentSource, start_us: int, end_us: int, last: int) 
             gathered += piece.count
         timestamps, values = read_merged(source, taken, start_us, end_us)
         # No omitted piece has a reading after the end of the last of them.
-        if not waiting or len(timestamps) - np.searchsorted(timestamps, waiting[-1].end_us, side="right") >= last:
+        if not waiting or len(timestamps) - timestamps.searchsorted(waiting[-1].end_us, side="right") >= last:
             return timestamps, values
         gathered = last - 1  # reads at least one more piece

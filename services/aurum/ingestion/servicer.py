@@ -403,9 +403,7 @@ class IngestionServicer(BatchServicer):
             points_by_sensor: dict[str, Points] = {}
             some = sensors[at : at + _SENSORS_AT_ONCE]
             for sensor in some:
-                held = self._machines.cached_readings(
-                    state, sensor, start, end, request.last, once=request.once
-                )
+                held = self._machines.cached_readings(state, sensor, start, end, request.last, once=request.once)
                 if held is not None:
                     points_by_sensor[sensor] = reduce_points(*held, start, end, request.points)
             if missing := [sensor for sensor in some if sensor not in points_by_sensor]:

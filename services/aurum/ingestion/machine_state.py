@@ -200,6 +200,7 @@ class MachineStates:
         machine_type: str,
         site: str,
         may_see: Callable[[str], bool] = bool,
+        *,
         only: Sequence[str] | None = None,
     ) -> tuple[list[MachineState], str]:
         """Returns a page of the matching machines, in the order of their ids.

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
 from aurum.ingestion.downsample import Reducer, merge_parts, reduce_points
 from aurum.ingestion.store import MAX_RAW, Points
 from aurum.readings.batch import Timestamps, Values

@@ -172,7 +172,12 @@ class IngestionServicer(BatchServicer):
             raise InvalidArgumentError.for_field("page_size", f"must be at most {MAX_PAGE}")
         only = await self._known_of(request.machine_ids)
         states, token = self._machines.list_page(
-            request.page_token, request.page_size or _PAGE, request.machine_type, request.site, may_see_machine, only
+            request.page_token,
+            request.page_size or _PAGE,
+            request.machine_type,
+            request.site,
+            may_see_machine,
+            only=only,
         )
         response = ingestion_pb2.ListMachinesResponse(next_page_token=token)
         size = 0

@@ -15,6 +15,7 @@ from aurum.prediction.model.features import FeatureSpec
 from aurum.prediction.serving.readings_client import MachineReadings, ReadingsClient
 from aurum.prediction.serving.registry import ModelRegistry
 from tests.support.models import pump_model
+from tests.support.waiting import until
 
 
 class Reader:
@@ -50,9 +51,7 @@ async def test_machines_without_readings_are_not_queried(tmp_path: Path) -> None
 
     filling = asyncio.create_task(WindowFilling(fleet, cast("ReadingsClient", reader), registry, run, 0.0).run())
     try:
-        async with asyncio.timeout(30):
-            while (fleet.table.mode[: len(fleet.table)] == FILLING).any():
-                await asyncio.sleep(0.01)
+        await until(lambda: not (fleet.table.mode[: len(fleet.table)] == FILLING).any(), "all machines are filled")
     finally:
         filling.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -12,7 +12,7 @@ import numpy as np
 from aurum.prediction.model.features import TIME, WINDOW, FeatureSpec
 from aurum.readings.batch import Column
 from aurum.readings.transport.query_columns import TOO_MANY_SERIES, decode_columns, query_method
-from aurum.runtime.errors import InvalidArgumentError, NotFoundError
+from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.time_units import HOUR_US
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc

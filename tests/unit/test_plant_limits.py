@@ -170,6 +170,27 @@ async def test_list_of_machines_is_paged_by_bytes(wide: IngestionServicer) -> No
     assert (len(brief.machines), brief.next_page_token) == (60, "")
 
 
+async def test_chosen_machines_are_listed_in_pages(wide: IngestionServicer) -> None:
+    """Machines that are named are listed once each, in order; unknown ones are missing."""
+    named = [f"machine-{number:02}" for number in range(50, 8, -3)]
+    request = ingestion_pb2.ListMachinesRequest(page_size=1000, machine_ids=[*named, "unknown", named[0]])
+    found: list[ingestion_pb2.Machine] = []
+    while not found or request.page_token:
+        page = await wide.ListMachines(request, None)
+        found += page.machines
+        request.page_token = page.next_page_token
+    assert [machine.machine_id for machine in found] == sorted(named)
+    assert all(len(machine.sensors) == 100 for machine in found)
+    request = ingestion_pb2.ListMachinesRequest(machine_ids=["unknown"])
+    assert not (await wide.ListMachines(request, None)).machines
+
+
+async def test_too_many_chosen_machines_are_refused(wide: IngestionServicer) -> None:
+    request = ingestion_pb2.ListMachinesRequest(machine_ids=["m"] * 1001)
+    with pytest.raises(InvalidArgumentError, match="machine_ids"):
+        await wide.ListMachines(request, None)
+
+
 class Call:
     async def send_initial_metadata(self, metadata: Any) -> None:
         del metadata

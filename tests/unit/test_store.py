@@ -251,6 +251,19 @@ def test_growing_window_is_answered_from_memory() -> None:
     assert plant.cached_readings(state, "s", 100, 5000, 0) is None, "it has forgotten nothing"
 
 
+def test_readings_asked_for_once_begin_no_tail() -> None:
+    """A query that says so is answered from a tail that exists, and begins none."""
+    plant, state = plant_with_a_tail(64_000_000)
+    held = plant.cached_readings(state, "s", 100, 101, 1, once=True)
+    assert held is not None
+    assert held[1].tolist() == [100.0]
+    plant.apply_batch(batch(2, [100], [1.0], machine_id="n"), 0)
+    other = plant.get("n")
+    assert plant.tail(other, "s", once=True) is None
+    assert plant.cached_readings(other, "s", 0, 200, 1, once=True) is None
+    assert plant.tail(other, "s", once=True) is None
+
+
 def test_tail_makes_room_for_an_earlier_window() -> None:
     """After a restart the tail grows to hold a window that begins before it, within its bounds."""
     plant = MachineStates(PlantLimits(10), 256, 64_000_000)

@@ -155,11 +155,16 @@ class MachineStates:
             raise unknown_machine(machine_id)
         return state
 
-    def tail(self, state: MachineState, sensor: str) -> CachedSeries | None:
-        """Returns the tail of a series. A new one starts with the next reading. None if other processes write too."""
+    def tail(self, state: MachineState, sensor: str, *, once: bool = False) -> CachedSeries | None:
+        """Returns the tail of a series, or None if other processes write too.
+
+        A new one starts with the next reading. With `once`, none is begun.
+        """
         series = state.series_of(sensor)
         if self._shared or series is None:
             return None
+        if once:
+            return self._cache.present(series)
         return self._cache.tail(series, self._table.latest.times.item(series))
 
     def extend_tail(self, state: MachineState, tail: CachedSeries, start_us: int) -> bool:
@@ -170,7 +175,7 @@ class MachineStates:
         return self._cache.extend(tail, max(start_us, state.first_seen_us))
 
     def cached_readings(
-        self, state: MachineState, sensor: str, start_us: int, end_us: int, last: int
+        self, state: MachineState, sensor: str, start_us: int, end_us: int, last: int, *, once: bool = False
     ) -> tuple[Timestamps, Values] | None:
         """Returns readings in [start_us, end_us) from memory, or None if some may be only in the store.
 
@@ -180,8 +185,9 @@ class MachineStates:
             start_us: The first time.
             end_us: The time after the last.
             last: How many readings, counted from the end; 0 for all.
+            once: Whether the readings will not be asked for again soon.
         """
-        tail = self.tail(state, sensor)
+        tail = self.tail(state, sensor, once=once)
         if tail is None:
             return None
         start_us = max(start_us, state.first_seen_us)  # there are no readings before it
@@ -194,6 +200,8 @@ class MachineStates:
         machine_type: str,
         site: str,
         may_see: Callable[[str], bool] = bool,
+        *,
+        only: Sequence[str] | None = None,
     ) -> tuple[list[MachineState], str]:
         """Returns a page of the matching machines, in the order of their ids.
 
@@ -203,12 +211,14 @@ class MachineStates:
             machine_type: The type to match; empty for all.
             site: The site to match; empty for all.
             may_see: Whether the caller may see the machine with an id.
+            only: The known machines to choose from, ordered by id; None for all.
 
         Returns:
             The machines, and the next `after`; empty at the end.
         """
         states: list[MachineState] = []
-        for machine in self._table.numbers_after(after):
+        numbers = self._table.numbers_after(after) if only is None else self._numbers_of(only, after)
+        for machine in numbers:
             record = self._table.records[machine]
             if (machine_type and record.machine_type != machine_type) or (site and record.site != site):
                 continue
@@ -218,6 +228,10 @@ class MachineStates:
                 return states, states[-1].record.machine_id
             states.append(MachineState(self._table, machine))
         return states, ""
+
+    def _numbers_of(self, machine_ids: Sequence[str], after: str) -> Iterator[int]:
+        numbers = (self._table.number_of(each) for each in machine_ids if each > after)
+        return (number for number in numbers if number is not None)
 
     @property
     def version(self) -> int:

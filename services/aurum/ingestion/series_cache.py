@@ -179,6 +179,10 @@ class SeriesCache:
         self._tails.move_to_end(series)
         return tail
 
+    def present(self, series: int) -> CachedSeries | None:
+        """Returns the tail of a series if there is one."""
+        return self._tails.get(series)
+
     def extend(self, tail: CachedSeries, start_us: int) -> bool:
         """Enlarges a tail for all readings from `start_us` on, as estimated by their rate.
 

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
 from aurum.ingestion.downsample import Reducer, merge_parts, reduce_points
 from aurum.ingestion.store import MAX_RAW, Points
 from aurum.readings.batch import Timestamps, Values
@@ -15,6 +13,7 @@ from aurum.storage.ranks import Rank, Ranked, Ranks, merge_ranked
 from aurum.storage.segment import Segment
 
 _AT_ONCE = 200_000  # readings
+_MOST_DAYS = 32  # that are searched together for the last readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +83,24 @@ def read_range(source: SegmentSource, start_us: int, end_us: int, points: int) -
 
 
 def read_last(source: SegmentSource, start_us: int, end_us: int, last: int) -> tuple[Timestamps, Values]:
-    """Returns the last `last` readings in the range. Reads backwards, day by day."""
+    """Returns the last `last` readings in the range.
+
+    Reads backwards: first the newest day, then as many days at a time as should suffice by the readings found so far.
+    """
     parts: list[tuple[Timestamps, Values]] = []
     count = 0
     before = end_us
+    days, found_in = 1, 0
     while count < last and before > start_us:
         newest = source.newest_before(before)
         if newest is None or newest < start_us // DAY_US * DAY_US:
             break
-        low = max(start_us, newest // DAY_US * DAY_US)
-        part = _last_of_day(source, low, before, last - count)
+        low = max(start_us, (newest // DAY_US - days + 1) * DAY_US)
+        part = _last_between(source, low, before, last - count)
         parts.insert(0, part)
         count += len(part[0])
+        found_in += days
+        days = min(_MOST_DAYS, -(-(last - count) * found_in // count)) if count else min(_MOST_DAYS, 2 * days)
         before = low
     timestamps, values = merge_parts(parts)
     return timestamps[-last:], values[-last:]
@@ -115,7 +120,7 @@ def read_merged(
     else:
         readings = zip(ordered, loaded, strict=True)
         timestamps, values, _ = merge_ranked([with_ranks(*each) for each in readings if len(each[1].values)])
-    low, high = np.searchsorted(timestamps, [start_us, end_us])
+    low, high = timestamps.searchsorted((start_us, end_us)).tolist()
     return timestamps[low:high], values[low:high]
 
 
@@ -125,8 +130,8 @@ def with_ranks(piece: Piece, segment: Segment) -> Ranked:
     return timestamps, values, ranks or Ranks.uniform(piece.rank, len(values))
 
 
-def _last_of_day(source: SegmentSource, start_us: int, end_us: int, last: int) -> tuple[Timestamps, Values]:
-    """Returns at least the last `last` readings of a range within one day, if there are so many."""
+def _last_between(source: SegmentSource, start_us: int, end_us: int, last: int) -> tuple[Timestamps, Values]:
+    """Returns at least the last `last` readings of a range, if there are so many."""
     waiting = sorted(source.pieces(start_us, end_us), key=lambda piece: piece.end_us)
     taken: list[Piece] = []
     gathered = 0
@@ -137,6 +142,6 @@ def _last_of_day(source: SegmentSource, start_us: int, end_us: int, last: int) -
             gathered += piece.count
         timestamps, values = read_merged(source, taken, start_us, end_us)
         # No omitted piece has a reading after the end of the last of them.
-        if not waiting or len(timestamps) - np.searchsorted(timestamps, waiting[-1].end_us, side="right") >= last:
+        if not waiting or len(timestamps) - timestamps.searchsorted(waiting[-1].end_us, side="right") >= last:
             return timestamps, values
         gathered = last - 1  # reads at least one more piece

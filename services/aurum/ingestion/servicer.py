@@ -170,8 +170,14 @@ class IngestionServicer(BatchServicer):
         """Returns a page of the machines that the caller may see, ordered by id."""
         if request.page_size > MAX_PAGE:
             raise InvalidArgumentError.for_field("page_size", f"must be at most {MAX_PAGE}")
+        only = await self._known_of(request.machine_ids)
         states, token = self._machines.list_page(
-            request.page_token, request.page_size or _PAGE, request.machine_type, request.site, may_see_machine
+            request.page_token,
+            request.page_size or _PAGE,
+            request.machine_type,
+            request.site,
+            may_see_machine,
+            only=only,
         )
         response = ingestion_pb2.ListMachinesResponse(next_page_token=token)
         size = 0
@@ -183,6 +189,17 @@ class IngestionServicer(BatchServicer):
                 break
             response.machines.append(machine)
         return response
+
+    async def _known_of(self, machine_ids: Sequence[str]) -> Sequence[str] | None:
+        """Returns those of the requested machines that are known, ordered by id; None if all machines are requested."""
+        if not machine_ids:
+            return None
+        if len(machine_ids) > MAX_PAGE:
+            raise InvalidArgumentError.for_field("machine_ids", f"are {len(machine_ids)}; {MAX_PAGE} are allowed")
+        require_machines(machine_ids)
+        for machine_id in machine_ids:
+            await self._load_if_unknown(machine_id)
+        return sorted({each for each in machine_ids if self._machines.is_known(each)})
 
     async def RecordEvents(  # noqa: N802
         self, request: ingestion_pb2.RecordEventsRequest, context: Any
@@ -391,7 +408,7 @@ class IngestionServicer(BatchServicer):
             points_by_sensor: dict[str, Points] = {}
             some = sensors[at : at + _SENSORS_AT_ONCE]
             for sensor in some:
-                held = self._machines.cached_readings(state, sensor, start, end, request.last)
+                held = self._machines.cached_readings(state, sensor, start, end, request.last, once=request.once)
                 if held is not None:
                     points_by_sensor[sensor] = reduce_points(*held, start, end, request.points)
             if missing := [sensor for sensor in some if sensor not in points_by_sensor]:
@@ -409,7 +426,8 @@ class IngestionServicer(BatchServicer):
         Readings up to the present are kept in the tails, so that the next such query is answered from memory.
         """
         is_present = end > state.last_seen_us
-        tails = {sensor: tail for sensor in sensors if is_present and (tail := self._machines.tail(state, sensor))}
+        keeps = is_present and not request.once
+        tails = {sensor: tail for sensor in sensors if keeps and (tail := self._machines.tail(state, sensor))}
         late = {sensor: tail.late for sensor, tail in tails.items()}
         most = 0 if request.last else self._extended_capacity(state, tails.get(sensors[0]), start)
         if most:

@@ -79,6 +79,7 @@ class BlockHead:
         if self.ends[-1] != count or not self.lengths.all():
             raise CorruptBlockError("a block's head has another number of readings than it states")
         self.uniform_rank: Rank | None = self._parse_rank() if flags & UNIFORM else None
+        self._series_of: dict[int, tuple[int, int]] = {}  # by frame, since queries ask for each series of a frame
 
     def _parse_rank(self) -> Rank:
         try:
@@ -139,8 +140,12 @@ class BlockHead:
         """Returns the index of the first series of a frame, and that after its last one."""
         if self._codec == PLAIN:
             return 0, len(self.places)
+        found = self._series_of.get(frame)
+        if found is not None:
+            return found
         frame_of = np.frombuffer(self.places, np.uint8) >> FRAME_BITS
         low, high = np.searchsorted(frame_of, [self._frame_places[frame], self._frame_places[frame] + 1]).tolist()
+        self._series_of[frame] = low, high
         return low, high
 
     def bytes_of(self, frame: int) -> tuple[int, int]:
@@ -169,7 +174,7 @@ class BlockHead:
         """Returns the readings of a series, given the columns of its frame."""
         before = self._before(self.series_of(self.frame_of(index))[0])
         start, end = self._before(index) - before, int(self.ends[index]) - before
-        timestamps = np.cumsum(columns[0][start:end], dtype=np.int64)
+        timestamps: Timestamps = columns[0][start:end].cumsum(dtype=np.int64)
         timestamps += self.start_us
         return timestamps, columns[1][start:end]
 

@@ -5,6 +5,7 @@ import operator
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -25,7 +26,7 @@ _JOINED_AT_ONCE = 16  # blocks, at most about a million readings
 _NOTHING = Segment(np.empty(0, np.int64), np.empty(0, np.float64), None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SqliteSeries:
     """A SegmentSource, for one transaction of a reader.
 
@@ -56,9 +57,12 @@ class SqliteSeries:
             pieces += [Piece((row[2], row[3]), row[1], row[4], row[5], row[0]) for row in rows]
             for id_, start, end, head in self.blocks.overlapping(self.number, start_us, end_us):
                 pieces.append(_block_piece(id_, start, end, head, self.number))
-        for part in self.recent:
-            pieces += [piece for piece in _by_day(part) if piece.start_us < end_us and piece.end_us >= start_us]
+        pieces += [piece for piece in self._recent_pieces if piece.start_us < end_us and piece.end_us >= start_us]
         return pieces
+
+    @cached_property
+    def _recent_pieces(self) -> list[Piece]:
+        return [piece for part in self.recent for piece in _by_day(part)]
 
     def newest_before(self, before_us: int) -> int | None:
         """Returns a time before `before_us`, on the day of the newest reading before it, or None."""
@@ -69,9 +73,11 @@ class SqliteSeries:
             ).fetchone()[0]
             in_block = self.blocks.newest_before(self.number, before_us, -1 if newest is None else newest)
             newest = newest if in_block is None else in_block
-        for part in self.recent:
-            earlier = part.timestamps[part.timestamps < before_us]
-            if len(earlier):
+        for piece in self._recent_pieces:
+            if piece.end_us < before_us:
+                newest = max(newest or 0, piece.end_us)
+            elif piece.start_us < before_us:
+                earlier = piece.place.timestamps[piece.place.timestamps < before_us]
                 newest = max(newest or 0, int(earlier.max()))
         return newest
 
@@ -106,6 +112,9 @@ def _block_piece(id_: int, start_us: int, end_us: int, head: BlockHead, number: 
 
 def _by_day(part: SeriesPart) -> list[Piece]:
     """Splits a part into pieces that lie within one day each, as segments do."""
+    if len(part.values) == 1:
+        at = part.timestamps.item()
+        return [Piece(part.rank, at, at, 1, part)]
     days = part.timestamps // DAY_US
     if int(days.min()) == int(days.max()):
         return [_piece(part)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -17,7 +18,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 OnModelThread = Callable[[Callable[[], T]], Awaitable[T]]
 
-_MACHINES = 64  # of a fill, at most; fewer after a failure, since queries have to end within their timeout
+_MACHINES = 64  # of a fill, at most; fewer after a failure, and while queries take long
+_QUERY_SECONDS = 0.7  # that the queries of a fill should take at most, so that they delay no others
 _FILLS = 6  # in progress
 _QUERIES = 2  # at a time
 _IDLE_SECONDS = 0.1
@@ -59,7 +61,9 @@ class WindowFilling:
 
     async def _work(self) -> None:
         while True:
-            fill: Fill | None = await self._run(lambda: self._fleet.next_fill(self._machines))
+            fill: Fill | None = None
+            if self._fleet.waits_for_fill:
+                fill = await self._run(lambda: self._fleet.next_fill(self._machines))
             if fill is None:
                 await asyncio.sleep(_IDLE_SECONDS)
                 continue
@@ -80,9 +84,16 @@ class WindowFilling:
     async def _fill(self, fill: Fill) -> None:
         """Fills the windows of some machines. Raises AurumError if ingestion did not answer."""
         async with self._queries:
-            readings = await self._reader.latest(fill.machine_ids, fill.spec)
+            started = time.monotonic()
             latest = await self._reader.newest(fill.machine_ids)
-        self._machines = min(_MACHINES, self._machines + 1)
+            # The stream delivers all readings of machines that had none at this moment
+            begun = [machine_id for machine_id in fill.machine_ids if machine_id in latest]
+            readings = await self._reader.latest(begun, fill.spec)
+            seconds = time.monotonic() - started
+        if seconds > _QUERY_SECONDS:
+            self._machines = max(1, int(len(fill.machines) * _QUERY_SECONDS / seconds))
+        else:
+            self._machines = min(_MACHINES, self._machines + 1)
         await asyncio.sleep(self._settle_seconds)
         columns, newest = _columns(readings), _columns(latest)
         unfit: list[int] = await self._run(lambda: self._fleet.install(fill, columns, newest))

@@ -224,6 +224,11 @@ class Fleet:
         self.refill(np.flatnonzero(self.table.mode[: len(self.table)] != APART).tolist(), reason)
         self.table.latest_known[:] = False
 
+    @property
+    def waits_for_fill(self) -> bool:
+        """Whether windows wait to be filled. It may be asked from any thread."""
+        return bool(self._to_fill)
+
     def next_fill(self, most: int) -> Fill | None:
         """Returns at most `most` machines of one type whose windows are to be filled; None if there are none."""
         now = self._clock()

@@ -82,7 +82,7 @@ class FleetScorer:
             service, ingestion, self._membership, self._apply, self._publisher.run, _FOLLOW_MS
         )
         self._filling = WindowFilling(
-            self._fleet, ReadingsClient(ingestion), registry, predictor.compute, _SETTLE_SECONDS
+            self._fleet, ReadingsClient(ingestion, once=True), registry, predictor.compute, _SETTLE_SECONDS
         )
         self._delays = DelayHistory(ingestion)
         self._alarms = AlarmEvaluation(AlarmStates(rules), AlarmJournal(ingestion), self._delays, self._view)
@@ -120,12 +120,15 @@ class FleetScorer:
         """Scores the machines that are due, slice by slice, so that requested predictions come in between."""
         while True:
             started = time.monotonic()
-            await self._predictor.compute(self._fleet.follow_models)
-            for by_model, machines in await self._predictor.compute(lambda: self._fleet.due(self._interval)):
+            for by_model, machines in await self._predictor.compute(self._due):
                 size = _SLICE if by_model else _RULE_SLICE
                 for start in range(0, len(machines), size):
                     await self._score_slice(machines[start : start + size])
             await asyncio.sleep(max(0.01, _ROUND_SECONDS - (time.monotonic() - started)))
+
+    def _due(self) -> list[tuple[bool, list[int]]]:
+        self._fleet.follow_models()
+        return self._fleet.due(self._interval)
 
     async def _score_slice(self, machines: list[int]) -> None:
         for scored in await self._predictor.compute(lambda: self._scoring.score(machines)):

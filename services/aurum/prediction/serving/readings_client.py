@@ -12,7 +12,7 @@ import numpy as np
 from aurum.prediction.model.features import TIME, WINDOW, FeatureSpec
 from aurum.readings.batch import Column
 from aurum.readings.transport.query_columns import TOO_MANY_SERIES, decode_columns, query_method
-from aurum.runtime.errors import InvalidArgumentError, NotFoundError
+from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.time_units import HOUR_US
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
@@ -42,9 +42,15 @@ class MachineReadings:
 
 
 class ReadingsClient:
-    """Reads from the ingestion service. It caches machine types and the range that each machine's window needs."""
+    """Reads from the ingestion service. It caches machine types and the range that each machine's window needs.
 
-    def __init__(self, ingestion: Dependency) -> None:
+    Args:
+        ingestion: The ingestion service.
+        once: Whether the same readings are usually read once, so that ingestion need not keep them in memory.
+    """
+
+    def __init__(self, ingestion: Dependency, *, once: bool = False) -> None:
+        self._once = once
         self._ingestion = ingestion
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(ingestion.channel)
         self._query_method = query_method(ingestion.channel)
@@ -115,26 +121,26 @@ class ReadingsClient:
     async def newest(self, machine_ids: Sequence[str]) -> dict[str, MachineReadings]:
         """Returns the latest reading of each sensor of machines, by machine id, from the memory of ingestion.
 
+        Machines without readings are missing.
+
         Raises:
             AurumError: Ingestion did not answer.
         """
-        gate = asyncio.Semaphore(_MACHINES_AT_ONCE)
-
-        async def one(machine_id: str) -> MachineReadings | None:
-            async with gate:
-                try:
-                    response = await self._ingestion.unary(
-                        self._stub.GetMachine, ingestion_pb2.GetMachineRequest(machine_id=machine_id)
-                    )
-                except NotFoundError:
-                    return None
-            latest = response.machine.sensors
-            return MachineReadings(
-                machine_id, {each.sensor: (np.array([each.timestamp_us]), np.array([each.value])) for each in latest}
-            )
-
-        found = await asyncio.gather(*(one(machine_id) for machine_id in machine_ids))
-        return {each.machine_id: each for each in found if each is not None}
+        newest: dict[str, MachineReadings] = {}
+        request = ingestion_pb2.ListMachinesRequest(machine_ids=machine_ids, page_size=len(machine_ids))
+        while machine_ids:
+            response = await self._ingestion.unary(self._stub.ListMachines, request)
+            for machine in response.machines:
+                if not machine.sensors:
+                    continue
+                columns = {
+                    each.sensor: (np.array([each.timestamp_us]), np.array([each.value])) for each in machine.sensors
+                }
+                newest[machine.machine_id] = MachineReadings(machine.machine_id, columns)
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                break
+        return newest
 
     def _check_series(self, machine_ids: Sequence[str]) -> None:
         """Raises InvalidArgumentError if all sensors of these machines are too many for one request."""
@@ -235,6 +241,7 @@ class ReadingsClient:
             start_us=start_us,
             end_us=end_us,
             points=points,
+            once=self._once,
         )
         by_machine: dict[str, MachineReadings] = {}
         try:

@@ -39,6 +39,7 @@ class Plant:
     axis: str
     sequence: int = 0
     life: float = 100.0
+    sent_us: int = 0  # time of the latest readings
 
     @contextlib.contextmanager
     def ingestion(self) -> Iterator[ingestion_pb2_grpc.IngestionServiceStub]:
@@ -57,7 +58,8 @@ class Plant:
         self.sequence += 1
         self.life += 0.5
         chance = np.random.default_rng(self.sequence)
-        times = int(time.time() * 1e6) - np.arange(many)[::-1] * 100_000
+        self.sent_us = int(time.time() * 1e6)
+        times = self.sent_us - np.arange(many)[::-1] * 100_000
         series = []
         for machine_id in MACHINES:
             for sensor in self.sensors:
@@ -153,7 +155,7 @@ def test_late_readings_are_in_the_next_prediction(plant: Plant) -> None:
     plant.first.start("prediction")
     wait_for(plant.all_scored, 20, "all machines are scored")
     before = plant.published()["P-1"].inputs_sha256
-    late = Series("P-1", plant.sensors[0], np.array([int(time.time() * 1e6) - 3_000_000]), np.array([500.0]))
+    late = Series("P-1", plant.sensors[0], np.array([plant.sent_us - 1_050_000]), np.array([500.0]))
     with plant.ingestion() as stub:
         stub.Write(ingestion_pb2.WriteRequest(batch=encode("other", 1, [late])))
     wait_for(lambda: plant.published()["P-1"].inputs_sha256 != before, 20, "the prediction has changed")

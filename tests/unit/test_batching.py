@@ -5,9 +5,11 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
+from aurum.prediction.serving import batching
 from aurum.prediction.serving.batching import BatchLimits, MicroBatcher
 from aurum.runtime.errors import ResourceExhaustedError
 
@@ -94,15 +96,27 @@ async def _thread_of(batcher: MicroBatcher[int, str], count: int) -> str:
     return (await batcher(list(range(count))))[0]
 
 
-async def test_short_rare_calls_run_on_the_event_loop(thread: ThreadPoolExecutor) -> None:
-    exclusive = threading.Lock()
-    batcher = MicroBatcher[int, str](
-        lambda items: [threading.current_thread().name for _ in items], thread, exclusive=exclusive
-    )
+async def test_short_rare_calls_run_on_the_event_loop(
+    thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(batching, "time", SimpleNamespace(perf_counter=lambda: now))
+
+    def work(items: Sequence[int]) -> list[str]:
+        nonlocal now
+        now += 1e-5 * len(items)
+        return [threading.current_thread().name for _ in items]
+
+    async def thread_of(count: int) -> str:
+        nonlocal now
+        now += 1.0
+        return await _thread_of(batcher, count)
+
+    batcher = MicroBatcher[int, str](work, thread, exclusive=threading.Lock())
     here = threading.current_thread().name
-    assert await _thread_of(batcher, 1) != here  # how long it takes is not known yet
-    assert await _thread_of(batcher, 1) == here
-    assert await _thread_of(batcher, 1_000_000) != here
+    assert await thread_of(1) != here  # how long it takes is not known yet
+    assert await thread_of(1) == here
+    assert await thread_of(1_000_000) != here
     batcher.close()
 
 

@@ -15,7 +15,7 @@ from aurum.runtime.policy.call_catalog import CALLS, StoreOperation
 from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import Settings
 
-NOT_GOVERNED = {"start", "close", "problem", "summaries", "shared", "series"}
+NOT_GOVERNED = {"follow", "start", "close", "problem", "summaries", "shared", "series"}
 
 
 async def test_every_store_operation_is_in_the_catalogue(tmp_path: Path) -> None:

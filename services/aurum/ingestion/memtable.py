@@ -19,6 +19,7 @@ from aurum.storage.packed_readings import PackedReadings, Positions, sort_in_tim
 from aurum.storage.ranks import Rank, Ranks
 
 _SORTED_AT_ONCE = 250_000  # readings; sorting takes about 50 bytes for each
+_MOST_NEW_ROWS = 262_144  # by which columns grow at a time
 _CHAIN = 64  # entries of a series that are followed one by one; more are found by a search in all
 _READING_BYTES, _ENTRY_BYTES, _BATCH_BYTES, _SERIES_BYTES = 16, 20, 100, 8
 _NONE = -1
@@ -49,7 +50,9 @@ class _Columns:
         """Makes room for so many rows more."""
         needed = self.count + count
         if needed > len(self.columns[0]):
-            room = max(needed, 2 * len(self.columns[0]))
+            # Doubled while it is small; later in steps, since the old and the new columns exist at the same time
+            present = len(self.columns[0])
+            room = max(needed, present + min(present, _MOST_NEW_ROWS))
             for place, column in enumerate(self.columns):
                 larger = np.empty(room, column.dtype)
                 larger[: self.count] = column[: self.count]

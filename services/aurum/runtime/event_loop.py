@@ -1,4 +1,8 @@
-"""The event loop of a service: uvloop where it is installed, which takes a little less CPU a call, else asyncio's."""
+"""The event loop of a service: uvloop for those that answer calls, which takes a little less CPU, else asyncio's.
+
+Gateways and simulators run on asyncio: the clients of field protocols watch sockets that they close by themselves, upon
+which uvloop ends the process.
+"""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -13,19 +17,23 @@ except ImportError:  # it has no wheels for Windows
 
 T = TypeVar("T")
 
+_ON_UVLOOP = frozenset({"api", "ingestion", "prediction"})
 
-def run(work: Coroutine[Any, Any, T], event_loop: EventLoop) -> T:
+
+def run(name: str, work: Coroutine[Any, Any, T], event_loop: EventLoop) -> T:
     """Runs a coroutine to its end on a new event loop, as `asyncio.run` does.
 
     Args:
+        name: The service.
         work: The coroutine.
-        event_loop: The implementation. "auto" stands for uvloop if it is installed, else for asyncio.
+        event_loop: The implementation. "auto" stands for uvloop if it is installed and suits the service, else for
+            asyncio.
 
     Raises:
         SettingsError: uvloop is asked for and not installed.
     """
     try:
-        factory = _factory(event_loop)
+        factory = _factory("asyncio" if event_loop == "auto" and name not in _ON_UVLOOP else event_loop)
     except SettingsError:
         work.close()
         raise

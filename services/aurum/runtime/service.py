@@ -244,7 +244,7 @@ def run_service(name: str, body: Body[S], settings: S, setting_names: Collection
     gc.set_threshold(*_GC_THRESHOLD)
     return_large_blocks()
     try:
-        return run(_run(name, body, settings, spans, audit), settings.event_loop)
+        return run(name, _run(name, body, settings, spans, audit), settings.event_loop)
     finally:
         _flush(provider, audit)
         logging.shutdown()

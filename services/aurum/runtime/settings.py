@@ -165,7 +165,8 @@ class Settings(BaseSettings):
 
     event_loop: EventLoop = Field(
         "auto",
-        description="Event loop of the process: uvloop, asyncio, or auto for uvloop where it is installed.",
+        description="Event loop of the process: uvloop, asyncio, or auto. Auto stands for uvloop in api, ingestion and "
+        "prediction, where it is installed, else for asyncio.",
     )
 
     state_dir: Path = Field(

@@ -18,6 +18,7 @@ VALUES = (
 CALLS = {
     ("api", "ingestion"),
     ("api", "prediction"),
+    ("prediction", "prediction"),  # the scorers check each other's health
     ("prediction", "ingestion"),
     ("edge", "ingestion"),
     ("edge-sim", "ingestion"),

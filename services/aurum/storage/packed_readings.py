@@ -38,6 +38,13 @@ class PackedReadings:
         """For each series, the position after its last reading."""
         return np.cumsum(self.lengths)
 
+    @property
+    def last_runs(self) -> npt.NDArray[np.intp]:
+        """For each series, the run of `ranks` that its last reading is in."""
+        if len(self.ranks.lengths) == 1:
+            return np.zeros(len(self.lengths), np.intp)
+        return np.searchsorted(np.cumsum(self.ranks.lengths), self.ends - 1, side="right")
+
     def of_series(self, chosen: Mask) -> "PackedReadings":
         """Returns the readings of some of the series, given by a mask."""
         if chosen.all():

@@ -65,7 +65,7 @@ def of_readings(readings: PackedReadings) -> Summaries:
     """Returns the summaries of readings."""
     ends = readings.ends
     ranks = readings.ranks
-    runs = np.searchsorted(np.cumsum(ranks.lengths), ends - 1, side="right")
+    runs = readings.last_runs
     return Summaries(
         readings.numbers,
         readings.timestamps[ends - readings.lengths],

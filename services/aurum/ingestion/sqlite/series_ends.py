@@ -46,10 +46,7 @@ class SeriesEnds:
         """Returns the ends of the series of packed readings, whose ranks are those of the store in SQLite."""
         ends = readings.ends
         ranks = readings.ranks
-        if len(ranks.lengths) == 1:
-            runs = np.zeros(len(ends), np.intp)
-        else:
-            runs = np.searchsorted(np.cumsum(ranks.lengths), ends - 1, side="right")
+        runs = readings.last_runs
         return cls(
             readings.numbers,
             readings.timestamps[ends - readings.lengths],

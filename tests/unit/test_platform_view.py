@@ -1,5 +1,7 @@
 """What the console is told of the platform: rates between two looks, traces worth a look, what was used today."""
 
+import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -7,7 +9,8 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import NonRecordingSpan, SpanContext, Status, StatusCode, TraceFlags
 
-from aurum.api.platform_view import rates
+from aurum.api import platform_view
+from aurum.api.platform_view import PlatformView, rates
 from aurum.runtime.telemetry.span_ring import SpanRing
 from aurum.sustainability.day_use import HourUse, use_since_midnight
 
@@ -84,6 +87,27 @@ def test_spans_are_bounded_by_their_bytes() -> None:
     assert 100 < len(wide._spans) < 200
     assert wide._bytes <= 16_000_000
     assert wide._spans[-1][0].name == "span 399"
+
+
+async def test_frequent_traces_do_not_displace_a_rare_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten kinds of slow requests that come all the time hide no request that is slow once."""
+    monkeypatch.setattr(platform_view, "_ROUND_SECONDS", 0.001)
+    provider, busy = TracerProvider(), SpanRing(size=1000, slow=10.0)
+    provider.add_span_processor(busy)
+    tracer = provider.get_tracer("test")
+    view = PlatformView(dict, {}, busy)
+    tracer.start_span("rare", start_time=0).end(end_time=20_000_000_000)
+    collecting = asyncio.create_task(view.collect())
+    for _ in range(100):
+        for number in range(10):
+            tracer.start_span(f"often {number}", start_time=0).end(end_time=20_000_000_000)
+        await asyncio.sleep(0.002)
+    collecting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await collecting
+    names = [kept.name for kept, _ in view.traces]
+    assert "rare" in names
+    assert len(names) == 40
 
 
 def test_trace_contains_only_its_own_spans(ring: SpanRing, tracer: trace.Tracer) -> None:

@@ -54,6 +54,8 @@ class PlatformView:
             collections.OrderedDict()
         )
         self._collected = 0
+        self._last_rounds: dict[str, int] = {}  # by name of a notable trace: the round that last collected one of it
+        self._round = 0
 
     async def instances(self) -> list[dict[str, Any]]:
         """Returns the state of every process as in /overview, with `rates` since an earlier poll.
@@ -115,19 +117,35 @@ class PlatformView:
         """Collects the spans of notable traces from all processes before they discard them. Runs until cancelled."""
         while self._spans is not None:
             await asyncio.sleep(_ROUND_SECONDS)
-            added = self._spans.added
-            if added == self._collected:
-                continue
-            new: dict[str, NotableTrace] = {}  # the newest of each name, so that a frequent one hides no other
-            for trace in self._spans.notable:
-                if trace.trace_id not in self._traces:
-                    new.setdefault(trace.name, trace)
-            if len(new) <= _TRACES_PER_ROUND:
-                self._collected = added
-            for trace in reversed(list(new.values())[:_TRACES_PER_ROUND]):
-                self._traces[trace.trace_id] = (trace, await self._collect_spans(trace.trace_id, self._spans))
-                while len(self._traces) > _MAX_TRACES:
-                    self._traces.popitem(last=False)
+            await self._collect_round(self._spans)
+
+    async def _collect_round(self, own: SpanRing) -> None:
+        added = own.added
+        if added == self._collected:
+            return
+        new: dict[str, NotableTrace] = {}  # the newest of each name, so that a frequent one hides no other
+        names = set()
+        for trace in own.notable:
+            names.add(trace.name)
+            if trace.trace_id not in self._traces:
+                new.setdefault(trace.name, trace)
+        if len(new) <= _TRACES_PER_ROUND:
+            self._collected = added
+        self._last_rounds = {name: last for name, last in self._last_rounds.items() if name in names}
+        self._round += 1
+        # The names that waited longest come first, so that several frequent ones do not starve a rare one
+        waiting = sorted(new.values(), key=lambda trace: self._last_rounds.get(trace.name, 0))
+        for trace in reversed(waiting[:_TRACES_PER_ROUND]):
+            self._last_rounds[trace.name] = self._round
+            self._traces[trace.trace_id] = (trace, await self._collect_spans(trace.trace_id, own))
+            while len(self._traces) > _MAX_TRACES:
+                self._discard_one()
+
+    def _discard_one(self) -> None:
+        """Discards the oldest trace of the most frequent name."""
+        counts = collections.Counter(trace.name for trace, _ in self._traces.values())
+        frequent = counts.most_common(1)[0][0]
+        del self._traces[next(trace_id for trace_id, (trace, _) in self._traces.items() if trace.name == frequent)]
 
     async def _collect_spans(self, trace_id: str, own: SpanRing) -> list[dict[str, Any]]:
         async def spans_of(server: HttpDependency) -> list[dict[str, Any]]:

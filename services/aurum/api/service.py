@@ -24,6 +24,7 @@ from aurum.api.machine_cache import MachineCache
 from aurum.api.middleware import RequestMiddleware
 from aurum.api.own_source import OwnSource
 from aurum.api.platform_view import PlatformView
+from aurum.api.query_parameters import KnownParameters
 from aurum.api.request_spans import RequestSpans
 from aurum.api.routes import (
     alarms,
@@ -89,7 +90,7 @@ def create_app(context: ApiContext) -> FastAPI:
     )
     app.state.context = context
     for module in _ROUTES:
-        app.include_router(module.router, dependencies=[InScope], responses=problems.DOCUMENTED)
+        app.include_router(module.router, dependencies=[KnownParameters, InScope], responses=problems.DOCUMENTED)
     problems.install(app)
     app.add_middleware(
         RequestMiddleware,

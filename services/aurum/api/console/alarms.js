@@ -6,6 +6,7 @@ import { h, headings, problemLine, setText, showProblem, tableOf } from "./dom.j
 import { duration, moment, now, number } from "./format.js";
 import { plant, subscribe } from "./live.js";
 import { originalMachine, storedHint } from "./names.js";
+import { mayMake } from "./session.js";
 import { remember, setting } from "./settings.js";
 import { t, textOr } from "./text.js";
 
@@ -59,27 +60,37 @@ const valueRemark = (value) => (value === null ? null : remark(number(value)));
 /** @param {string | null} isoTime */
 const untilRemark = (isoTime) => (isoTime ? remark(t("alarm.until", { time: moment(isoTime) })) : null);
 
+/** @typedef {"ack" | "shelve" | "unshelve"} Action */
+/** @typedef {(done: string) => unknown} OnDone Called with what was done; empty after a failure, which the alarm's next row shows. */
+
+/** @param {Action} action */
+const mayPerform = (action) => mayMake(`POST /api/alarms/{alarm_id}/${action}`);
+
+/** @param {Alarm} alarm */
+const title = (alarm) => `${originalMachine(alarm.machine_id)}, ${ruleText(alarm.rule, alarm.text)}`;
+
 /**
  * Acknowledges, shelves or unshelves an alarm.
  * @param {Alarm} alarm
- * @param {"ack" | "shelve" | "unshelve"} action
+ * @param {Action} action
  * @param {object} body
- * @param {() => unknown} onDone Called also after a failure, which the alarm's next row shows.
+ * @param {OnDone} onDone
  */
 async function act(alarm, action, body, onDone) {
   try {
     const path = `/api/alarms/${encodeURIComponent(alarm.id)}/${action}`;
     await request(path, { method: "POST", body: { by: setting("operator"), ...body } });
     failures.delete(alarm.id);
+    onDone(t(`alarm.done.${action}`, { alarm: title(alarm) }));
   } catch (error) {
     failures.set(alarm.id, messageOf(error));
+    onDone("");
   }
-  onDone();
 }
 
 /**
  * @param {Alarm} alarm
- * @param {() => unknown} onDone
+ * @param {OnDone} onDone
  */
 function openShelveDialog(alarm, onDone) {
   const minutes = h(
@@ -116,32 +127,39 @@ function openShelveDialog(alarm, onDone) {
   dialog.showModal();
 }
 
+/** @type {Partial<Record<AlarmState, Action[]>>} */
+const ACTIONS = {
+  unacknowledged: ["ack", "shelve"],
+  returned: ["ack", "shelve"],
+  acknowledged: ["shelve"],
+  shelved: ["unshelve"],
+};
+
 /**
- * Makes the buttons that the state of an alarm allows.
+ * Makes the buttons that the state of an alarm and the user's role allow.
  * @param {Alarm} alarm
- * @param {() => unknown} onDone
+ * @param {OnDone} onDone
  */
 function actionButtons(alarm, onDone) {
-  const about = `${originalMachine(alarm.machine_id)}, ${ruleText(alarm.rule, alarm.text)}`;
   /**
    * @param {string} key
    * @param {() => unknown} click
    * @param {string} [style]
    */
   const button = (key, click, style = "") =>
-    h("button", { type: "button", class: style, "aria-label": `${t(key)}: ${about}`, on: { click } }, t(key));
-  const acknowledge = () => button("alarm.ack", () => act(alarm, "ack", {}, onDone), "main");
-  const shelve = () => button("alarm.shelve", () => openShelveDialog(alarm, onDone));
-  const unshelve = () => button("alarm.unshelve", () => act(alarm, "unshelve", {}, onDone));
-  if (alarm.state === "shelved") return [unshelve()];
-  if (alarm.state === "suppressed") return [];
-  return alarm.state === "acknowledged" ? [shelve()] : [acknowledge(), shelve()];
+    h("button", { type: "button", class: style, "aria-label": `${t(key)}: ${title(alarm)}`, on: { click } }, t(key));
+  const make = {
+    ack: () => button("alarm.ack", () => act(alarm, "ack", {}, onDone), "main"),
+    shelve: () => button("alarm.shelve", () => openShelveDialog(alarm, onDone)),
+    unshelve: () => button("alarm.unshelve", () => act(alarm, "unshelve", {}, onDone)),
+  };
+  return (ACTIONS[alarm.state] ?? []).filter(mayPerform).map((action) => make[action]());
 }
 
 /**
  * Makes a row for an alarm with the buttons for it.
  * @param {Alarm} alarm
- * @param {{ withMachine: boolean, onDone: () => unknown }} options onDone: Called after each action.
+ * @param {{ withMachine: boolean, onDone: OnDone }} options
  */
 export function alarmRow(alarm, { withMachine, onDone }) {
   const problem = problemLine();
@@ -199,7 +217,7 @@ const journalTable = (items) =>
 
 /**
  * @param {Alarm[]} items
- * @param {() => unknown} onDone
+ * @param {OnDone} onDone
  */
 const alarmTable = (items, onDone) =>
   tableOf({
@@ -227,6 +245,7 @@ export function open(main) {
   });
   const list = h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": t("nav.alarms") });
   const problem = problemLine();
+  const happened = h("p", { role: "status", class: "happened" });
   const operator = h("input", { value: setting("operator"), autocomplete: "name", maxlength: 100 });
   operator.addEventListener("change", () => remember("operator", operator.value.trim()));
   main.append(
@@ -242,8 +261,15 @@ export function open(main) {
       h("label", {}, t("alarms.operator"), " ", operator),
     ),
     problem,
+    happened,
     list,
   );
+
+  /** @param {string} done */
+  function onDone(done) {
+    setText(happened, done);
+    refresh();
+  }
 
   function showTabs() {
     for (const { name, button } of tabs) {
@@ -264,7 +290,7 @@ export function open(main) {
     const none = t(`alarms.none.${view}`);
     /** @type {Alarms} */
     const { items } = await request(`/api/alarms?limit=${MOST_ITEMS}&${states}`, { signal });
-    return items.length ? alarmTable(items, refresh) : h("p", { class: "nothing" }, none);
+    return items.length ? alarmTable(items, onDone) : h("p", { class: "nothing" }, none);
   }
 
   /**

@@ -20,6 +20,7 @@ import { adviceContent, factorList, predictionLinks, useList } from "./machine_c
 import { machineCharts } from "./machine_charts.js";
 import { originalMachine, storedHint } from "./names.js";
 import { stateBadge } from "./plant.js";
+import { mayMake } from "./session.js";
 import { setting } from "./settings.js";
 import { t, textOr } from "./text.js";
 import { timeline } from "./timeline.js";
@@ -170,6 +171,7 @@ function machineCards({ id, console: settings }, signal, onMarks) {
   const use = card("use");
   const alarms = card("alarms");
   const maintenance = card("maintenance");
+  const happened = h("p", { role: "status", class: "happened" });
 
   async function loadWhy() {
     /** @type {Explanation} */
@@ -189,9 +191,9 @@ function machineCards({ id, console: settings }, signal, onMarks) {
   async function loadAlarms() {
     /** @type {Alarms} */
     const { items } = await request(`/api/alarms?${query}`, { signal });
-    if (!items.length) return [h("p", { class: "nothing" }, t("alarms.none"))];
-    const rows = items.map((alarm) => alarmRow(alarm, { withMachine: false, onDone: refreshAlarms }));
-    return [wideRegion(t("card.alarms"), tableOf({ rows }))];
+    if (!items.length) return [happened, h("p", { class: "nothing" }, t("alarms.none"))];
+    const rows = items.map((alarm) => alarmRow(alarm, { withMachine: false, onDone }));
+    return [happened, wideRegion(t("card.alarms"), tableOf({ rows }))];
   }
 
   async function loadMaintenance() {
@@ -205,7 +207,15 @@ function machineCards({ id, console: settings }, signal, onMarks) {
       ...raised.map(({ at }) => /** @type {Mark} */ ({ at: Date.parse(at) / 1000, kind: "alarm" })),
       ...items.map(({ at }) => /** @type {Mark} */ ({ at: Date.parse(at) / 1000, kind: "maintenance" })),
     ]);
-    return [maintenanceList(items), maintenanceForm(`${path}/maintenance`, refreshMaintenance)];
+    const list = maintenanceList(items);
+    if (!mayMake("POST /api/machines/{machine_id}/maintenance")) return [list];
+    return [list, maintenanceForm(`${path}/maintenance`, refreshMaintenance)];
+  }
+
+  /** @param {string} done */
+  function onDone(done) {
+    setText(happened, done);
+    refreshAlarms();
   }
 
   const refreshAlarms = () => fillCard(alarms, loadAlarms, signal);

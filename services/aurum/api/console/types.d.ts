@@ -219,6 +219,7 @@ export interface Session {
   asked: boolean;
   user_id: string | null;
   roles: string[];
+  changes?: string[]; // absent from older versions of the API
 }
 
 /** ProblemOut */

@@ -4,6 +4,7 @@ restart."""
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,3 +152,23 @@ def test_alarms_survive_api_restart_and_ingestion_outage(plant: Platform) -> Non
     assert "was not recorded" in refused.json["detail"]
     plant.restart("ingestion")
     wait_for(lambda: post(plant, "boiler~hot", "shelve", {"minutes": 5}).status == 200, 30, "it can be shelved")
+
+
+def test_rules_are_followed_while_the_services_run(tmp_path: Path) -> None:
+    """A removed rule closes its alarms with a reason, and a new one on another sensor raises its own."""
+    with watching(tmp_path, RULES) as running:
+        read(running, "kiln", 90)
+        wait_for(lambda: state(running, "kiln~hot") == "unacknowledged", 30, "the alarm")
+        new = tmp_path / "rules.new"
+        new.write_text("rules: [{name: wet, text: Too wet, priority: low, sensor: {sensor: damp, above: 3}}]")
+        new.replace(tmp_path / "rules.yaml")
+        wait_for(lambda: state(running, "kiln~hot") == "returned", 30, "the alarm is closed")
+        found = alarms(running, "&state=returned")["kiln~hot"]
+        assert (found["text"], found["priority"]) == ("Too hot", "high")
+        journal = http("GET", f"{running.api}/api/alarms/journal").json["items"]
+        closed = next(each for each in journal if each["transition"] == "cleared")
+        assert (closed["reason"], closed["text"]) == ("the rule was removed", "Too hot")
+        reading = {"machine_id": "kiln", "sensor": "damp", "timestamp": time.time(), "value": 9.0}
+        assert http("POST", f"{running.api}/api/readings", {"readings": [reading]}).status == 200
+        wait_for(lambda: state(running, "kiln~wet") == "unacknowledged", 30, "the alarm of the new rule")
+        assert any("hot removed" in line for line in running.processes["prediction"].lines())

@@ -15,7 +15,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 AlarmState = Literal["normal", "unacknowledged", "acknowledged", "returned", "shelved", "suppressed"]
+Priority = Literal["low", "medium", "high", "urgent"]
 TransitionKind = Literal["raised", "cleared", "acknowledged", "shelved", "unshelved", "suppressed", "unsuppressed"]
+
+# Why the platform cleared an alarm whose condition did not end
+RULE_REMOVED = "the rule was removed"
+RULE_CHANGED = "the rule was changed"
+TYPE_NOT_COVERED = "the rule does not cover this type of machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,9 @@ class Transition:
         by: The operator; empty for the platform.
         until_us: The end of a shelving, in µs since 1970.
         value: The value that raised or cleared the alarm.
-        reason: The reason for a shelving.
+        reason: The reason for a shelving, or why the platform cleared an alarm whose condition may still hold.
+        text: The text of the rule when it raised the alarm.
+        priority: Its priority then.
     """
 
     kind: TransitionKind
@@ -41,6 +49,8 @@ class Transition:
     until_us: int = 0
     value: float | None = None
     reason: str = ""
+    text: str = ""
+    priority: Priority | Literal[""] = ""
 
     @property
     def alarm_id(self) -> str:
@@ -67,6 +77,8 @@ class Alarm:
         reason: Why it was shelved.
         value: The value that raised it.
         count: How often it was raised.
+        text: The text of the rule when it was last raised; empty if an older version raised it.
+        priority: Its priority then.
     """
 
     machine_id: str
@@ -83,6 +95,8 @@ class Alarm:
     reason: str = ""
     value: float | None = None
     count: int = 0
+    text: str = ""
+    priority: Priority | Literal[""] = ""
 
     @property
     def alarm_id(self) -> str:
@@ -110,8 +124,16 @@ def apply_transition(alarm: Alarm, transition: Transition) -> Alarm:
     at, changed = transition.at_us, alarm
     match transition.kind:
         case "raised" if not alarm.active:
-            count = alarm.count + 1
-            changed = replace(alarm, active=True, acknowledged=False, raised_us=at, value=transition.value, count=count)
+            changed = replace(
+                alarm,
+                active=True,
+                acknowledged=False,
+                raised_us=at,
+                value=transition.value,
+                count=alarm.count + 1,
+                text=transition.text,
+                priority=transition.priority,
+            )
         case "cleared" if alarm.active:
             changed = replace(alarm, active=False, cleared_us=at)
         case "acknowledged" if not alarm.acknowledged:

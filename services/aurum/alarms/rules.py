@@ -1,16 +1,15 @@
 """The alarm rules: a YAML file with conditions, priorities, deadbands and delays by machine type."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from aurum.alarms.lifecycle import Priority
 from aurum.runtime.yaml_file import read_yaml
 
 DEFAULT_RULES = Path(__file__).with_name("rules.yaml")
 ANY = "*"
 
-Priority = Literal["low", "medium", "high", "urgent"]
 PRIORITIES: tuple[Priority, ...] = ("low", "medium", "high", "urgent")
 _MOST_RULES = 200
 

@@ -5,8 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aurum.alarms.lifecycle import AlarmState, TransitionKind
-from aurum.alarms.rules import Priority
+from aurum.alarms.lifecycle import AlarmState, Priority, TransitionKind
 
 
 class AlarmOut(BaseModel):
@@ -73,6 +72,7 @@ class TransitionOut(BaseModel):
     id: str
     machine_id: str
     rule: str
+    text: str = Field(description="Text of the alarm when it was raised; the present text of the rule if unknown.")
     transition: TransitionKind
     by: str | None
     until: datetime | None

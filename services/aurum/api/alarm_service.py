@@ -13,9 +13,10 @@ from typing import Any
 
 from aurum.alarms import journal
 from aurum.alarms.flood import FloodDetector
+from aurum.alarms.followed_rules import FollowedRules
 from aurum.alarms.journaled import JournaledAlarms
 from aurum.alarms.lifecycle import Alarm, AlarmState, Transition, TransitionKind
-from aurum.alarms.rules import AlarmRule, AlarmRules
+from aurum.alarms.rules import AlarmRule
 from aurum.api import metrics
 from aurum.api.backends import IngestionBackend
 from aurum.api.machine_cache import MachineCache
@@ -43,12 +44,12 @@ class AlarmService:
         self,
         ingestion: IngestionBackend,
         machine_cache: MachineCache,
-        rules: AlarmRules,
+        rules: FollowedRules,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ingestion = ingestion
         self._machine_cache = machine_cache
-        self._rules = {rule.name: rule for rule in rules.rules}
+        self._rules = rules
         self._clock = clock
         self._alarms = JournaledAlarms(_MAX_ALARMS)
         self._flood = FloodDetector()
@@ -59,7 +60,7 @@ class AlarmService:
 
     def rule(self, name: str) -> AlarmRule | None:
         """Returns a rule by its name, or None."""
-        return self._rules.get(name)
+        return next((rule for rule in self._rules.current.rules if rule.name == name), None)
 
     def find(self, alarm_id: str) -> Alarm | None:
         """Returns an alarm by its id, or None."""

@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, Callable
 from fastapi import FastAPI
 
 from aurum import __version__
-from aurum.alarms.rules import AlarmRulesError, load_rules
+from aurum.alarms.followed_rules import FollowedRules
+from aurum.alarms.rules import AlarmRulesError
 from aurum.api import problems
 from aurum.api.access_control_factory import build_access_control
 from aurum.api.accounting.budget import AccountBudget
@@ -111,7 +112,7 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
     settings = service.settings
     try:
         plan, costs = load_plan(settings.sustainability_plan), load_costs(settings.costs_file)
-        rules = load_rules(settings.alarm_rules)
+        rules = FollowedRules(settings.alarm_rules)
     except (AccountingPlanError, CostTableError, AlarmRulesError) as error:
         raise SettingsError(str(error)) from error
     listener = listen(settings.api_host, settings.api_port, "AURUM_API_PORT")
@@ -162,6 +163,7 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
     service.health.add_check("plant", lambda: machine_cache.readiness_problem(settings.api_first_look))
     service.spawn(machine_cache.follow_machines(), "plant-view")
     service.spawn(machine_cache.probe_services(), "probe")
+    service.spawn(rules.run(), "alarm-rules")
     service.spawn(alarm_service.run(), "alarms")
     if context.access_control.authenticates:
         service.spawn(ended_sessions.run(), "ended-sessions")

@@ -5,7 +5,8 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator
 
-from aurum.alarms.rules import AlarmRulesError, load_rules
+from aurum.alarms.followed_rules import FollowedRules
+from aurum.alarms.rules import AlarmRulesError
 from aurum.prediction.fleet.fleet_scorer import FleetScorer
 from aurum.prediction.serving.batching import BatchLimits
 from aurum.prediction.serving.history import PredictionHistory
@@ -30,9 +31,10 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
     """Runs the prediction service. A model that cannot be loaded is reported as damaged, and the others serve."""
     settings = service.settings
     try:
-        rules = load_rules(settings.alarm_rules)
+        rules = FollowedRules(settings.alarm_rules)
     except AlarmRulesError as error:
         raise SettingsError(f"AURUM_ALARM_RULES: {error}") from error
+    service.spawn(rules.run(), "alarm-rules")
     registry = await asyncio.to_thread(ModelRegistry, settings.models_path)
     logger.info("models loaded", extra={"machine_types": registry.types})
     ingestion = service.dependency("ingestion", settings.ingestion_target)

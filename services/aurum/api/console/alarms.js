@@ -30,11 +30,16 @@ const MOST_ITEMS = 500;
 const failures = new Map(); // by alarm: why the last action on it failed; kept while its row is made again
 
 /**
- * Returns the text of a rule in the user's language, or the text of a site's own rule.
- * @param {string} rule
+ * Returns the text of a built-in rule in the user's language, or the text of a site's own rule.
  * @param {string} text
  */
-const ruleText = (rule, text) => textOr(`rule.${rule}`, text);
+const ruleText = (text) => textOr(`rule.${text}`, text);
+
+/**
+ * Returns why an alarm was shelved, or why the platform cleared it.
+ * @param {string | null} reason
+ */
+const reasonText = (reason) => (reason === null ? null : textOr(`reason.${reason}`, reason));
 
 /** @param {string | null} isoTime */
 const elapsed = (isoTime) => (isoTime ? duration(Math.max(1, (now() - Date.parse(isoTime)) / 1000)) : "–");
@@ -67,7 +72,7 @@ const untilRemark = (isoTime) => (isoTime ? remark(t("alarm.until", { time: mome
 const mayPerform = (action) => mayMake(`POST /api/alarms/{alarm_id}/${action}`);
 
 /** @param {Alarm} alarm */
-const title = (alarm) => `${originalMachine(alarm.machine_id)}, ${ruleText(alarm.rule, alarm.text)}`;
+const title = (alarm) => `${originalMachine(alarm.machine_id)}, ${ruleText(alarm.text)}`;
 
 /**
  * Acknowledges, shelves or unshelves an alarm.
@@ -112,7 +117,7 @@ function openShelveDialog(alarm, onDone) {
     "form",
     { method: "dialog", on: { submit } },
     h("h2", { id: "shelve-title" }, t("shelve.title", { machine: originalMachine(alarm.machine_id) })),
-    h("p", {}, ruleText(alarm.rule, alarm.text)),
+    h("p", {}, ruleText(alarm.text)),
     h("label", {}, t("shelve.for"), " ", minutes),
     h("label", {}, t("shelve.reason"), " ", reason),
     h(
@@ -178,7 +183,7 @@ export function alarmRow(alarm, { withMachine, onDone }) {
     h(
       "td",
       { class: "what" },
-      ruleText(alarm.rule, alarm.text),
+      ruleText(alarm.text),
       valueRemark(alarm.value),
       remark(alarm.count > 1 ? `×${alarm.count}` : null),
     ),
@@ -202,8 +207,8 @@ const journalRow = (item) =>
     {},
     h("td", {}, moment(item.at)),
     machineLink(item.machine_id),
-    h("td", {}, ruleText(item.rule, item.rule), valueRemark(item.value)),
-    h("td", {}, t(`transition.${item.transition}`), untilRemark(item.until), remark(item.reason)),
+    h("td", {}, ruleText(item.text), valueRemark(item.value)),
+    h("td", {}, t(`transition.${item.transition}`), untilRemark(item.until), remark(reasonText(item.reason))),
     h("td", {}, item.by ?? t("journal.platform")),
   );
 

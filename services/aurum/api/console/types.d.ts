@@ -73,6 +73,7 @@ export interface Transition {
   at: string;
   machine_id: string;
   rule: string;
+  text: string;
   transition: string;
   by: string | null;
   until: string | null;

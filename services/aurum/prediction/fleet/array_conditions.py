@@ -106,6 +106,13 @@ class ArrayCondition:
             machines, measured.beyond[machines], measured.values[machines], measured.times[machines]
         )
 
+    def ended(self, observations: Observations, wanted: Flags) -> Integers:
+        """Returns the machines that are reported as alarming and known not to be, whatever the delay."""
+        if self.rule.rate is not None:  # a rate is known only between two readings, which evaluate() takes
+            return np.zeros(0, np.int64)
+        measured = self._measure(observations, wanted)
+        return np.flatnonzero(measured.known & self.alarming & ~measured.beyond)
+
     def _measure(self, observations: Observations, wanted: Flags) -> _Measurement:
         rule = self.rule
         if rule.stale is not None:

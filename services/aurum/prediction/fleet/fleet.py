@@ -120,6 +120,11 @@ class Fleet:
         for machine in np.flatnonzero(~tracked & mine).tolist():
             self._acquire(machine)
 
+    def watch(self, sensors: Iterable[str]) -> None:
+        """Keeps the latest readings of the sensors that alarm rules name, from their next readings on."""
+        self.table.watch(sensors)
+        self._watched = np.empty(0, np.int64)
+
     def note_machine(self, machine_id: str, machine_type: str) -> None:
         """Notes a machine of the stream, which is new or whose registration may have changed."""
         machine = self.table.add(machine_id)

@@ -6,10 +6,10 @@ import logging
 import time
 from collections.abc import Callable
 
-from aurum.alarms.rules import AlarmRules
+from aurum.alarms.followed_rules import FollowedRules
 from aurum.prediction.fleet import metrics
 from aurum.prediction.fleet.alarm_evaluation import AlarmEvaluation, AlarmJournal
-from aurum.prediction.fleet.alarm_states import AlarmStates, FleetView, watched_sensors
+from aurum.prediction.fleet.alarm_states import FleetView, watched_sensors
 from aurum.prediction.fleet.delay_history import DelayHistory
 from aurum.prediction.fleet.filling import WindowFilling
 from aurum.prediction.fleet.fleet import Fleet
@@ -52,7 +52,7 @@ class FleetScorer:
         ingestion: Dependency,
         predictor: Predictor,
         registry: ModelRegistry,
-        rules: AlarmRules,
+        rules: FollowedRules,
         record: Record,
     ) -> None:
         """Builds the parts.
@@ -73,7 +73,7 @@ class FleetScorer:
         self._predictor = predictor
         self._record = record
         self._interval = settings.prediction_score_interval
-        self._fleet = Fleet(registry, watched_sensors(rules), settings.prediction_window_bytes)
+        self._fleet = Fleet(registry, watched_sensors(rules.current), settings.prediction_window_bytes)
         self._scoring = FleetScoring(self._fleet, registry, predictor.scorer)
         self._membership = Membership(service, settings.prediction_peers, settings.prediction_own_address)
         self._grace = 0.0 if self._membership.alone else _GRACE_SECONDS
@@ -85,7 +85,7 @@ class FleetScorer:
             self._fleet, ReadingsClient(ingestion, once=True), registry, predictor.compute, _SETTLE_SECONDS
         )
         self._delays = DelayHistory(ingestion)
-        self._alarms = AlarmEvaluation(AlarmStates(rules), AlarmJournal(ingestion), self._delays, self._view)
+        self._alarms = AlarmEvaluation(rules, AlarmJournal(ingestion), self._delays, watch=self._watch, view=self._view)
 
     def start(self) -> None:
         """Starts the background work."""
@@ -103,6 +103,9 @@ class FleetScorer:
 
     async def _apply(self, series: StreamSeries, response: columns_pb2.FollowedReadings) -> None:
         await self._predictor.compute(lambda: self._fleet.apply(series, response))
+
+    async def _watch(self, sensors: tuple[str, ...]) -> None:
+        await self._predictor.compute(lambda: self._fleet.watch(sensors))
 
     async def _view(self) -> FleetView | None:
         if not self._connections.current:

@@ -117,6 +117,14 @@ class MachineTable:
         self.risk[machine] = self.rul[machine] = self.anomaly[machine] = np.nan
         self.watched_time[machine], self.watched_value[machine] = 0, np.nan
 
+    def watch(self, sensors: Iterable[str]) -> None:
+        """Keeps the latest readings of further sensors, from their next readings on."""
+        more = [sensor for sensor in dict.fromkeys(sensors) if sensor not in self.watched]
+        self.watched += tuple(more)
+        size = len(self.row), len(more)
+        self.watched_time = np.concatenate([self.watched_time, np.zeros(size, np.int64)], axis=1)
+        self.watched_value = np.concatenate([self.watched_value, np.full(size, np.nan)], axis=1)
+
     def note_latest(self, machine: int, sensor: str, at_us: int, value: float) -> None:
         """Notes a reading that may be the latest of its series."""
         self.last_seen[machine] = max(int(self.last_seen[machine]), at_us)

@@ -72,6 +72,7 @@ def test_alarm_lifecycle_is_shared_by_replicas(plant: Platform, other: Platform)
         wait_for(lambda api=replica: state(api, "oven~hot") == "unacknowledged", 15, "the alarm")
     found = alarms(plant)["oven~hot"]
     assert (found["text"], found["priority"], found["value"], found["count"]) == ("Too hot", "high", 90, 1)
+    assert (found["quantity"], found["sensor"], found["limit"], found["present_value"]) == ("sensor", "heat", 80, 90)
     acknowledged = post(other, "oven~hot", "ack", {"by": "Ada"})
     assert acknowledged.status == 200
     assert acknowledged.json["acknowledged_by"] == "Ada"

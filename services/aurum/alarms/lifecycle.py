@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 AlarmState = Literal["normal", "unacknowledged", "acknowledged", "returned", "shelved", "suppressed"]
+Quantity = Literal["risk", "rul", "anomaly", "sensor", "rate", "silence"]
 Priority = Literal["low", "medium", "high", "urgent"]
 TransitionKind = Literal["raised", "cleared", "acknowledged", "shelved", "unshelved", "suppressed", "unsuppressed"]
 
+CHATTER_RAISES, CHATTER_US = 3, 600_000_000  # an alarm that is raised so often within this time chatters
 # Why the platform cleared an alarm whose condition did not end
 RULE_REMOVED = "the rule was removed"
 RULE_CHANGED = "the rule was changed"
@@ -39,6 +41,9 @@ class Transition:
         reason: The reason for a shelving, or why the platform cleared an alarm whose condition may still hold.
         text: The text of the rule when it raised the alarm.
         priority: Its priority then.
+        quantity: What the rule limits.
+        sensor: The sensor, if the rule limits a reading or its rate of change.
+        limit: The limit that was exceeded.
     """
 
     kind: TransitionKind
@@ -51,6 +56,9 @@ class Transition:
     reason: str = ""
     text: str = ""
     priority: Priority | Literal[""] = ""
+    quantity: Quantity | Literal[""] = ""
+    sensor: str = ""
+    limit: float | None = None
 
     @property
     def alarm_id(self) -> str:
@@ -79,6 +87,10 @@ class Alarm:
         count: How often it was raised.
         text: The text of the rule when it was last raised; empty if an older version raised it.
         priority: Its priority then.
+        quantity: What the rule limits.
+        sensor: The sensor, if the rule limits a reading or its rate of change.
+        limit: The limit that was exceeded.
+        recent_raises: When it was raised the last times, in µs since 1970, the oldest first; at most CHATTER_RAISES.
     """
 
     machine_id: str
@@ -97,11 +109,21 @@ class Alarm:
     count: int = 0
     text: str = ""
     priority: Priority | Literal[""] = ""
+    quantity: Quantity | Literal[""] = ""
+    sensor: str = ""
+    limit: float | None = None
+    recent_raises: tuple[int, ...] = ()
 
     @property
     def alarm_id(self) -> str:
         """The id of the alarm, MACHINE~RULE."""
         return alarm_id(self.machine_id, self.rule)
+
+    @property
+    def chatters(self) -> bool:
+        """Whether it was raised CHATTER_RAISES times within CHATTER_US, by ISA-18.2 and EEMUA 191."""
+        raises = self.recent_raises
+        return len(raises) == CHATTER_RAISES and raises[-1] - raises[0] <= CHATTER_US
 
     def state(self, now_us: int) -> AlarmState:
         """Returns the state at a time in µs since 1970, which decides whether a shelving has ended."""
@@ -133,6 +155,10 @@ def apply_transition(alarm: Alarm, transition: Transition) -> Alarm:
                 count=alarm.count + 1,
                 text=transition.text,
                 priority=transition.priority,
+                quantity=transition.quantity,
+                sensor=transition.sensor,
+                limit=transition.limit,
+                recent_raises=(*alarm.recent_raises, at)[-CHATTER_RAISES:],
             )
         case "cleared" if alarm.active:
             changed = replace(alarm, active=False, cleared_us=at)

@@ -117,3 +117,41 @@ def test_rule_that_returns_is_evaluated_again(oven: Oven) -> None:
     oven.replace(OTHER, HOT)
     alarm = oven.evaluate(90)
     assert (alarm.active, alarm.count) == (True, 2)
+
+
+def test_chattering_alarm_stays_until_its_condition_is_over() -> None:
+    oven = Oven(HOT | {"off_delay_seconds": 0})
+    for heat in (90, 70, 90, 70, 90):
+        alarm = oven.evaluate(heat)
+    assert (alarm.active, alarm.count, alarm.chatters) == (True, 3, True)
+    for heat in (70, 90, 70, 90, 70):
+        alarm = oven.evaluate(heat)
+    assert (alarm.active, alarm.count) == (True, 3)
+    oven.at_us += 600_000_000
+    assert not oven.evaluate(70).active
+    assert oven.evaluate(90).count == 4
+
+
+def test_chattering_alarm_is_damped_by_the_next_scorer() -> None:
+    oven, following = Oven(HOT | {"off_delay_seconds": 0}), Oven(HOT | {"off_delay_seconds": 0})
+    for heat in (90, 70, 90, 70, 90):
+        oven.evaluate(heat)
+    following.states.read(enumerate(oven.states.pending, start=1), NOW)
+    following.at_us = oven.at_us
+    assert following.evaluate(70).active
+
+
+@pytest.mark.parametrize(
+    ("condition", "quantity", "limit", "sensor"),
+    [
+        ({"risk": {"above": 0.7}}, "risk", 0.7, ""),
+        ({"rul": {"below": 20}}, "rul", 20, ""),
+        ({"anomaly": {"above": 0.9}}, "anomaly", 0.9, ""),
+        ({"sensor": {"sensor": "heat", "below": 0}}, "sensor", 0, "heat"),
+        ({"rate": {"sensor": "heat", "above": 5}}, "rate", 5, "heat"),
+        ({"stale": {"after_seconds": 60}}, "silence", 60, ""),
+    ],
+)
+def test_rule_tells_what_it_limits(condition: dict[str, Any], quantity: str, limit: float, sensor: str) -> None:
+    rule = rules({"name": "r", "text": "R", **condition}).rules[0]
+    assert (rule.quantity, rule.limit, rule.sensor_name) == (quantity, limit, sensor)

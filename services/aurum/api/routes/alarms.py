@@ -194,6 +194,8 @@ def _text_of(context: ApiContext, transition: Transition) -> str:
 def _alarm_out(context: ApiContext, alarm: Alarm, now_us: int) -> AlarmOut:
     rule = context.alarm_service.rule(alarm.rule)
     text = alarm.text or (rule.text if rule else f"({alarm.rule}: the rule was removed)")
+    quantity = alarm.quantity or (rule.quantity if rule else "sensor")
+    sensor = alarm.sensor if alarm.quantity else (rule.sensor_name if rule else "")
     shelved = alarm.shelved_until_us > now_us
     return AlarmOut(
         id=alarm.alarm_id,
@@ -204,6 +206,11 @@ def _alarm_out(context: ApiContext, alarm: Alarm, now_us: int) -> AlarmOut:
         state=alarm.state(now_us),
         active=alarm.active,
         value=alarm.value,
+        quantity=quantity,
+        sensor=sensor or None,
+        limit=alarm.limit if alarm.quantity else (rule.limit if rule else None),
+        present_value=context.alarm_service.present_value(alarm.machine_id, quantity, sensor),
+        chatters=alarm.chatters,
         raised_at=to_optional_datetime(alarm.raised_us),
         cleared_at=to_optional_datetime(alarm.cleared_us),
         acknowledged_at=to_optional_datetime(alarm.acknowledged_us),

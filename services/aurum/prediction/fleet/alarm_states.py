@@ -11,6 +11,7 @@ import numpy as np
 
 from aurum.alarms.journaled import JournaledAlarms
 from aurum.alarms.lifecycle import (
+    CHATTER_US,
     RULE_CHANGED,
     RULE_REMOVED,
     TYPE_NOT_COVERED,
@@ -73,6 +74,7 @@ class _RuleState:
         changed = _RuleState(ArrayCondition(rule), replaced=True)
         changed.extend(len(self.active))
         changed.condition.alarming[:] = self.condition.alarming
+        changed.condition.hold_us[:] = self.condition.hold_us
         changed.active, changed.suppressed = self.active, self.suppressed
         return changed
 
@@ -167,23 +169,40 @@ class AlarmStates:
             changes = state.condition.evaluate(view.observations, wanted & ~suppressed)
             for index, machine in enumerate(changes.machines.tolist()):
                 value = float(changes.values[index])
-                self._detect(
-                    Transition(
-                        "raised" if changes.alarming[index] else "cleared",
-                        view.ids[machine],
-                        name,
-                        int(changes.times[index]),
-                        value=None if np.isnan(value) else value,
-                        text=rule.text if changes.alarming[index] else "",
-                        priority=rule.priority if changes.alarming[index] else "",
-                    )
-                )
+                at_us, known = int(changes.times[index]), None if np.isnan(value) else value
+                if changes.alarming[index]:
+                    self._raise(state, machine, view.ids[machine], at_us, known)
+                else:
+                    self._detect(Transition("cleared", view.ids[machine], name, at_us, value=known))
             begun = (new | state.replaced) & wanted & ((state.condition.since > 0) | (rule.rate is not None))
             if begun.any():
                 resumed.append((name, np.flatnonzero(begun).tolist()))
             state.replaced = False
         metrics.alarm_unwritten.set(len(self.pending))
         return resumed
+
+    def _raise(self, state: _RuleState, machine: int, machine_id: str, at_us: int, value: float | None) -> None:
+        rule = state.condition.rule
+        self._detect(
+            Transition(
+                "raised",
+                machine_id,
+                rule.name,
+                at_us,
+                value=value,
+                text=rule.text,
+                priority=rule.priority,
+                quantity=rule.quantity,
+                sensor=rule.sensor_name,
+                limit=rule.limit,
+            )
+        )
+        self._damp(state, machine, self.alarms.find(alarm_id(machine_id, rule.name)))
+
+    def _damp(self, state: _RuleState, machine: int, alarm: Alarm | None) -> None:
+        """Clears an alarm that chatters only after its condition has been over for a while."""
+        chatters = alarm is not None and alarm.active and alarm.chatters
+        state.condition.hold_us[machine] = CHATTER_US if chatters else 0
 
     def _clear_unjustified(self, view: FleetView, *, moved: bool) -> None:
         """Clears alarms of rules that are removed, or that do not cover the type of their machine any more."""
@@ -241,8 +260,9 @@ class AlarmStates:
         for alarm in self._known_alarms():
             if self._machines.get(alarm.machine_id) in chosen:
                 self._set(alarm)
-                state = self._rules[alarm.rule]
-                state.condition.alarming[self._machines[alarm.machine_id]] = alarm.active
+                state, machine = self._rules[alarm.rule], self._machines[alarm.machine_id]
+                state.condition.alarming[machine] = alarm.active
+                self._damp(state, machine, alarm)
 
     def _known_alarms(self) -> Iterator[Alarm]:
         return (alarm for alarm in self.alarms if alarm.rule in self._rules)

@@ -57,7 +57,8 @@ def decode(entry: bytes, name: str) -> Transition | None:
         name: A name for the entry in error reports.
 
     Returns:
-        The transition, without a priority or quantity that only newer versions know; None if the entry cannot be read, or has a kind that only newer versions know.
+        The transition, without a priority or quantity that only newer versions know. None if the entry cannot be
+        read, or has a kind that only newer versions know.
     """
     try:
         content: Any = json.loads(entry)

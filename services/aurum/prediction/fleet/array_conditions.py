@@ -24,6 +24,9 @@ class Observations:
         rul: The predicted RULs.
         anomaly: The anomaly scores.
         predicted: The moments for which the predictions were made.
+        live: Whether each machine has sent readings of the moment; all by default. One whose history was imported has
+            not, and is not silent.
+        served_since: Since when readings could arrive without an outage of the platform.
     """
 
     at_us: int
@@ -33,6 +36,8 @@ class Observations:
     rul: Values
     anomaly: Values
     predicted: Timestamps
+    live: Flags | None = None
+    served_since: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +127,13 @@ class ArrayCondition:
             silent = (observations.at_us - observations.last_seen) / _US
             stale = silent > rule.stale.after_seconds
             due = observations.last_seen + int(rule.stale.after_seconds * _US)
+            known = wanted & (observations.last_seen != 0)
+            if observations.live is not None:
+                known = known & observations.live
+            if observations.at_us - observations.served_since <= rule.stale.after_seconds * _US:
+                known = known & ~stale  # the platform was away for a part of the time
             return _Measurement(
-                wanted & (observations.last_seen != 0),
+                known,
                 stale,
                 np.where(stale, silent, np.nan),
                 np.where(stale, due, observations.at_us),

@@ -38,6 +38,7 @@ _ROUND_SECONDS = 0.2  # between two looks for machines that are due
 _SLICE = 128  # machines that are scored at a time, while requested predictions wait
 _RULE_SLICE = 16  # the same for the fallback rule, which takes longer
 _BY_QUERY = 4  # machines that are scored by one query
+_OUTAGE_SECONDS = 5.0  # without all streams of readings, after which the silence of machines begins anew
 _GRACE_SECONDS = 3.0  # until the alarm rules of a machine that came from another scorer are evaluated
 
 Record = Callable[[Prediction, prediction_pb2.PredictResponse], None]
@@ -76,6 +77,8 @@ class FleetScorer:
         self._fleet = Fleet(registry, watched_sensors(rules.current), settings.prediction_window_bytes)
         self._scoring = FleetScoring(self._fleet, registry, predictor.scorer)
         self._membership = Membership(service, settings.prediction_peers, settings.prediction_own_address)
+        self._last_view = float("-inf")  # monotonic seconds
+        self._served_since_us = 0
         self._grace = 0.0 if self._membership.alone else _GRACE_SECONDS
         self._publisher = PredictionPublisher()
         self._connections = ReplicaConnections(
@@ -110,7 +113,12 @@ class FleetScorer:
     async def _view(self) -> FleetView | None:
         if not self._connections.current:
             return None
-        return await self._predictor.compute(lambda: self._fleet.view(int(time.time() * 1e6), self._grace))
+        now, now_us = time.monotonic(), int(time.time() * 1e6)
+        if now - self._last_view > _OUTAGE_SECONDS:
+            self._served_since_us = now_us
+        self._last_view = now
+        self._fleet.settled = True
+        return await self._predictor.compute(lambda: self._fleet.view(now_us, self._grace, self._served_since_us))
 
     async def _follow_members(self) -> None:
         members = self._membership.current

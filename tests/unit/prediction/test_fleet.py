@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aurum.prediction.fleet import held_readings
 from aurum.prediction.fleet.fleet import Fill, Fleet
 from aurum.prediction.fleet.machine_table import APART, BY_MODEL, BY_QUERY, BY_RULE, FILLING, StreamSeries
 from aurum.prediction.fleet.scoring import FleetScoring
@@ -216,6 +217,24 @@ def test_machines_beyond_the_memory_are_scored_by_queries(registry: ModelRegistr
     assert modes.count(BY_MODEL) > 50
     assert modes.count(BY_QUERY) == 100 - modes.count(BY_MODEL)
     assert len(fleet.due_by_query(0, 4)) == 4
+
+
+def test_machines_that_wait_hold_no_readings(registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readings are held only for machines whose fill has begun, so those that wait do not use up the room."""
+    monkeypatch.setattr(held_readings, "_MOST", 100)
+    course = Course(registry, 1)
+    course.write()
+    fill = course.fleet.next_fill(1)
+    assert fill is not None
+    width = len(course.spec.queried)
+    for second in range(1, 11):
+        at = course.at + second * SECOND
+        course.store.write([(number, at, 100.0 + second) for number in (*range(width), *range(width, 2 * width))])
+    while course.store.stream:
+        course.store.deliver()
+    assert width * 10 < 100 < 2 * width * 10
+    course.fleet.install(fill, {}, {})
+    assert course.fleet.table.mode[fill.machines[0]] == BY_MODEL
 
 
 def test_shares_are_given_up_and_taken_over(registry: ModelRegistry) -> None:

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 _FOLLOW_MS = 200  # between two responses of a stream
 _SETTLE_SECONDS = 2 * _FOLLOW_MS / 1000
 _ROUND_SECONDS = 0.2  # between two looks for machines that are due
+_GATHER_SECONDS = 0.5  # for which a few due machines wait for others, since a call of the model has a fixed cost
 _SLICE = 128  # machines that are scored at a time, while requested predictions wait
 _RULE_SLICE = 16  # the same for the fallback rule, which takes longer
 _BY_QUERY = 4  # machines that are scored by one query
@@ -118,9 +119,14 @@ class FleetScorer:
 
     async def _score(self) -> None:
         """Scores the machines that are due, slice by slice, so that requested predictions come in between."""
+        scored = 0.0
         while True:
             started = time.monotonic()
-            for by_model, machines in await self._predictor.compute(self._due):
+            due = await self._predictor.compute(self._due)
+            if sum(len(machines) for _, machines in due) < _SLICE and started - scored < _GATHER_SECONDS:
+                due = []
+            for by_model, machines in due:
+                scored = started
                 size = _SLICE if by_model else _RULE_SLICE
                 for start in range(0, len(machines), size):
                     await self._score_slice(machines[start : start + size])

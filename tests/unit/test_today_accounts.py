@@ -10,7 +10,7 @@ from aurum.api.accounting.budget import AccountBudget
 from aurum.api.accounting.today import TodayAccounts
 from aurum.api.backends import IngestionBackend
 from aurum.api.emission_factors import EmissionFactors
-from aurum.runtime.errors import ResourceExhaustedError
+from aurum.runtime.errors import ResourceExhaustedError, UnavailableError
 from aurum.runtime.time_units import DAY_US
 from aurum.sustainability.plan import AccountingPlan
 from aurum.v1 import columns_pb2, ingestion_pb2
@@ -27,9 +27,12 @@ class Ingestion:
     def __init__(self) -> None:
         self.open = asyncio.Event()
         self.lists = 0
+        self.failing = False
 
     async def list_machines(self, request: ingestion_pb2.ListMachinesRequest) -> ingestion_pb2.ListMachinesResponse:
         await self.open.wait()
+        if self.failing:
+            raise UnavailableError("ingestion is gone")
         self.lists += 1
         start = int(request.page_token or "0")
         numbers = range(start, min(MACHINES, start + request.page_size))
@@ -74,6 +77,21 @@ async def test_requests_do_not_wait_for_a_long_account(monkeypatch: pytest.Monke
 
     await until(computed, "the account is there")
     assert ingestion.lists == 3
+
+
+async def test_former_account_is_kept_while_ingestion_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(today, "_CACHE_SECONDS", 0.0)
+    monkeypatch.setattr(today, "_CACHE_SHARE", 0.0)
+    ingestion = Ingestion()
+    ingestion.open.set()
+    ingestion.failing = True
+    accounts = accounts_of(ingestion)
+    assert (await accounts.account("", MIDNIGHT, NOW)).notes == ["energy: ingestion is gone"]
+    ingestion.failing = False
+    account = await accounts.account("", MIDNIGHT, NOW)
+    assert "energy" in account.used
+    ingestion.failing = True
+    assert await accounts.account("", MIDNIGHT, NOW + 1) is account
 
 
 async def test_accounts_that_wait_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,10 +113,15 @@ class TodayAccounts:
             started = time.monotonic()
             with criticality_scope(Criticality.BATCH):
                 account = await self._compute(site, midnight_us, now_us)
+            now = time.monotonic()
+            until = now + _CACHE_SECONDS
+            if account.used:
+                until = now + max(_CACHE_SECONDS, _CACHE_SHARE * (now - started))
+            elif key in self._cached:
+                account = self._cached[key][1]  # ingestion did not answer
             while len(self._cached) >= _MAX_CACHED:
                 self._cached.pop(next(iter(self._cached)))
-            now = time.monotonic()
-            self._cached[key] = now + max(_CACHE_SECONDS, _CACHE_SHARE * (now - started)), account
+            self._cached[key] = until, account
         return account
 
     async def _compute(self, site: str, midnight_us: int, now_us: int) -> TodayAccount:

@@ -1,9 +1,10 @@
 """What one prediction costs over HTTP: CPU of API, prediction and ingestion, against a bare chain of the same three.
 
 The bare chain (benchmarks.bare_chain) has the same messages, features and model, and nothing else. The platform has
-everything on: policies, admission, metrics, logs, and traces at 100 % sent by OTLP to a receiver in this process. A
-third one has the same without metrics and traces. All run side by side and are asked in turns, one request at a time;
-what they do besides in that time counts.
+everything on: policies, admission, metrics, logs, and traces at 100 % sent by OTLP to a receiver in this process. As by
+default, it takes the readings from the windows of the fleet scorer, which saves the call of ingestion. Others have the
+same without metrics and traces, or query the readings for each request, as the bare chain does. All run side by side
+and are asked in turns, one request at a time; what they do besides in that time counts.
 
 CPU is that of the processes, so other programs on the machine matter little; the ratio of medians is the result. The
 bare chain on uvloop is measured too: what remains of the difference if both have the faster event loop.
@@ -44,6 +45,13 @@ from benchmarks.telemetry import receiving
 
 SERVICES = ("ingestion", "prediction", "api")
 LAST = 256  # readings of each sensor that the platform asks for until it knows how many suffice
+# The platforms: whether they have metrics and traces, and by how many seconds windows may lag (0: they query)
+PLATFORMS = {
+    "everything on": (True, 1.0),
+    "no telemetry": (False, 1.0),
+    "everything on, by query": (True, 0.0),
+    "no telemetry, by query": (False, 0.0),
+}
 BARE = {"bare": "asyncio", "bare on uvloop": "uvloop"}  # the bare chains and their event loops
 POLICIES = Path(__file__).parent.parent / "policies.yaml"
 
@@ -61,13 +69,14 @@ class Chain:
         return [each.user + each.system for each in times]
 
 
-def start_platform(folder: Path, models: Path, receiver: str | None) -> Platform:
-    """A platform; without a receiver it has neither metrics nor traces."""
+def start_platform(folder: Path, models: Path, receiver: str | None, lag: float) -> Platform:
+    """A platform; without a receiver it has neither metrics nor traces. lag: See PLATFORMS."""
     platform = Platform(folder)
     platform.extra = {
         "AURUM_MODEL_DIR": str(models),
         "AURUM_API_REFRESH_INTERVAL": "60",
         "AURUM_POLICY_FILE": str(POLICIES),
+        "AURUM_PREDICTION_WINDOW_LAG": str(lag),
     }
     if receiver:
         platform.extra |= {"AURUM_TRACING_SAMPLE_RATIO": "1.0", "AURUM_TRACING_OTLP_ENDPOINT": receiver}
@@ -107,6 +116,13 @@ def start_bare(folder: Path, last: int, loop: str) -> Chain:
 
     wait_for(predicted, 60, f"the bare chain predicts, see {folder}")
     return Chain(ports["api"], handles)
+
+
+def answers_from_window(platform: Platform) -> bool:
+    """Makes a prediction, and returns whether its readings were taken from a window."""
+    before = platform.metric("prediction", 'prediction_requests_total{source="window"}')
+    http("POST", f"{platform.api}/api/predict", {"machine_id": "pump-001"})
+    return platform.metric("prediction", 'prediction_requests_total{source="window"}') > before
 
 
 async def ask(port: int, machines: Sequence[str], rate: float, seconds: float) -> list[float]:
@@ -155,13 +171,17 @@ def running(folder: Path, receiver: str) -> Iterator[tuple[dict[str, Chain], lis
     chains: dict[str, Chain] = {}
     platforms: list[Platform] = []
     try:
-        for mode, address in (("everything on", receiver), ("no telemetry", None)):
-            platforms.append(start_platform(folder / mode.replace(" ", "-"), folder / "models", address))
+        for number, (mode, (telemetry, lag)) in enumerate(PLATFORMS.items()):
+            address = receiver if telemetry else None
+            platforms.append(start_platform(folder / f"platform-{number}", folder / "models", address, lag))
             chains[mode] = chain_of(platforms[-1])
         items = http("GET", f"{platforms[0].api}/api/machines?limit=100").json["items"]
         machines = [item["machine_id"] for item in items if item["machine_type"] == "pump"]
         for platform in platforms:  # what they send would be counted too
             platform.processes["iot-sim"].kill(15)
+        for platform, (telemetry, lag) in zip(platforms, PLATFORMS.values(), strict=True):
+            if telemetry:
+                wait_for(lambda platform=platform, lag=lag: answers_from_window(platform) == (lag > 0), 60, "windows")
         last = asyncio.run(copy_readings(f"127.0.0.1:{platforms[0].port('ingestion')}", machines, folder))
         for mode, loop in BARE.items():
             chains[mode] = start_bare(folder, last, loop)
@@ -226,6 +246,7 @@ def main() -> None:
             "rate": arguments.rate,
             "machines": len(machines),
             "readings_of_a_sensor": last,
+            "telemetry_us_a_request_by_query": more("everything on, by query", "no telemetry, by query"),
             "cpu_over": {mode: {peer: ratio(mode, peer) for peer in BARE} for mode in totals},
             "cpu_us_a_request": {mode: spread(values) for mode, values in totals.items()},
             "by_service_us": {

@@ -5,7 +5,7 @@ import json
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,6 +149,51 @@ def test_continuous_predictions_equal_requested_ones(plant: Plant) -> None:
             request = prediction_pb2.PredictRequest(machine_id=machine_id)
             assert stub.Predict(request) == published[machine_id]
     assert [published[machine_id].degraded for machine_id in MACHINES] == [True] + [False] * 11
+
+
+def test_windows_answer_while_ingestion_is_followed(plant: Plant) -> None:
+    source = 'prediction_requests_total{source="%s"}'
+    plant.first.start("prediction")
+    wait_for(plant.all_scored, 20, "all machines are scored")
+    by_query = Platform(plant.first.folder / "second", extra=plant.first.extra | {"AURUM_PREDICTION_WINDOW_LAG": "0"})
+    by_query.ports["ingestion"] = plant.first.port("ingestion")
+    by_query.start("prediction")
+
+    def predict(platform: Platform, machine_id: str) -> prediction_pb2.PredictResponse:
+        with grpc.insecure_channel(f"127.0.0.1:{platform.port('prediction')}") as channel:
+            stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+            return stub.Predict(prediction_pb2.PredictRequest(machine_id=machine_id))
+
+    def from_windows() -> bool:
+        before = plant.first.metric("prediction", source % "window")
+        for machine_id in MACHINES:
+            predict(plant.first, machine_id)
+        return plant.first.metric("prediction", source % "window") == before + len(MACHINES) - 1  # one has no model
+
+    try:
+        wait_for(from_windows, 20, "requests are answered from windows")
+        for machine_id in MACHINES:
+            assert predict(plant.first, machine_id) == predict(by_query, machine_id)
+        assert by_query.metric("prediction", source % "window") == 0
+        assert by_query.metric("prediction", source % "query") == len(MACHINES)
+    finally:
+        by_query.stop()
+    answered = plant.first.metric("prediction", source % "window")
+    plant.first.processes["ingestion"].popen.send_signal(signal.SIGSTOP)  # the connection stays open
+    try:
+        wait_for(lambda: refused(predict, plant.first), 20, "windows of a stream that is stuck are not used")
+    finally:
+        plant.first.processes["ingestion"].popen.send_signal(signal.SIGCONT)
+    assert plant.first.metric("prediction", source % "query") > 0
+    wait_for(lambda: plant.first.metric("prediction", source % "window") > answered and from_windows(), 20, "they are")
+
+
+def refused(predict: Callable[[Platform, str], object], platform: Platform) -> bool:
+    try:
+        predict(platform, MACHINES[1])
+    except grpc.RpcError as error:
+        return error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+    return False
 
 
 def test_late_readings_are_in_the_next_prediction(plant: Plant) -> None:

@@ -65,8 +65,15 @@ class Chain:
 
     def cpu_seconds(self) -> list[float]:
         """CPU of each of SERVICES so far."""
-        times = [psutil.Process(handle.pid).cpu_times() for handle in self.handles]
-        return [each.user + each.system for each in times]
+        return [cpu_of(handle.pid) for handle in self.handles]
+
+
+def cpu_of(pid: int) -> float:
+    """CPU seconds of a process: on Linux by its CPU clock, which counts ns, elsewhere by what the system reports."""
+    if sys.platform == "linux":
+        return time.clock_gettime(~pid << 3 | 2)  # the id of the clock (clock_getcpuclockid(3), CPUCLOCK_SCHED)
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
 
 
 def start_platform(folder: Path, models: Path, receiver: str | None, lag: float) -> Platform:

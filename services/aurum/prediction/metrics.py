@@ -113,14 +113,15 @@ def track_predictions(machine_type: str, model_version: str, duration: float, ri
         risk_scores: The predicted risks, from 0 to 1.
     """
     kind = bounded("machine_type", machine_type)
-    risk = ml_prediction_risk_score.labels(kind)
+    version = bounded("model_version", model_version, limit=200)
+    predictions, durations, risks = _prediction_series(kind, version, "false")
     count = 0
     for score in risk_scores:
-        risk.observe(score)
+        risks.observe(score)
         count += 1
-    version = bounded("model_version", model_version, limit=200)
-    ml_predictions_total.labels(kind, version, "false").inc(count, exemplar=exemplar())
-    ml_prediction_duration_seconds.labels(kind).observe(duration, exemplar())
+    example = exemplar()
+    predictions.inc(count, exemplar=example)
+    durations.observe(duration, example)
 
 
 def track_source(source: Literal["window", "query"]) -> None:

@@ -1,6 +1,7 @@
 """The machines of a scorer: whatever the order of streams, queries and late readings, no reading is lost or counted
 twice."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -243,6 +244,23 @@ def test_windows_do_not_answer_for_a_new_champion(tmp_path: Path) -> None:
     answer = scoring.answer(["P-1"])[0]
     assert answer is not None
     assert answer.model_version == "second"
+
+
+def test_windows_do_not_answer_if_the_shadow_needs_others(tmp_path: Path) -> None:
+    pump_model(tmp_path)
+    registry = ModelRegistry(tmp_path)
+    model = registry.active("pump")
+    assert model is not None
+    scoring = FleetScoring(filled(registry, {"P-1": history(model.spec.queried)}), registry, Scorer())
+    files = {path.name: path.read_text() for path in (tmp_path / "pump" / model.card.version).iterdir()}
+    card = json.loads(files["card.json"]) | {"version": "same"}
+    write_model(tmp_path, "pump", "same", {**files, "card.json": json.dumps(card)})
+    registry.set_shadow("pump", "same")
+    assert scoring.answer(["P-1"]) != [None]
+    card |= {"version": "wider", "step": 2 * card["step"]}
+    write_model(tmp_path, "pump", "wider", {**files, "card.json": json.dumps(card)})
+    registry.set_shadow("pump", "wider")
+    assert scoring.answer(["P-1"]) == [None]
 
 
 def test_windows_that_are_filled_again_answer_nothing(registry: ModelRegistry) -> None:

@@ -92,13 +92,22 @@ class FleetScoring:
                 rows_of_type.setdefault(int(table.row[machine]), []).append(index)
         for machine_type, indices in by_type.items():
             group = self._fleet.groups.get(machine_type)
-            if group is None or group.model.risk is None or group.model is not self._registry.active(machine_type):
+            if group is None or not self._answers_requests(group, machine_type):
                 continue
             rows = np.fromiter(indices, np.intp, len(indices))
             for row, prediction in self._predict_rows(group, rows[_fits(group, rows)], observe=False):
                 for index in indices[row]:
                     answers[index] = prediction
         return answers
+
+    def _answers_requests(self, group: ModelGroup, machine_type: str) -> bool:
+        """Whether windows hold all that a request of machines of a type needs, also for its shadow model."""
+        model, shadow = group.model, self._registry.shadow(machine_type)
+        return (
+            model.risk is not None
+            and model is self._registry.active(machine_type)
+            and (shadow is None or same_features(shadow.spec, model.spec))
+        )
 
     def note(self, machine_id: str, prediction: Prediction) -> None:
         """Notes a prediction that was made from a query."""

@@ -44,8 +44,9 @@ class PredictionSettings(AlarmSettings):
         1.0,
         ge=0,
         le=60,
-        description="Maximum seconds by which the windows of continuously scored machines may lag behind ingestion when "
-        "they answer a request. If they lag more, and always if it is 0, the readings are queried for the request.",
+        description="Maximum seconds by which the windows of continuously scored machines may lag behind ingestion "
+        "when they answer a request. If they lag more, and always if it is 0, the readings are queried for the "
+        "request. The lag is known every 0.4 seconds.",
     )
     prediction_peers: str = Field(
         "",

@@ -8,9 +8,9 @@ _PERIOD = 60.0  # seconds; the least delay is that of one to two periods, becaus
 class StreamLag:
     """The lag of one stream.
 
-    A response states when the server took its readings, by the server's clock. The least difference to the time at which
-    a response was received is taken as the difference of the clocks. So a response that waited on its way, or for this
-    process, counts as older by as much.
+    A response states when the server took its readings, by the server's clock. The least difference to the time at
+    which a response was received is taken as the difference of the clocks. So a response that waited on its way, or for
+    this process, counts as older by as much.
     """
 
     def __init__(self) -> None:

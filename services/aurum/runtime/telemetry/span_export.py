@@ -93,8 +93,9 @@ def _span(span: ReadableSpan) -> bytes:
         _name_and_kind(span.name, span.kind),
         _TIMES.pack(b"\x39", span.start_time or 0, b"\x41", span.end_time or 0, b"\x85\x01", _flags(parent)),
     ]
-    for key, value in (span.attributes or {}).items():
-        kind = type(value)
+    attributes: Mapping[str, Any] = span.attributes or {}
+    for key, value in attributes.items():
+        kind: Any = type(value)
         if (kind is str and len(value) <= _LONGEST_KEPT) or kind is int or kind is bool:
             parts.append(_kept_field(key, kind, value))
         else:

@@ -152,6 +152,55 @@ def test_continuous_predictions_equal_requested_ones(plant: Plant) -> None:
     assert [published[machine_id].degraded for machine_id in MACHINES] == [True] + [False] * 11
 
 
+def predict(platform: Platform, machine_id: str) -> prediction_pb2.PredictResponse | None:
+    """Requests a prediction; returns None if ingestion was needed for it and did not answer."""
+    with grpc.insecure_channel(f"127.0.0.1:{platform.port('prediction')}") as channel:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        try:
+            return stub.Predict(prediction_pb2.PredictRequest(machine_id=machine_id))
+        except grpc.RpcError as error:
+            if error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
+                raise
+            return None
+
+
+def answers_from_window(platform: Platform, machine_id: str) -> bool:
+    windows = 'prediction_requests_total{source="window"}'
+    before = platform.metric("prediction", windows)
+    return predict(platform, machine_id) is not None and platform.metric("prediction", windows) == before + 1
+
+
+def test_windows_answer_as_queries_do(plant: Plant) -> None:
+    plant.first.start("prediction")
+    wait_for(plant.all_scored, 20, "all machines are scored")
+    by_query = Platform(plant.first.folder / "second", extra=plant.first.extra | {"AURUM_PREDICTION_WINDOW_LAG": "0"})
+    by_query.ports["ingestion"] = plant.first.port("ingestion")
+    by_query.start("prediction")
+    try:
+        for machine_id in MACHINES[1:]:
+            wait_for(lambda each=machine_id: answers_from_window(plant.first, each), 20, "a window answers")
+            answer = predict(plant.first, machine_id)
+            assert answer is not None
+            assert answer == predict(by_query, machine_id)
+            assert not answers_from_window(by_query, machine_id)
+        assert not answers_from_window(plant.first, MACHINES[0])  # it has no model
+    finally:
+        by_query.stop()
+
+
+def test_windows_do_not_answer_while_the_stream_is_stuck(plant: Plant) -> None:
+    plant.first.start("prediction")
+    wait_for(plant.all_scored, 20, "all machines are scored")
+    wait_for(lambda: answers_from_window(plant.first, "P-1"), 20, "the window answers")
+    ingestion = plant.first.processes["ingestion"].popen
+    ingestion.send_signal(signal.SIGSTOP)  # the connection stays open
+    try:
+        wait_for(lambda: predict(plant.first, "P-1") is None, 20, "the window no longer answers")
+    finally:
+        ingestion.send_signal(signal.SIGCONT)
+    wait_for(lambda: answers_from_window(plant.first, "P-1"), 30, "the window answers again")
+
+
 def test_late_readings_are_in_the_next_prediction(plant: Plant) -> None:
     plant.first.start("prediction")
     wait_for(plant.all_scored, 20, "all machines are scored")

@@ -18,6 +18,7 @@ from aurum.prediction.fleet.machine_table import StreamSeries
 from aurum.prediction.fleet.membership import Membership
 from aurum.prediction.fleet.publishing import PredictionPublisher
 from aurum.prediction.fleet.scoring import FleetScoring
+from aurum.prediction.serving.batching import MicroBatcher
 from aurum.prediction.serving.predictor import Predictor
 from aurum.prediction.serving.readings_client import ReadingsClient
 from aurum.prediction.serving.registry import ModelRegistry
@@ -76,6 +77,8 @@ class FleetScorer:
         self._interval = settings.prediction_score_interval
         self._fleet = Fleet(registry, watched_sensors(rules), settings.prediction_window_bytes)
         self._scoring = FleetScoring(self._fleet, registry, predictor.scorer)
+        self._answers: MicroBatcher[str, Prediction | None] = predictor.batcher(self._scoring.answer)
+        self._max_lag = settings.prediction_window_lag
         self._membership = Membership(service, settings.prediction_peers, settings.prediction_own_address)
         self._grace = 0.0 if self._membership.alone else _GRACE_SECONDS
         self._publisher = PredictionPublisher()
@@ -101,6 +104,24 @@ class FleetScorer:
             (self._alarms.run(), "alarms"),
         ):
             self._service.spawn(work, name)
+
+    def close(self) -> None:
+        """Stops answering requests."""
+        self._answers.close()
+
+    async def predict(self, machine_id: str) -> Prediction | None:
+        """Predicts a machine from its window.
+
+        Returns:
+            The prediction; None if the machine has no window here, or if readings that became durable longer ago than
+            AURUM_PREDICTION_WINDOW_LAG may be missing in it.
+
+        Raises:
+            ResourceExhaustedError: Too many predictions wait for the model.
+        """
+        if self._connections.lag > self._max_lag:
+            return None
+        return (await self._answers([machine_id]))[0]
 
     async def _apply(self, series: StreamSeries, response: columns_pb2.FollowedReadings) -> None:
         await self._predictor.compute(lambda: self._fleet.apply(series, response))

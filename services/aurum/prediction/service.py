@@ -64,7 +64,8 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
             rescorer.schedule(prediction)
 
     fleet = FleetScorer(service, ingestion, predictor, registry, rules, record_scored)
-    servicer = PredictionServicer(predictor, registry, record, service.audit)
+    from_window = fleet.predict if settings.prediction_window_lag > 0 else None
+    servicer = PredictionServicer(predictor, registry, record, service.audit, from_window)
     service.spawn(_watch_models(registry, settings.prediction_model_poll), "model-watch")
     try:
         async with service.rpc_server(
@@ -78,6 +79,7 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
             fleet.start()
             yield
     finally:
+        fleet.close()
         predictor.close()
 
 

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 OnModelThread = Callable[[Callable[[], T]], Awaitable[T]]
 
-_MACHINES = 64  # of a fill, at most; fewer after a failure, and while queries take long
+_MACHINES = 32  # of a fill, at most; fewer after a failure, and while queries take long
 _QUERY_SECONDS = 0.7  # that the queries of a fill should take at most, so that they delay no others
 _FILLS = 6  # in progress
 _QUERIES = 2  # at a time
@@ -51,7 +51,7 @@ class WindowFilling:
         self._run = run_on_model_thread
         self._settle_seconds = settle_seconds
         self._queries = asyncio.Semaphore(_QUERIES)
-        self._machines = _MACHINES // 4
+        self._machines = _MACHINES // 2
 
     async def run(self) -> None:
         """Runs until cancelled."""

@@ -235,7 +235,6 @@ class Fleet:
                 continue
             self._release(machine)
             self.table.mode[machine] = FILLING
-            self._held.begin(machine)
             self._to_fill.setdefault(machine, reason)
 
     def refill_all(self, reason: str) -> None:
@@ -265,7 +264,7 @@ class Fleet:
             began, fills = self._filled_at.get(machine, (now, 0))
             self._filled_at[machine] = (now, 1) if now - began > _FILL_PERIOD else (began, fills + 1)
             self._fill_of[machine] = self._fills + 1
-            self._held.begin(machine)
+            self._held.begin(machine)  # the store, which is asked now, has all earlier readings
         metrics.prediction_fleet_filling.set(len(self._to_fill))
         if not chosen:
             return None
@@ -279,6 +278,7 @@ class Fleet:
         for machine in fill.machines:
             if self._fill_of.get(machine) == fill.number:
                 del self._fill_of[machine]
+                self._held.take(machine)
                 self._to_fill.setdefault(machine, reason)
                 self._filled_at.pop(machine, None)
 
@@ -373,7 +373,6 @@ class Fleet:
     def _acquire(self, machine: int) -> None:
         self.table.mode[machine] = FILLING
         self.table.acquired_at[machine] = self._clock()
-        self._held.begin(machine)
         self._to_fill.setdefault(machine, "acquired")
 
     def _release(self, machine: int) -> None:

@@ -18,6 +18,7 @@ from aurum.prediction.fleet.machine_table import StreamSeries
 from aurum.prediction.fleet.membership import Membership
 from aurum.prediction.fleet.publishing import PredictionPublisher
 from aurum.prediction.fleet.scoring import FleetScoring
+from aurum.prediction.serving.batching import MicroBatcher
 from aurum.prediction.serving.predictor import Predictor
 from aurum.prediction.serving.readings_client import ReadingsClient
 from aurum.prediction.serving.registry import ModelRegistry
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 _FOLLOW_MS = 200  # between two responses of a stream
 _SETTLE_SECONDS = 2 * _FOLLOW_MS / 1000
 _ROUND_SECONDS = 0.2  # between two looks for machines that are due
+_GATHER_SECONDS = 0.5  # for which a few due machines wait for others, since a call of the model has a fixed cost
 _SLICE = 128  # machines that are scored at a time, while requested predictions wait
 _RULE_SLICE = 16  # the same for the fallback rule, which takes longer
 _BY_QUERY = 4  # machines that are scored by one query
@@ -76,6 +78,8 @@ class FleetScorer:
         self._interval = settings.prediction_score_interval
         self._fleet = Fleet(registry, watched_sensors(rules.current), settings.prediction_window_bytes)
         self._scoring = FleetScoring(self._fleet, registry, predictor.scorer)
+        self._answers: MicroBatcher[str, Prediction | None] = predictor.batcher(self._scoring.answer)
+        self._max_lag = settings.prediction_window_lag
         self._membership = Membership(service, settings.prediction_peers, settings.prediction_own_address)
         self._last_view = float("-inf")  # monotonic seconds
         self._served_since_us = 0
@@ -104,6 +108,24 @@ class FleetScorer:
         ):
             self._service.spawn(work, name)
 
+    def close(self) -> None:
+        """Stops answering requests."""
+        self._answers.close()
+
+    async def predict(self, machine_id: str) -> Prediction | None:
+        """Predicts a machine from its window.
+
+        Returns:
+            The prediction; None if the machine has no window here, or if readings that became durable longer ago than
+            AURUM_PREDICTION_WINDOW_LAG may be missing in it.
+
+        Raises:
+            ResourceExhaustedError: Too many predictions wait for the model.
+        """
+        if self._connections.lag > self._max_lag:
+            return None
+        return (await self._answers([machine_id]))[0]
+
     async def _apply(self, series: StreamSeries, response: columns_pb2.FollowedReadings) -> None:
         await self._predictor.compute(lambda: self._fleet.apply(series, response))
 
@@ -129,9 +151,14 @@ class FleetScorer:
 
     async def _score(self) -> None:
         """Scores the machines that are due, slice by slice, so that requested predictions come in between."""
+        scored = 0.0
         while True:
             started = time.monotonic()
-            for by_model, machines in await self._predictor.compute(self._due):
+            due = await self._predictor.compute(self._due)
+            if sum(len(machines) for _, machines in due) < _SLICE and started - scored < _GATHER_SECONDS:
+                due = []
+            for by_model, machines in due:
+                scored = started
                 size = _SLICE if by_model else _RULE_SLICE
                 for start in range(0, len(machines), size):
                     await self._score_slice(machines[start : start + size])

@@ -52,6 +52,7 @@ class WindowFilling:
         self._settle_seconds = settle_seconds
         self._queries = asyncio.Semaphore(_QUERIES)
         self._machines = _MACHINES // 2
+        self._failing = False  # whether the last fill failed
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -70,10 +71,11 @@ class WindowFilling:
             try:
                 with criticality_scope(Criticality.BATCH):
                     await self._fill(fill)
+                self._failing = False
             except AurumError as error:
-                logger.warning(
-                    "%d windows could not be filled and will be later: %s", len(fill.machines), error.message
-                )
+                if not self._failing:  # all fills fail while ingestion is away, several times a second
+                    logger.warning("windows cannot be filled; they are when ingestion answers: %s", error.message)
+                self._failing = True
                 self._machines = max(1, len(fill.machines) // 2)
                 await self._put_back(fill)
                 await asyncio.sleep(_RETRY_SECONDS)

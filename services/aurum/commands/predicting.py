@@ -79,42 +79,37 @@ def predict_files(given: DataSelection, root: Path, version: str | None, out: Pa
 
 
 def _predictions(loaded: Loaded) -> Iterator[MachinePrediction]:
+    """Yields the prediction of each machine, in the order of the data."""
     model, card = loaded.model, loaded.model.card
-    rows, predicted_runs = [], []
-    for run in last_runs(loaded.runs):
-        found = latest_features(model, run)
-        if found is None:
-            yield MachinePrediction(
-                run.machine,
-                card.machine_type,
-                _time_of(run) if loaded.clock else "",
-                model_version=card.version,
-                problem=f"no reading of the model's sensors {', '.join(model.spec.queried)}",
-            )
-            continue
-        rows.append(found[0][0])
-        predicted_runs.append((run, float(found[1].ages[-1]) if found[1].counted else None))
-    if not rows:
-        return
-    predicted = model.predict(np.array(rows))
+    runs = last_runs(loaded.runs)
+    found = [latest_features(model, run) for run in runs]
+    rows = [each[0][0] for each in found if each is not None]
+    predicted = model.predict(np.array(rows)) if rows else None
     lives = card.kind == "rul"
-    for index, (run, life) in enumerate(predicted_runs):
+    position = 0
+    for run, each in zip(runs, found, strict=True):
+        time = _time_of(run) if loaded.clock else ""
+        if each is None or predicted is None:
+            problem = f"no reading of the model's sensors {', '.join(model.spec.queried)}"
+            yield MachinePrediction(run.machine, card.machine_type, time, model_version=card.version, problem=problem)
+            continue
         quantiles = predicted.quantiles
         yield MachinePrediction(
             run.machine,
             card.machine_type,
-            _time_of(run) if loaded.clock else "",
-            life,
-            None if predicted.risk is None else _rounded(predicted.risk[index]),
-            None if predicted.rul is None else _rounded(predicted.rul[index]),
-            None if quantiles is None else _rounded(quantiles[index, 0]),
-            None if quantiles is None else _rounded(quantiles[index, -1]),
-            _rounded(predicted.anomaly[index]),
+            time,
+            float(each[1].ages[-1]) if each[1].counted else None,
+            None if predicted.risk is None else _rounded(predicted.risk[position]),
+            None if predicted.rul is None else _rounded(predicted.rul[position]),
+            None if quantiles is None else _rounded(quantiles[position, 0]),
+            None if quantiles is None else _rounded(quantiles[position, -1]),
+            _rounded(predicted.anomaly[position]),
             card.unit,
             card.horizon if lives else None,
             card.rul_cap if lives else None,
             card.version,
         )
+        position += 1
 
 
 def _time_of(run: Run) -> str:

@@ -173,7 +173,7 @@ def numbers_of(
         return np.full(len(array), np.nan)
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         return _numbers_of_texts(name, texts_of(array), notes, absent)
-    values: Values = np.asarray(array.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+    values: Values = np.array(array.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
     infinite = np.flatnonzero(np.isinf(values))
     if len(infinite):
         raise TableError(int(infinite[0]) + 2, name, "is infinite")

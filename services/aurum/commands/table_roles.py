@@ -32,6 +32,7 @@ LIFE_NAMES = (
 _TYPES = ("machine_type", "asset_type", "equipment_type")
 _TARGETS = (FAULT, "machine_failure", "failure", "failed", "fail", "is_failure", "breakdown", "label", "target")
 _STATES = ("machine_status", "machine_state", "status", "state", "condition")
+_ANOMALIES = ("anomaly", "is_anomaly")
 _LIFE_LEFT = (
     *("rul", "remaining_useful_life", "time_to_failure", "ttf", "remaining_life", "remaining_cycles"),
     *("rul_cycles", "rul_hours", "cycles_to_failure"),
@@ -104,6 +105,7 @@ class Roles:
     """The role of columns, by their names in the table.
 
     Attributes:
+        anomaly: The column that labels anomalies over time. No model is trained with it, but evaluated on it.
         hidden: Columns that are no sensors, with the reason.
         notes: What was inferred, as text.
     """
@@ -114,6 +116,7 @@ class Roles:
     failure: str | None = None
     left: str | None = None
     machine_type: str | None = None
+    anomaly: str | None = None
     hidden: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -143,6 +146,7 @@ def roles_of(
         life=named.role("life", declared.life, LIFE_NAMES),
         left=named.role("left", declared.left, _LIFE_LEFT),
         machine_type=None if declared.machine_type else named.role("", None, _TYPES),
+        anomaly=named.role("", None, _ANOMALIES),
     )
     roles.unit = _unit(named, declared, lengths, roles)
     roles.failure = _failure(named, declared)
@@ -255,7 +259,7 @@ def _hidden(table: Mapping[str, Any], lengths: Sequence[int], roles: Roles) -> I
     """Yields columns that are no sensors, with the reason."""
     keys = {key_of(name) for name in table}
     labels = {label for members, of_set in _LABELS_OF_SETS if members <= keys for label in of_set}
-    used = {*roles.taken(), roles.life}
+    used = {*roles.taken(), roles.life, roles.anomaly}
     # Of one machine, or of few rows, a column with consecutive numbers may be a sensor
     several = roles.unit is not None and sum(lengths) >= _LEAST_NUMBERED and len(set(texts_of(table[roles.unit]))) > 1
     for name, array in table.items():
@@ -305,6 +309,8 @@ def _note_on_failures(
     roles: Roles, table: Mapping[str, Any], declared: DeclaredColumns, run_to_failure: bool
 ) -> Iterator[str]:
     """Yields how failures are recognised; nothing for a column of failures, whose words are noted later."""
+    if roles.anomaly is not None:
+        yield f"anomalies are labelled by {roles.anomaly!r}, which is no sensor"
     if declared.failures is not None:
         yield f"failures by {declared.failures.name}"
     elif roles.failure is not None:

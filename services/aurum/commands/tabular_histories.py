@@ -31,6 +31,7 @@ from aurum.runtime.time_units import HOUR_US
 
 _LIFE_BELOW = 2e9  # hours, which are µs in a machine word
 _MOST_NAMED = 5
+ANOMALY = "anomaly"  # the sensor of labelled anomalies, one of LABELS
 _LIFE_IN_TIME = "life_count"  # the name of a counter in a column `time`, which is the name of the clock elsewhere
 
 
@@ -275,10 +276,10 @@ def _read_sensors(
         except TableError as error:
             mistakes.append(error)
             continue
-        sensor = sensor_name(name)
+        sensor = ANOMALY if name == roles.anomaly else sensor_name(name)
         if values is None:
             category = coded(texts_of(array), all_words=declared.all_words) if is_text(array) else None
-            if category is None or name == roles.life:
+            if category is None or name in (roles.life, roles.anomaly):
                 texts.append(name)
                 continue
             rows.categories[sensor], values = category

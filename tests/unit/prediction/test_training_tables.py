@@ -241,9 +241,10 @@ def test_columns_that_tell_the_outcome_are_no_sensors(tmp_path: Path) -> None:
     path = table(tmp_path, f";datetime;Volume Flow RateRMS;anomaly;changepoint\n{rows}")
     found = read(path, "valve")
     (run,) = found.by_type["valve"]
-    assert set(run.columns) == {"Volume Flow RateRMS"}
+    assert set(run.columns) == {"Volume Flow RateRMS", "anomaly"}  # models are evaluated on it, not trained with it
     assert run.columns["Volume Flow RateRMS"][5] == 0.5
-    assert "anomaly, changepoint: no sensor, not used (tells the outcome)" in found.notes
+    assert "changepoint: no sensor, not used (tells the outcome)" in found.notes
+    assert "anomalies are labelled by 'anomaly', which is no sensor" in found.notes
     assert "column without a name: no sensor, not used (has no name)" in found.notes
 
 

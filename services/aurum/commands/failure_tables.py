@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aurum.commands.common_names import LIFE_NAMES, TIME_NAMES, UNIT_NAMES
 from aurum.commands.table_columns import is_counter, numbers_of, read_columns, texts_of, times_of
 from aurum.commands.table_names import find_name, key_of, listed, machine_key
-from aurum.commands.table_roles import LIFE_NAMES, TIME_NAMES, UNIT_NAMES, DeclaredColumns, Roles, TableRoleError
+from aurum.commands.table_roles import DeclaredColumns, Roles, TableRoleError
 from aurum.readings.batch import Timestamps
 from aurum.readings.tables import CMAPSS_EPOCH_US, TableError
 from aurum.readings.times import TimeOptions

@@ -8,16 +8,20 @@ import numpy as np
 import numpy.typing as npt
 
 from aurum.readings.batch import Values
-from aurum.readings.number_text import DEFAULT_ABSENT_WORDS, fold_words
+from aurum.readings.number_text import fold_words
 
+_EMPTY = fold_words(["", "-", "NA", "N/A", "#N/A", "NaN", "null", "(null)", "nil"])
 HEALTHY_WORDS = fold_words([
     *("0", "no", "n", "none", "false", "normal", "healthy", "ok", "good", "pass", "passed", "neg", "negative"),
     *("no failure", "no fault", "not failed", "running", "operational", "in operation", "up"),
     *("falso", "faux", "falsch", "nein", "nee", "non", "gesund", "in ordnung", "normale"),
 ])  # fmt: skip
-FAILURE_WORDS = fold_words([
-    *("1", "yes", "y", "true", "failure", "failed", "fail", "fault", "faulty", "broken", "broken down", "breakdown"),
-    *("defect", "defective", "pos", "positive", "verdadeiro", "verdadero", "vero", "vrai", "wahr", "ja", "defekt"),
+_FAILED = fold_words([
+    *("failure", "failed", "fail", "fault", "faulty", "broken", "broken down", "breakdown", "defect", "defective"),
+    *("defekt",),
+])  # fmt: skip
+FAILURE_WORDS = _FAILED | fold_words([
+    *("1", "yes", "y", "true", "pos", "positive", "verdadeiro", "verdadero", "vero", "vrai", "wahr", "ja", "oui"),
 ])  # fmt: skip
 _MOST_NAMED = 10
 
@@ -60,12 +64,12 @@ class States:
 
 
 def has_failure_word(texts: Sequence[str], declared: StateWords) -> bool:
-    """Whether any of the words is known, or declared, as one of a failure."""
-    return not set(fold_words(set(texts))).isdisjoint(FAILURE_WORDS | fold_words(declared.failure))
+    """Whether any of the words names a failure, which `yes` does not, or is declared as one."""
+    return not fold_words(set(texts)).isdisjoint(_FAILED | fold_words(declared.failure))
 
 
 def states_of(name: str, texts: Sequence[str], declared: StateWords, place: str) -> States:
-    """Returns the states of rows. Empty cells and words of historians for no value are healthy.
+    """Returns the states of rows. Empty cells are healthy.
 
     Args:
         name: The column, for messages.
@@ -105,9 +109,9 @@ def _meaning(word: str, declared: StateWords) -> str | None:
     for meaning, words in (("healthy", declared.healthy), ("failure", declared.failure), ("ignored", declared.ignored)):
         if folded in map(_plain, fold_words(words)):
             return meaning
-    if folded in FAILURE_WORDS:  # before absent words, since historians write some of them for no value
+    if folded in FAILURE_WORDS:
         return "failure"
-    return "healthy" if folded in HEALTHY_WORDS or folded in DEFAULT_ABSENT_WORDS else None
+    return "healthy" if folded in HEALTHY_WORDS or folded in _EMPTY else None
 
 
 def _plain(word: str) -> str:

@@ -10,50 +10,27 @@ from typing import Any
 
 import numpy as np
 
+from aurum.commands.common_names import (
+    ANOMALY_NAMES,
+    FAILURE_NAMES,
+    LABEL_KEYS,
+    LABELS_OF_SETS,
+    LEFT_NAMES,
+    LIFE_NAMES,
+    ROW_NUMBER_KEYS,
+    STATE_NAMES,
+    TIME_NAMES,
+    TYPE_NAMES,
+    UNIT_NAMES,
+)
 from aurum.commands.row_order import Duplicates
 from aurum.commands.state_words import StateWords, has_failure_word
 from aurum.commands.table_columns import is_counter, is_text, texts_of
 from aurum.commands.table_names import find_name, key_of
 from aurum.readings.csv_table import TableOptions
-from aurum.readings.history import AXES, FAULT, LABELS
+from aurum.readings.history import FAULT
 
-UNIT_NAMES = (
-    *("machine_id", "machine", "unit_id", "unit_number", "unit_nr", "unit", "engine_id", "engine", "asset_id", "asset"),
-    *("equipment_id", "equipment", "device_id", "device", "serial_number", "serial", "product_id", "turbine_id"),
-    *("turbine", "battery_id", "battery", "cell_id", "bearing_id", "bearing", "pump_id", "motor_id", "tool_id"),
-    *("vehicle_id", "truck_id", "robot_id", "disk_id", "case", "id"),
-)
-TIME_NAMES = ("timestamp", "datetime", "time_stamp", "date_time", "timestamp_utc", "time", "date", "ds", "ts")
-LIFE_NAMES = (
-    *AXES,
-    *("cycle_index", "cycle_number", "cycle_no", "cycle_count", "time_cycles", "flight_cycle", "flight_cycles"),
-    *("running_hours", "runtime_hours", "operation_hours", "engine_hours"),
-)
-_TYPES = ("machine_type", "asset_type", "equipment_type")
-_TARGETS = (FAULT, "machine_failure", "failure", "failed", "fail", "is_failure", "breakdown", "label", "target")
-_STATES = ("machine_status", "machine_state", "status", "state", "condition")
-_ANOMALIES = ("anomaly", "is_anomaly")
-_LIFE_LEFT = (
-    *("rul", "remaining_useful_life", "time_to_failure", "ttf", "remaining_life", "remaining_cycles"),
-    *("rul_cycles", "rul_hours", "cycles_to_failure"),
-)
-_LABELS = frozenset(
-    key_of(name)
-    for name in (
-        *(*LABELS, *_LIFE_LEFT, "failure_type", "failure_mode", "fault_type", "fault_code", "machine_failure"),
-        *("label_bnc", "label_mcc", "label1", "label2", "is_anomaly", "is_failure", "max_cycle", "max_cycles"),
-    )
-)
-_LABELS_OF_SETS: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
-    # AI4I 2020: the modes of failure beside the failure
-    (frozenset({"twf", "hdf", "pwf", "osf", "rnf"}), frozenset({"twf", "hdf", "pwf", "osf", "rnf"})),
-    # NASA's milling set: the wear that is to be predicted
-    (frozenset({"vb", "smcac", "smcdc"}), frozenset({"vb"})),
-)
 _LEAST_NUMBERED = 10
-_ROW_NUMBERS = frozenset({"index", "row", "rownumber", "rownum", "rowid", "udi", "unnamed0", "no", "nr", "srno", "id"})
-
-
 NO_FAILURES = "no failures are given"  # the beginning of a note, which a file of remaining lives makes wrong
 
 
@@ -144,9 +121,9 @@ def roles_of(
     roles = Roles(
         time=named.role("time", declared.time, TIME_NAMES),
         life=named.role("life", declared.life, LIFE_NAMES),
-        left=named.role("left", declared.left, _LIFE_LEFT),
-        machine_type=None if declared.machine_type else named.role("", None, _TYPES),
-        anomaly=named.role("", None, _ANOMALIES),
+        left=named.role("left", declared.left, LEFT_NAMES),
+        machine_type=None if declared.machine_type else named.role("", None, TYPE_NAMES),
+        anomaly=named.role("", None, ANOMALY_NAMES),
     )
     roles.unit = _unit(named, declared, lengths, roles)
     roles.failure = _failure(named, declared)
@@ -224,7 +201,7 @@ def _unit(named: _Named, declared: DeclaredColumns, lengths: Sequence[int], role
         return named.role("unit", declared.unit, ())
     ordered = roles.time is not None or roles.life is not None
     for name in named.usual(UNIT_NAMES):
-        if not (ordered and key_of(name) in _ROW_NUMBERS and _numbers_rows(named.table[name], lengths)):
+        if not (ordered and key_of(name) in ROW_NUMBER_KEYS and _numbers_rows(named.table[name], lengths)):
             return name
     return None
 
@@ -233,10 +210,10 @@ def _failure(named: _Named, declared: DeclaredColumns) -> str | None:
     """Returns the column with failures. A column with a name such as `status` is one if it has words of failures."""
     if declared.failure is not None:
         return named.role("failure", declared.failure, ())
-    flag = named.role("failure", None, _TARGETS)
+    flag = named.role("failure", None, FAILURE_NAMES)
     if flag is not None and not declared.states.failure:
         return flag
-    candidates: list[str] = [*([flag] if flag else []), *named.usual(_STATES)]
+    candidates: list[str] = [*([flag] if flag else []), *named.usual(STATE_NAMES)]
     for name in candidates:
         array = named.table[name]
         if is_text(array) and has_failure_word(texts_of(array), declared.states):
@@ -258,7 +235,7 @@ def _resolve_counters(table: Mapping[str, Any], declared: DeclaredColumns, roles
 def _hidden(table: Mapping[str, Any], lengths: Sequence[int], roles: Roles) -> Iterator[tuple[str, str]]:
     """Yields columns that are no sensors, with the reason."""
     keys = {key_of(name) for name in table}
-    labels = {label for members, of_set in _LABELS_OF_SETS if members <= keys for label in of_set}
+    labels = {label for members, of_set in LABELS_OF_SETS if members <= keys for label in of_set}
     used = {*roles.taken(), roles.life, roles.anomaly}
     # Of one machine, or of few rows, a column with consecutive numbers may be a sensor
     several = roles.unit is not None and sum(lengths) >= _LEAST_NUMBERED and len(set(texts_of(table[roles.unit]))) > 1
@@ -269,12 +246,12 @@ def _hidden(table: Mapping[str, Any], lengths: Sequence[int], roles: Roles) -> I
         if not name.strip():
             yield name, "has no name"
         elif (
-            key in _LABELS
+            key in LABEL_KEYS
             or key in labels
-            or (roles.failure and is_text(array) and key in {key_of(each) for each in _STATES})
+            or (roles.failure and is_text(array) and key in {key_of(each) for each in STATE_NAMES})
         ):
             yield name, "tells the outcome"
-        elif (key in _ROW_NUMBERS or several) and _numbers_rows(array, lengths):
+        elif (key in ROW_NUMBER_KEYS or several) and _numbers_rows(array, lengths):
             yield name, "is the number of the row"
 
 

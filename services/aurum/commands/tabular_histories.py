@@ -6,8 +6,9 @@ failure.
 """
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from aurum.commands.categories import Words, coded
 from aurum.commands.failure_tables import JoinedRows, mark_events
 from aurum.commands.long_histories import is_long, long_runs
+from aurum.commands.remaining_life import check_fall, fall_of, with_remaining_life
 from aurum.commands.row_order import RowOrder
 from aurum.commands.state_words import States, states_of
 from aurum.commands.table_columns import FIRST_ROW, is_text, numbers_of, texts_of, times_of
@@ -31,6 +33,7 @@ from aurum.runtime.time_units import HOUR_US
 
 _LIFE_BELOW = 2e9  # hours, which are µs in a machine word
 _MOST_NAMED = 5
+_TYPE = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 ANOMALY = "anomaly"  # the sensor of labelled anomalies, one of LABELS
 _LIFE_IN_TIME = "life_count"  # the name of a counter in a column `time`, which is the name of the clock elsewhere
 
@@ -218,6 +221,7 @@ def _runs(
     compared = rows.columns if rows.left is None else {**rows.columns, "": rows.left}
     order = RowOrder(compared, declared.duplicates, roles.time or roles.life or "", frozenset(rows.categories))
     runs: dict[str, list[Run]] = {}
+    falls: list[float] = []
     for indices in _rows_by_unit(rows):
         unit = rows.units[indices[0]]
         if rows.times is not None:
@@ -237,10 +241,12 @@ def _runs(
             renewed=None if renewed_at is None else np.isin(at, renewed_at),
         )
         if rows.left is not None:
-            machine_runs = [_with_remaining_life(run, rows.left[kept], at) for run in machine_runs]
-        runs.setdefault(slug(rows.types[kept[0]]) if rows.types else named_type, []).extend(machine_runs)
+            machine_runs = [with_remaining_life(run, rows.left[kept], at) for run in machine_runs]
+            falls += [fall_of(run, rows.left[kept], at, rows.life) for run in machine_runs if run.left > 0]
+        runs.setdefault(_type_name(rows.types[kept[0]]) if rows.types else named_type, []).extend(machine_runs)
     if note := order.note():
         roles.notes.append(note)
+    check_fall(np.array(falls), roles)
     return runs
 
 
@@ -296,9 +302,9 @@ def _read_sensors(
         roles.notes.append(f"{listed(texts, _MOST_NAMED)}: text column, not used")
 
 
-def _with_remaining_life(run: Run, left: Values, at: Timestamps) -> Run:
-    last = float(left[int(np.searchsorted(at, run.timestamps[-1]))])
-    return run if np.isnan(last) else replace(run, failed=True, left=max(last, 0.0))
+def _type_name(text: str) -> str:
+    """Returns a machine type as it is if it can be registered so; else its slug."""
+    return text if _TYPE.fullmatch(text) else slug(text)
 
 
 def _times_of_life(life: Values, rows: npt.NDArray[np.intp], name: str) -> Timestamps:

@@ -1,7 +1,8 @@
 """Loads the histories that a command is given, in any supported format."""
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import contextlib
+from collections.abc import Container, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from aurum.commands.categories import Words
@@ -86,53 +87,71 @@ def load_histories(given: DataSelection) -> Histories:
     only = given.types[0] if given.types else None
     if form in ("cmapss", "csv") and len(given.types) > 1:
         raise HistoryError("give only one --machine-type, since it applies to all machines of these files")
-    try:
-        match form:
-            case "plant":
-                source = f"plant model, {given.machines} machines a type, seed {given.seed}"
-                histories = Histories(from_plant(given.types, given.machines, given.seed), source)
-            case "cmapss":
-                source = f"C-MAPSS: {describe_files(given.files)}"
-                histories = Histories(from_cmapss(given.files, only or CMAPSS_TYPE), source, clock=False)
-            case "store":
-                stored = from_store(given.files, only, given.run_to_failure)
-                histories = Histories(stored, f"store: {', '.join(map(str, given.files))}")
-            case _:
-                histories = _from_table(given, only)
-    except TableError as error:
-        if form == "csv":  # which names its file
-            raise
-        named = ", ".join(map(str, given.files))
-        first = TableError(error.row, error.column, f"{error.description} (in {named})")
-        raise first.with_others(error.others) from error
+    if form == "csv":
+        histories = _from_table(given, only)
+    else:
+        _refuse_table_options(given.declared, form)
+        with _files_named(given.files):
+            histories = _from_other_data(given, form, only)
+        if given.declared.excluded:
+            histories = replace(histories, by_type=_exclude(histories.by_type, given.declared.excluded))
     if given.left_file:
         by_type, note = with_remaining_lives(histories.by_type, given.left_file)
         notes = [each for each in histories.notes if not each.startswith(NO_FAILURES)]
         histories = replace(histories, by_type=by_type, notes=[*notes, note])
-    if form != "csv" and given.declared.excluded:
-        histories = replace(histories, by_type=_exclude(histories.by_type, given.declared.excluded))
     if given.sensors:
         histories = replace(histories, by_type=_select_sensors(histories.by_type, given.sensors, histories.life))
     return histories
 
 
+def _from_other_data(given: DataSelection, form: str, only: str | None) -> Histories:
+    """Returns the histories in data that is no table."""
+    match form:
+        case "plant":
+            source = f"plant model, {given.machines} machines a type, seed {given.seed}"
+            return Histories(from_plant(given.types, given.machines, given.seed), source)
+        case "cmapss":
+            source = f"C-MAPSS: {describe_files(given.files)}"
+            return Histories(from_cmapss(given.files, only or CMAPSS_TYPE), source, clock=False)
+        case _:
+            stored = from_store(given.files, only, given.run_to_failure)
+            return Histories(stored, f"store: {', '.join(map(str, given.files))}")
+
+
+@contextlib.contextmanager
+def _files_named(files: Sequence[Path]) -> Generator[None]:
+    """Adds the names of the files to errors of the block that name only the row."""
+    try:
+        yield
+    except TableError as error:
+        named = ", ".join(map(str, files))
+        first = TableError(error.row, error.column, f"{error.description} (in {named})")
+        raise first.with_others(error.others) from error
+
+
 def _from_table(given: DataSelection, only: str | None) -> Histories:
     source = f"table: {describe_files(given.files)}"
     declared = given.declared
-    plain = not declared.excluded and declared.duplicates == "refuse" and not declared.machine_by_file
-    if plain and all(is_long_csv(file) for file in given.files):
+    plain = DeclaredColumns(written=declared.written, all_words=declared.all_words)
+    if declared == plain and all(is_long_csv(file) for file in given.files):
         if only is None:
             raise HistoryError("give the type of these machines with --machine-type")
         table_notes = TableNotes()
-        try:
+        with _files_named(given.files):
             runs = from_csv(given.files, only, given.run_to_failure, declared.written, table_notes)
-        except TableError as error:
-            named = ", ".join(map(str, given.files))
-            first = TableError(error.row, error.column, f"{error.description} (in {named})")
-            raise first.with_others(error.others) from error
         return Histories(runs, source, notes=table_notes.describe())
     found = read_histories(given.files, replace(declared, machine_type=only), given.run_to_failure)
     return Histories(found.runs, source, found.life, found.notes, found.categories, found.clock)
+
+
+def _refuse_table_options(declared: DeclaredColumns, form: str) -> None:
+    """Raises TableRoleError for options that would have no effect, since the data is no table."""
+    same = DeclaredColumns(written=declared.written, all_words=declared.all_words, excluded=declared.excluded)
+    names = [each.name for each in fields(declared) if getattr(declared, each.name) != getattr(same, each.name)]
+    if names:
+        words = "--healthy, --failure-value, --ignore"
+        options = [words if name == "states" else f"--{name.replace('_', '-')}" for name in names]
+        raise TableRoleError(f"{', '.join(options)}: for tables only, and the data has the format {form}; leave it out")
 
 
 def _exclude(by_type: dict[str, list[Run]], excluded: Sequence[str]) -> dict[str, list[Run]]:

@@ -257,3 +257,51 @@ def test_words_are_recoded_to_those_of_a_model() -> None:
     codes, unknown = recode(np.array([0.0, 1.0, np.nan, 2.0]), ("a", "B", "new"), ["b", "c", "a"])
     assert unknown == ["new"]
     assert np.array_equal(codes, [2.0, 0.0, np.nan, np.nan], equal_nan=True)
+
+
+@pytest.mark.parametrize("word", ["Bad", "Shutdown", "unknown", "Out of Service", "error"])
+def test_words_of_historians_are_no_healthy_states(tmp_path: Path, word: str) -> None:
+    path = table(tmp_path, f"unit,cycle,x,failure\na,1,3,no\na,2,4,{word}\na,3,4,yes\n")
+    with pytest.raises(UnknownStateError, match=rf"'{word}' \(1 rows\)"):
+        read(path)
+
+
+def test_long_table_is_joined_with_events(tmp_path: Path) -> None:
+    rows = [f"a,2026-01-0{day},{sensor},{day}" for day in range(1, 6) for sensor in ("x", "y")]
+    path = table(tmp_path, "\n".join(["machine_id,timestamp,sensor,value", *rows]) + "\n")
+    failures = table(tmp_path, "machine_id,timestamp\nA,2026-01-02T12:00:00Z\n", "failures.csv")
+    repairs = table(tmp_path, "machine_id,timestamp\na,2026-01-05\n", "repairs.csv")
+    found = runs(path, failures=failures, maintenance=repairs)
+    assert [(run.failed, run.columns["y"].tolist()) for run in found] == [
+        (True, [1.0, 2.0, 3.0]), (False, [4.0]), (False, [5.0])
+    ]  # fmt: skip
+    with pytest.raises(TableRoleError, match="failures are those of the sensor 'fault', or of --failures"):
+        read(path, failure="value")
+
+
+def test_options_of_tables_are_refused_for_other_data(tmp_path: Path) -> None:
+    line = " ".join(["1", "1", *["0"] * 24])
+    path = table(tmp_path, f"{line}\n", "train.txt")
+    with pytest.raises(TableRoleError, match=r"--unit, --machine-by-file: for tables only, and .* format cmapss"):
+        read(path, unit="x", machine_by_file=True)
+    (run,) = runs(path, excluded=["SENSOR_3"])
+    assert "sensor_3" not in run.columns
+    assert "sensor_4" in run.columns
+    with pytest.raises(TableRoleError, match="--exclude names 'heat'; there are cycle"):
+        read(path, excluded=["heat"])
+
+
+def test_machine_type_that_can_be_registered_is_kept(tmp_path: Path) -> None:
+    rows = "a,turbofan-cmapss,1,5\na,turbofan-cmapss,2,6\n"
+    path = table(tmp_path, f"unit,machine_type,cycle,heat\n{rows}")
+    assert list(load_histories(DataSelection(None, [path], [])).by_type) == ["turbofan-cmapss"]
+
+
+def test_remaining_life_in_another_unit_is_refused(tmp_path: Path) -> None:
+    rows = [f"a,2026-01-{day:02},{day * day},{30 - day}" for day in range(1, 10)]
+    path = table(tmp_path, "\n".join(["unit,date,heat,RUL", *rows]) + "\n")
+    with pytest.raises(TableRoleError, match=r"in 'RUL' falls by 0.04167 while the life \(hours of time\) grows by 1"):
+        read(path)
+    counted = [f"{row},{day}" for day, row in enumerate(rows)]
+    path = table(tmp_path, "\n".join(["unit,date,heat,RUL,day", *counted]) + "\n")
+    assert [run.left for run in runs(path, life="DAY")] == [21.0]

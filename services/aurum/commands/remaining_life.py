@@ -38,6 +38,6 @@ def check_fall(falls: Values, roles: Roles) -> None:
     if len(falls) and not 1 / _SAME_UNIT < (fall := float(np.median(falls))) < _SAME_UNIT:
         life = repr(roles.life) if roles.life else "hours of time"
         raise TableRoleError(
-            f"the remaining life in {roles.left!r} falls by {fall:.4g} while the life ({life}) grows by 1, so their units "
-            f"differ; name the column that counts life in the same unit (--life), or convert {roles.left!r}"
+            f"the remaining life in {roles.left!r} falls by {fall:.4g} while the life ({life}) grows by 1, so their "
+            f"units differ; name the column that counts life in the same unit (--life), or convert {roles.left!r}"
         )

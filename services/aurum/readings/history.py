@@ -86,7 +86,7 @@ def split_runs(
     begins[:1] = True
     begins[1:] |= faulty[:-1] & ~faulty[1:]
     if renewed is not None:
-        begins |= renewed
+        begins |= renewed & ~faulty  # an overhaul at a failure repairs it, and the run that failed includes the failure
     if axis is not None:
         life = columns[axis]
         present = np.flatnonzero(~np.isnan(life))

@@ -12,7 +12,7 @@ from aurum.commands.left_files import with_remaining_lives
 from aurum.commands.table_names import find_name, key_of, machine_key, natural_order
 from aurum.commands.table_roles import DeclaredColumns
 from aurum.commands.training_data import DataSelection, Histories, load_histories
-from aurum.readings.history import Run, life_axis, split_runs
+from aurum.readings.history import FAULT, Run, life_axis, split_runs
 
 PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 HEADER = ("Machine_ID", "Time_In_Cycles", "Heat", "Grade", "Failure")
@@ -124,3 +124,13 @@ def test_maintenance_begins_a_run_without_a_failure() -> None:
     at = np.arange(6, dtype=np.int64)
     runs = split_runs("m", at, {"x": at * 1.0}, ends_in_failure=True, renewed=at == 3)
     assert [(run.machine_id, run.failed, len(run.timestamps)) for run in runs] == [("m/1", False, 3), ("m/2", True, 3)]
+
+
+def test_maintenance_at_a_failure_does_not_split_it_off() -> None:
+    at = np.arange(6, dtype=np.int64)
+    columns = {"x": at * 1.0, FAULT: (at == 3) * 1.0}
+    runs = split_runs("m", at, columns, ends_in_failure=False, renewed=at == 3)
+    assert [(run.failed, run.columns["x"].tolist()) for run in runs] == [
+        (True, [0.0, 1.0, 2.0, 3.0]),
+        (False, [4.0, 5.0]),
+    ]

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import lightgbm as lgb
@@ -15,6 +16,7 @@ from aurum.prediction.model.features import MIDDLE, SHORT, FeatureSpec
 from aurum.prediction.model.model import CARD, FOREST, Model, assemble
 from aurum.prediction.model.regimes import Regimes
 from aurum.prediction.training.anomaly_fit import fit_anomaly
+from aurum.prediction.training.categories import one_hot_features
 from aurum.prediction.training.specification import (
     LEAST_HEALTHY_STEPS,
     TrainingDataError,
@@ -72,11 +74,14 @@ def train(
     else:
         target = training_outcomes(kind, runs, table, spec, options)
         cap, horizon = target.cap, target.horizon
+        options = replace(options, one_hot=one_hot_features(table, target, spec.names, options))
         fitted = fit_outcomes(table, target, spec, options, progress)
         later = evaluate_later_lives(runs, table, target, fitted.monotone, options)
         healthy = table.share <= _HEALTHY_SHARE if kind == "rul" else ~target.soon
     progress(0.9, "anomaly")
     usual = [index for index, name in enumerate(spec.names) if name.endswith((f".mean_{SHORT}", f".std_{MIDDLE}"))]
+    numbers = [index for index in usual if spec.names[index].rpartition(".")[0] not in options.categories]
+    usual = numbers or usual
     anomaly, forest = fit_anomaly(table.features[healthy], usual, options.seed)
     files = {**(fitted.files if fitted else {}), FOREST: forest}
     gain = fitted.gain if fitted else np.array([float(index in usual) for index in range(len(spec.names))])
@@ -116,6 +121,7 @@ def train(
         interval=fitted and fitted.interval,
         anomaly=_anomaly_part(anomaly),
         drift=_drift(table.features, spec, strongest),
+        categories=_categories(spec, options),
         files={name: hashlib.sha256(content.encode()).hexdigest() for name, content in files.items()},
     )
     progress(1.0, "done")
@@ -140,6 +146,15 @@ def _drift(features: Floats, spec: FeatureSpec, strongest: npt.NDArray[np.intp])
 
 def _monotone_names(spec: FeatureSpec, monotone: Sequence[int]) -> list[str]:
     return [name if sign > 0 else f"-{name}" for name, sign in zip(spec.names, monotone, strict=False) if sign]
+
+
+def _categories(spec: FeatureSpec, options: TrainingOptions) -> dict[str, parts.CategoryPart]:
+    one_hot = {spec.names[index].rpartition(".")[0] for index in options.one_hot}
+    return {
+        name: parts.CategoryPart(words=list(words), encoding="one-hot" if name in one_hot else "ordered")
+        for name, words in options.categories.items()
+        if name in spec.queried
+    }
 
 
 def _regime_part(regimes: Regimes | None) -> parts.RegimePart | None:

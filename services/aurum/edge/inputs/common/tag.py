@@ -59,6 +59,8 @@ class Tag:
         held: Whether the tag is in use although no value arrives, because its device sends changes only.
         last_value: The value that was stored last, if it is BANDED.
         last_us: The time of that value.
+        source: What the device sends it by, such as a topic, if the names of one tag may come from several.
+        shares: Whether it may store a series that another tag stores.
     """
 
     index: int
@@ -80,6 +82,8 @@ class Tag:
     held: bool = False
     last_value: float = float("nan")
     last_us: int = -1
+    source: str = ""
+    shares: bool = False
 
     def passes(self, at_us: int, value: float) -> bool:
         """Returns whether a converted value of a BANDED tag is outside the deadband. Remembers it in that case."""

@@ -36,6 +36,7 @@ class Tags:
         unusable: Why names cannot be stored, by machine and sensor as the device names them; the first hundred.
         renamed: The tags whose names are stored in an escaped form; the first hundred.
         ranged: Whether any tag has a minimum or maximum.
+        shared: Whether any tag may store a series that another one stores.
         name: The name of the input.
     """
 
@@ -67,14 +68,14 @@ class Tags:
     def forget(self) -> None:
         """Forgets all tags and begins a new generation."""
         self.generation += 1
-        self._by_name: dict[tuple[str, str], Tag] = {}
+        self._by_name: dict[tuple[str, str, str], Tag] = {}
         for tag in self._tags:
             self._owners.release(tag)
         self._tags = []
         self._contested: dict[int, int] = {}  # by index of a tag whose series another tag stores: last refusal in µs
         self.unusable: dict[tuple[str, str], str] = {}
         self.renamed: list[Tag] = []
-        self.ranged = False
+        self.ranged = self.shared = False
         self.kinds = np.zeros(1024, np.uint8)
         self.factors = np.ones(1024)
         self.offsets = np.zeros(1024)
@@ -87,11 +88,18 @@ class Tags:
         """Whether the tags should be forgotten, for example because a device keeps sending new names."""
         return len(self._tags) > _MAX_TAGS
 
-    def tag_for(self, machine: str, sensor: str) -> Tag:
-        """Returns the tag for the names that a device uses."""
-        key = (machine, sensor)
+    def tag_for(self, machine: str, sensor: str, source: str = "", *, shares: bool = False) -> Tag:
+        """Returns the tag for the names that a device uses.
+
+        Args:
+            machine: The machine.
+            sensor: The sensor.
+            source: What the device sends it by, such as a topic, if several may have the same names.
+            shares: Whether it may store a series that another tag stores.
+        """
+        key = (machine, sensor, source)
         tag = self._by_name.get(key)
-        return self._create(key) if tag is None else tag
+        return self._create(key, shares=shares) if tag is None else tag
 
     def tag_at(self, index: int) -> Tag:
         """Returns the tag with an index of the present generation."""
@@ -142,13 +150,13 @@ class Tags:
         self._contested[tag.index] = 0
         self._set_kind(tag, TagKind.INVALID, self._contest_problem(tag, other, winner))
         self._change_log.warn(
-            f"{tag} was the source of {tag.machine_id} {tag.sensor} and has sent nothing for "
+            f"{_with_origin(tag)} was the source of {tag.machine_id} {tag.sensor} and has sent nothing for "
             f"{SILENT_US // 1_000_000} s or is gone; {_source(other, winner, self.name)} is its source from now on"
         )
 
     def release(self, machine: str, sensor: str) -> None:
         """Lets other tags store the series of a tag that its device no longer has."""
-        if (tag := self._by_name.get((machine, sensor))) is not None:
+        if (tag := self._by_name.get((machine, sensor, ""))) is not None:
             self.let_go([tag])
 
     def let_go(self, tags: Iterable[Tag]) -> None:
@@ -162,15 +170,16 @@ class Tags:
         since = self._owners.now_us() - SILENT_US
         return sum(at > since for at in self._contested.values())
 
-    def _create(self, key: tuple[str, str]) -> Tag:
-        machine, sensor = key
+    def _create(self, key: tuple[str, str, str], *, shares: bool) -> Tag:
+        machine, sensor, source = key
         _, rule = rule_for(self._rules, machine, sensor)
         machine_id, name = stored_names(rule, self._machines, machine, sensor)
-        tag = Tag(len(self._tags), machine, sensor, machine_id, name)
+        tag = Tag(len(self._tags), machine, sensor, machine_id, name, source=source, shares=shares)
         if rule is not None:
             apply_rule(tag, rule)
         if rule is not None and rule.drop:
             tag.kind = TagKind.DROPPED
+        self.shared = self.shared or shares
         self._by_name[key] = tag
         self._tags.append(tag)
         self._add_to_arrays(tag)
@@ -181,7 +190,7 @@ class Tags:
     def _check_names(self, tag: Tag) -> None:
         """Marks a tag whose names cannot be stored. Two tags never share a stored name, as their values would mix."""
         problem = names_problem(tag)
-        if problem is None and (problem := self._claim(tag)):
+        if problem is None and not tag.shares and (problem := self._claim(tag)):
             self._contested[tag.index] = self._owners.now_us()
         if problem is not None:
             self._set_kind(tag, TagKind.INVALID, problem)
@@ -197,10 +206,14 @@ class Tags:
 
     def _contest_problem(self, tag: Tag, other: Tag, winner: str) -> str:
         advice = "add a rule for it"
-        if winner != self.name:
+        if tag.source and winner == self.name:
+            advice = (
+                "give its topic another machine or sensor, or declare shared_series for it if the values are the same"
+            )
+        elif winner != self.name:
             advice += ", or declare shared_series for one of the two inputs if their values are the same"
         source = _source(other, winner, self.name)
-        return f"{tag} would be stored as {tag.machine_id} {tag.sensor}, as {source} is; {advice}"
+        return f"{_with_origin(tag)} would be stored as {tag.machine_id} {tag.sensor}, as {source} is; {advice}"
 
     def _note_unusable(self, tag: Tag, problem: str) -> None:
         """Remembers and logs why a tag cannot be stored, once."""
@@ -234,4 +247,9 @@ class Tags:
 
 def _source(tag: Tag, holder: str, own: str) -> str:
     """Returns the names of a tag, with the input if that is another one."""
-    return str(tag) if holder == own else f"{tag} of input {holder}"
+    return _with_origin(tag) if holder == own else f"{_with_origin(tag)} of input {holder}"
+
+
+def _with_origin(tag: Tag) -> str:
+    """Returns the names of a tag, with what the device sends it by if that is known."""
+    return f"{tag} of {tag.source}" if tag.source else str(tag)

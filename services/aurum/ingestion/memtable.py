@@ -20,7 +20,8 @@ from aurum.storage.ranks import Rank
 
 _MOST_NEW_ROWS = 262_144  # by which columns grow at a time
 _CHAIN = 64  # entries of a series that are followed one by one; more are found by a search in all
-_READING_BYTES, _ENTRY_BYTES, _BATCH_BYTES, _SERIES_BYTES = 16, 20, 100, 8
+READING_BYTES, ENTRY_BYTES = 16, 20  # memory of each
+_BATCH_BYTES, _SERIES_BYTES = 100, 8
 _NONE = -1
 _Column = TypeVar("_Column", bound=npt.NDArray[Any])
 
@@ -98,8 +99,8 @@ class Memtable:
     def nbytes(self) -> int:
         """The approximate memory that the batches take."""
         return (
-            _READING_BYTES * self._readings.count
-            + _ENTRY_BYTES * self._entries.count
+            READING_BYTES * self._readings.count
+            + ENTRY_BYTES * self._entries.count
             + _BATCH_BYTES * self._batches.count
             + _SERIES_BYTES * len(self._newest)
         )

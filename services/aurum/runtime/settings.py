@@ -231,7 +231,7 @@ class Settings(BaseSettings):
         0.5,
         gt=0,
         lt=1,
-        description="Share of the streams for Watch and Follow that is kept for Follow. The others are for Watch, so that "
+        description="Share of the streams for Watch and Follow that is for Follow alone; the others are for Watch. So "
         "consoles and scorers do not take each other's places.",
     )
     rpc_other_share: float = Field(

@@ -14,7 +14,7 @@ from aurum.edge.inputs.common.reading_times import Clock, Flags, ReadingTimes, o
 from aurum.edge.inputs.common.redelivery_cache import Arrival
 from aurum.edge.inputs.common.refusals import Reason, Refusals
 from aurum.edge.inputs.common.spool_writer import SpoolWriter
-from aurum.edge.inputs.common.tag import Tag, TagKind
+from aurum.edge.inputs.common.tag import ONLY_SOURCE, Tag, TagKind, TagSource
 from aurum.edge.inputs.common.tags import Indices, Tags
 from aurum.edge.spool import Spool
 from aurum.readings.batch import MAX_READINGS, MAX_SERIES, Series, SeriesKey, Timestamps, Values, now_us
@@ -94,8 +94,7 @@ class BatchBuilder:
         *,
         good: bool = True,
         arrival: Arrival | None = None,
-        source: str = "",
-        shares: bool = False,
+        source: TagSource = ONLY_SOURCE,
     ) -> None:
         """Adds a value.
 
@@ -107,10 +106,9 @@ class BatchBuilder:
             value: The value.
             good: Whether the device marks the value as good.
             arrival: The first arrival of a repeated message; None for a new one.
-            source: See Tags.tag_for.
-            shares: See Tags.tag_for.
+            source: What the device sends it by.
         """
-        tag = self.tags.tag_for(machine, sensor, source, shares=shares)
+        tag = self.tags.tag_for(machine, sensor, source)
         if tag.kind is TagKind.DROPPED:
             self._results["unwanted"].inc()
             return
@@ -148,8 +146,7 @@ class BatchBuilder:
         value: float,
         *,
         good: bool = True,
-        source: str = "",
-        shares: bool = False,
+        source: TagSource = ONLY_SOURCE,
     ) -> bool:
         """Adds a value that was measured earlier, and that is stored by its own time whatever `clock` says.
 
@@ -163,8 +160,7 @@ class BatchBuilder:
             at_us: The time of the value.
             value: The value.
             good: Whether the device marks the value as good.
-            source: See Tags.tag_for.
-            shares: See Tags.tag_for.
+            source: What the device sends it by.
 
         Returns:
             Whether its time can be used.
@@ -173,11 +169,9 @@ class BatchBuilder:
         at = self._reading_times.corrected(at_us, self.skew_us(device))
         if not self._reading_times.are_plausible(at, arrived):
             problem = shown_time(at)
-            self.refuse_value(device, machine, sensor, Reason.WRONG_TIME, problem, source=source, shares=shares)
+            self.refuse_value(device, machine, sensor, Reason.WRONG_TIME, problem, source=source)
             return False
-        self.add_value(
-            device, machine, sensor, None, value, good=good, arrival=Arrival(at), source=source, shares=shares
-        )
+        self.add_value(device, machine, sensor, None, value, good=good, arrival=Arrival(at), source=source)
         self.devices.state_for(device).seen_us = arrived
         return True
 
@@ -190,8 +184,7 @@ class BatchBuilder:
         problem: str,
         count: int = 1,
         *,
-        source: str = "",
-        shares: bool = False,
+        source: TagSource = ONLY_SOURCE,
     ) -> None:
         """Counts and logs values that an input cannot store, unless a rule drops them anyway.
 
@@ -202,10 +195,9 @@ class BatchBuilder:
             reason: Why they are not stored. A text of a sensor that has had a number counts as not a number.
             problem: What they were.
             count: The number of values.
-            source: See Tags.tag_for.
-            shares: See Tags.tag_for.
+            source: What the device sends it by.
         """
-        tag = self.tags.tag_for(machine, sensor, source, shares=shares)
+        tag = self.tags.tag_for(machine, sensor, source)
         if tag.kind is TagKind.DROPPED:
             self._results["unwanted"].inc(count)
             return

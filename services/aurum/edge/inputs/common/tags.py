@@ -10,8 +10,10 @@ from aurum.edge.inputs.common.configuration import TagRule
 from aurum.edge.inputs.common.series_owners import SILENT_US, SeriesOwners
 from aurum.edge.inputs.common.tag import (
     LARGEST,
+    ONLY_SOURCE,
     Tag,
     TagKind,
+    TagSource,
     apply_rule,
     is_escaped,
     names_problem,
@@ -88,18 +90,10 @@ class Tags:
         """Whether the tags should be forgotten, for example because a device keeps sending new names."""
         return len(self._tags) > _MAX_TAGS
 
-    def tag_for(self, machine: str, sensor: str, source: str = "", *, shares: bool = False) -> Tag:
-        """Returns the tag for the names that a device uses.
-
-        Args:
-            machine: The machine.
-            sensor: The sensor.
-            source: What the device sends it by, such as a topic, if several may have the same names.
-            shares: Whether it may store a series that another tag stores.
-        """
-        key = (machine, sensor, source)
-        tag = self._by_name.get(key)
-        return self._create(key, shares=shares) if tag is None else tag
+    def tag_for(self, machine: str, sensor: str, source: TagSource = ONLY_SOURCE) -> Tag:
+        """Returns the tag for the names that a device uses, and what it sends the tag by."""
+        tag = self._by_name.get((machine, sensor, source.name))
+        return self._create(machine, sensor, source) if tag is None else tag
 
     def tag_at(self, index: int) -> Tag:
         """Returns the tag with an index of the present generation."""
@@ -170,17 +164,16 @@ class Tags:
         since = self._owners.now_us() - SILENT_US
         return sum(at > since for at in self._contested.values())
 
-    def _create(self, key: tuple[str, str, str], *, shares: bool) -> Tag:
-        machine, sensor, source = key
+    def _create(self, machine: str, sensor: str, source: TagSource) -> Tag:
         _, rule = rule_for(self._rules, machine, sensor)
         machine_id, name = stored_names(rule, self._machines, machine, sensor)
-        tag = Tag(len(self._tags), machine, sensor, machine_id, name, source=source, shares=shares)
+        tag = Tag(len(self._tags), machine, sensor, machine_id, name, source=source)
         if rule is not None:
             apply_rule(tag, rule)
         if rule is not None and rule.drop:
             tag.kind = TagKind.DROPPED
-        self.shared = self.shared or shares
-        self._by_name[key] = tag
+        self.shared = self.shared or source.shares
+        self._by_name[machine, sensor, source.name] = tag
         self._tags.append(tag)
         self._add_to_arrays(tag)
         if tag.kind is not TagKind.DROPPED:
@@ -190,7 +183,7 @@ class Tags:
     def _check_names(self, tag: Tag) -> None:
         """Marks a tag whose names cannot be stored. Two tags never share a stored name, as their values would mix."""
         problem = names_problem(tag)
-        if problem is None and not tag.shares and (problem := self._claim(tag)):
+        if problem is None and not tag.source.shares and (problem := self._claim(tag)):
             self._contested[tag.index] = self._owners.now_us()
         if problem is not None:
             self._set_kind(tag, TagKind.INVALID, problem)
@@ -206,7 +199,7 @@ class Tags:
 
     def _contest_problem(self, tag: Tag, other: Tag, winner: str) -> str:
         advice = "add a rule for it"
-        if tag.source and winner == self.name:
+        if tag.source.name and winner == self.name:
             advice = (
                 "give its topic another machine or sensor, or declare shared_series for it if the values are the same"
             )
@@ -252,4 +245,4 @@ def _source(tag: Tag, holder: str, own: str) -> str:
 
 def _with_origin(tag: Tag) -> str:
     """Returns the names of a tag, with what the device sends it by if that is known."""
-    return f"{tag} of {tag.source}" if tag.source else str(tag)
+    return f"{tag} of {tag.source.name}" if tag.source.name else str(tag)

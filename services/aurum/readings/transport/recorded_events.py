@@ -8,7 +8,7 @@ _OVERLAP = 5_000_000  # event numbers derive from clocks in µs; the clocks of a
 
 
 async def list_events_after(
-    ingestion: Dependency, stub: ingestion_pb2_grpc.IngestionServiceAsyncStub, kind: str, number: int, limit: int
+    ingestion: Dependency, stub: "ingestion_pb2_grpc.IngestionServiceAsyncStub", kind: str, number: int, limit: int
 ) -> list[ingestion_pb2.Event]:
     """Returns events of the whole plant that were recorded after an event number, in the order of their numbers.
 

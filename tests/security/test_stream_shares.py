@@ -32,9 +32,9 @@ NAMES = ("one", "two", "three")
 CLIENTS = "clients:\n  - {name: platform.test, roles: [service]}\n" + "".join(
     f"  - {{name: {name}.test, roles: [admin]}}\n" for name in NAMES
 )
-# 40 places: 28 for Ingest, 4 each for Watch, Follow and others; 12 of 16 calls for queries; half of each for one caller
-SETTINGS = {"AURUM_RPC_MAX_STREAMS": "40", "AURUM_RPC_CONCURRENCY_LIMIT": "16"}
-PLACES = {"ingest": 28, "watch": 4, "follow": 4, "other": 4, "query": 12}
+# 20 places: 14 for Ingest, 2 each for Watch, Follow and others; 12 of 16 calls for queries; half of each for one caller
+SETTINGS = {"AURUM_RPC_MAX_STREAMS": "20", "AURUM_RPC_CONCURRENCY_LIMIT": "16"}
+PLACES = {"ingest": 14, "watch": 2, "follow": 2, "other": 2, "query": 12}
 SERVER = dict.fromkeys(PLACES, "ingestion") | {"query": "prediction"}
 
 

@@ -8,7 +8,10 @@ stands beside it. Score: sum of exp(-d/13) - 1 for early and exp(d/10) - 1 for l
 """
 
 import argparse
+import lzma
 import os
+import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,6 +26,8 @@ from benchmarks.harness import Goal, report
 
 CAP = 125.0
 SEED = 7
+GOALS = {"FD001": 10.3, "FD002": 9.9}  # RMSE
+MOST_SECONDS = 30.0  # of the training, on two cores
 
 
 def judge(folder: Path, name: str) -> dict[str, float]:
@@ -62,27 +67,38 @@ def judge(folder: Path, name: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="FD001 alone, which is all there is by default")
+    parser.add_argument("--quick", action="store_true", help="only the first set")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("AURUM_CMAPSS", "../shared/data/cmapss")))
     arguments = parser.parse_args()
-    names = sorted(path.stem.removeprefix("train_") for path in arguments.data.glob("train_FD*.txt"))
+    names = sorted(
+        {path.name.partition(".")[0].removeprefix("train_") for path in arguments.data.glob("train_FD*.txt*")}
+    )
     if not names:
         raise SystemExit(f"no train_FD*.txt in {arguments.data}; get NASA's C-MAPSS data and name its folder by --data")
     print(f"seed {SEED}, cap {CAP:g} cycles, 5 folds over the training engines, test engines at their last cycle")
-    results = {name: judge(arguments.data, name) for name in (names[:1] if arguments.quick else names)}
-    for name, found in results.items():
-        print(name, {key: round(value, 3) for key, value in found.items()})
-    first = results[names[0]]
-    report(
-        "cmapss",
-        {
-            "rmse": Goal(first["rmse"], 13.0, at_most=True),
-            "nasa_score": Goal(first["score"], 320, at_most=True),
-            "coverage_least": Goal(first["coverage"], 0.87),
-            "coverage_most": Goal(first["coverage"], 0.93, at_most=True),
-        },
-        {"seed": SEED, "cap": CAP, "sets": results},
-    )
+    results: dict[str, dict[str, float]] = {}
+    goals: dict[str, Goal] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in names[:1] if arguments.quick else names:
+            found = results[name] = judge(unpacked(arguments.data, name, Path(scratch)), name)
+            print(name, {key: round(value, 3) for key, value in found.items()}, flush=True)
+            if name in GOALS:
+                goals[f"{name}_rmse"] = Goal(found["rmse"], GOALS[name], at_most=True)
+            goals[f"{name}_coverage_least"] = Goal(found["coverage"], 0.87)
+            goals[f"{name}_coverage_most"] = Goal(found["coverage"], 0.95, at_most=True)
+            goals[f"{name}_seconds"] = Goal(found["training_seconds"], MOST_SECONDS, at_most=True)
+    report("cmapss", goals, {"seed": SEED, "cap": CAP, "sets": results})
+
+
+def unpacked(folder: Path, name: str, scratch: Path) -> Path:
+    """Returns a folder with the files of a set, unpacked if they are packed."""
+    for stem in (f"train_{name}.txt", f"test_{name}.txt", f"RUL_{name}.txt"):
+        if (folder / stem).exists():
+            shutil.copyfile(folder / stem, scratch / stem)
+        else:
+            with lzma.open(folder / f"{stem}.xz") as packed, (scratch / stem).open("wb") as written:
+                shutil.copyfileobj(packed, written)
+    return scratch
 
 
 if __name__ == "__main__":

@@ -35,10 +35,22 @@ def train(
     ] = None,
     machines: Annotated[int, typer.Option(min=6, max=1000, help="Simulated machines of each type.")] = 50,
     rows: Annotated[
-        int, typer.Option(min=100, max=1_000_000, help="Approximate maximum number of training rows.")
-    ] = 20_000,
+        int | None,
+        typer.Option(min=100, help="Greatest number of training rows; as many as fit into --memory if absent."),
+    ] = None,
+    memory: Annotated[
+        int, typer.Option(min=64, help="Memory for training rows, in MB. Longer histories are thinned out evenly.")
+    ] = 2048,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds in which to choose how to train; more is tried than without, but not the same each time.",
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, max=64, help="Folds that are trained at a time.")] = 2,
     rounds: Annotated[
-        int, typer.Option(min=10, max=2000, help="Trees of each model; fewer train faster and predict less accurately.")
+        int, typer.Option(min=10, max=2000, help="Most trees of each model; fewer train faster and predict worse.")
     ] = 140,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and data give the same model.")] = 7,
     licence: Annotated[str, typer.Option(help="Licence of the data, for the model card.")] = "not declared",
@@ -59,7 +71,17 @@ def train(
     train_all(
         given.selection(machines=machines, seed=seed, sensors=sensor),
         out or settings.models_path,
-        TrainingOptions(seed, horizon, rul_cap, rows=rows, rounds=rounds, licence=licence),
+        TrainingOptions(
+            seed,
+            horizon,
+            rul_cap,
+            rows=rows,
+            rounds=rounds,
+            licence=licence,
+            memory=memory,
+            budget=budget,
+            threads=threads,
+        ),
         with_report=with_report,
         activate=activate,
     )

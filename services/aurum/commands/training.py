@@ -48,9 +48,26 @@ def train_all(given: DataSelection, out: Path, options: TrainingOptions, *, with
         folder = write_model(out, machine_type, card.version, contents)
         if activate:
             make_champion(out, machine_type, card.version)
+        for line in describe_search(card):
+            print(f"{machine_type}: {line}")
         print(f"{machine_type}: {summary(card)}; {folder} ({time.monotonic() - started:.1f} s)")
     if failed:
         raise TrainingDataError("; ".join(map(str, failed)))
+
+
+def describe_search(card: ModelCard) -> list[str]:
+    """Returns what was tried to find out how to train, and what was chosen, as lines."""
+    search = card.search
+    if search is None:
+        return []
+    tried = ", ".join(f"{each.name} {each.error:.4g}{' (better)' * each.chosen}" for each in search.trials)
+    lines = [f"tried by {search.protocol}, {search.measure}: {tried}"]
+    lines.append(f"chosen: {', '.join(f'{name} {value:g}' for name, value in search.chosen.items())}")
+    if search.not_tried:
+        lines.append(
+            f"not tried, since the budget of {search.seconds_allowed:g} s was used up: {', '.join(search.not_tried)}"
+        )
+    return lines
 
 
 def summary(card: ModelCard) -> str:

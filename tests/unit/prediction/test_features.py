@@ -120,7 +120,7 @@ def test_age_is_nan_without_life_counter() -> None:
 @pytest.mark.parametrize("count", [1, 2, 191, 192, 193, 250])
 def test_window_ends_with_the_last_step(count: int) -> None:
     steps = steps_of_values(np.arange(count, dtype=np.float64), np.arange(count, dtype=np.float64) * 2.0)
-    age, window = window_of(steps)
+    age, window, _ = window_of(steps)
     kept = min(count, 192)
     assert age == count
     assert window.shape == (192, 2)

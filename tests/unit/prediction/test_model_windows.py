@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurum.prediction.fleet.model_windows import AddedReadings, ModelWindows
-from aurum.prediction.model.features import TIME, FeatureSpec, features_of_windows, steps_of, window_of
+from aurum.prediction.model.features import TIME, Derived, FeatureSpec, features_of_windows, steps_of, window_of
 from aurum.prediction.model.regimes import Regimes
+from aurum.prediction.model.wear_index import WearIndex
 from aurum.readings.batch import Column
 from aurum.runtime.time_units import HOUR_US
 
@@ -23,11 +24,14 @@ REGIMES = Regimes(
     np.array([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]),
     np.array([[1.0, 2.0, np.inf], [4.0, 0.5, 1.0]]),
 )
+INDEX = WearIndex(np.array([3.0, -100.0, 0.1]), np.array([0.3, -1e-3, 7.0]), np.array([0.2, 0.5, 0.3]))
 SPECS = {
     "time": FeatureSpec(TIME, 0.5, SENSORS),
     "life": FeatureSpec("life", 2.0, SENSORS),
     "time in regimes": FeatureSpec(TIME, 0.5, SENSORS, REGIMES),
     "life in regimes": FeatureSpec("life", 2.0, SENSORS, REGIMES),
+    "life with deviations": FeatureSpec("life", 2.0, SENSORS, None, Derived(None, True)),
+    "life with all derived": FeatureSpec("life", 2.0, SENSORS, REGIMES, Derived(INDEX, True)),
 }
 
 

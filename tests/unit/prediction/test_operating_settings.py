@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from aurum.prediction.training.regimes_fit import find_settings
+from aurum.prediction.training.regimes_fit import find_settings, fit_regimes
 from aurum.readings.history import Run
 
 Floats = npt.NDArray[np.float64]
@@ -141,3 +141,52 @@ def test_missing_readings_are_not_counted_as_changes() -> None:
     values = with_changes(6)
     values[[3, 13, 50, 98]] = NAN
     assert is_setting(values)
+
+
+def lives_of(seed: int, count: int = 30) -> list[Run]:
+    """Lives under three settings, with a switch that wear makes more frequent, and a redundant setting."""
+    rng = np.random.default_rng(seed)
+    runs = []
+    for _ in range(count):
+        length = int(rng.integers(60, 120))
+        setting = rng.integers(0, 3, length)
+        wear = np.linspace(0, 1, length)
+        worn = (setting == 1) & (rng.random(length) < 0.2 + 0.6 * wear)
+        runs.append(
+            run_of(
+                setting=np.array([0.0, 20, 42])[setting],
+                switch=np.where(worn, 0.03, 0.02),
+                load=setting * 5.0,
+                heat=100.0 * setting + wear + rng.normal(0, 1, length),
+                flow=50.0 - 9 * setting + rng.normal(0, 1, length),
+            )
+        )
+    return runs
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_switch_that_wears_is_no_setting(seed: int) -> None:
+    runs = lives_of(seed)
+    assert find_settings(runs, ["setting", "switch", "load"]) == ("setting", "load")
+    regimes = fit_regimes(runs, ("setting", "load"), ["switch", "heat", "flow"])
+    assert regimes is not None
+    assert regimes.columns == ("setting",)
+    assert len(regimes.centers) == 3
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_setting_chosen_at_random_does_not_move_with_age(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    runs = [run_of(x=rng.choice([0.0, 1.0, 5.0], int(rng.integers(30, 300)))) for _ in range(12)]
+    assert find_settings(runs, ["x"]) == ("x",)
+
+
+@pytest.mark.parametrize("present", [1.0, 0.7])
+def test_setting_that_follows_wear_in_all_lives_is_no_setting(present: float) -> None:
+    rng = np.random.default_rng(1)
+    runs = []
+    for _ in range(10):
+        values = (rng.random(200) < np.linspace(0.3, 0.6, 200)).astype(float)
+        values[rng.random(200) > present] = NAN
+        runs.append(run_of(x=values))
+    assert find_settings(runs, ["x"]) == ()

@@ -9,6 +9,7 @@ from aurum.prediction.fleet.model_windows import ModelWindows
 from aurum.prediction.fleet.step_locator import Integers
 from aurum.prediction.model.features import FeatureSpec
 from aurum.prediction.model.model import Model
+from aurum.prediction.model.wear_index import WearIndex
 
 
 @dataclass(slots=True)
@@ -71,7 +72,9 @@ class ModelGroup:
 
 def same_features(first: FeatureSpec, second: FeatureSpec) -> bool:
     """Whether two models compute the same features from the same readings."""
-    if (first.axis, first.step, first.sensors) != (second.axis, second.step, second.sensors):
+    if (first.axis, first.step, first.names) != (second.axis, second.step, second.names):
+        return False
+    if (first.derived.index or second.derived.index) and not _same_index(first.derived.index, second.derived.index):
         return False
     if first.regimes is None or second.regimes is None:
         return first.regimes is second.regimes
@@ -79,3 +82,9 @@ def same_features(first: FeatureSpec, second: FeatureSpec) -> bool:
         np.array_equal(getattr(first.regimes, name), getattr(second.regimes, name))
         for name in ("centers", "scale", "mean", "deviation")
     )
+
+
+def _same_index(first: WearIndex | None, second: WearIndex | None) -> bool:
+    if first is None or second is None:
+        return False
+    return all(np.array_equal(getattr(first, name), getattr(second, name)) for name in ("mean", "weight", "share"))

@@ -137,7 +137,7 @@ class ModelWindows:
             for index in np.flatnonzero(~settled).tolist():
                 windows[index] = waiting[int(rows[index])].windows(np.zeros(1, np.intp))[0]
         ages = (last + 1) * self.spec.step if self.spec.axis != TIME else np.full(len(rows), np.nan)
-        return rows, window_features(windows, ages)
+        return rows, window_features(windows, ages, self.spec.derived)
 
     def _alone(self, added: SortedReadings) -> Flags:
         """Returns for each reading whether its machine has to be handled alone."""

@@ -4,7 +4,8 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT = 2
+FORMAT = 3
+READABLE_FORMATS = (2, 3)  # 3 added the wear index, deviations and the blend with age
 ModelKind: TypeAlias = Literal["rul", "classification", "anomaly"]
 
 
@@ -96,6 +97,41 @@ class RegimePart(_Part):
     deviation: list[list[float | None]] = Field(description="null where a sensor is constant in a regime.")
 
 
+class WearIndexPart(_Part):
+    """The wear index, see `WearIndex`. Each list has an element for each sensor."""
+
+    mean: list[float]
+    weight: list[float]
+    share: list[float]
+
+
+class AgeBlendPart(_Part):
+    """The RUL by age alone, as a piecewise linear map, which is blended with that of the trees."""
+
+    weight: float = Field(description="Share of the estimate by age in the RUL, from 0 to 1.")
+    ages: list[float]
+    left: list[float] = Field(description="Mean RUL up to the cap at each age, over the lives that reached it.")
+
+
+class Trial(_Part):
+    """One way to train that was tried in cross-validation."""
+
+    name: str
+    error: float
+    chosen: bool
+
+
+class SearchPart(_Part):
+    """How the way to train was chosen."""
+
+    protocol: str
+    measure: str = Field(description="What the errors are.")
+    trials: list[Trial] = Field(description="In the order in which they were tried, each beside the best before it.")
+    chosen: dict[str, float] = Field(description="The settings that were chosen.")
+    seconds_allowed: float | None = Field(description="Budget of the search; null without a limit.")
+    not_tried: list[str] = Field(description="What the budget left no time for.")
+
+
 class AnomalyPart(_Part):
     """The anomaly model except its forest, see `AnomalyModel`."""
 
@@ -128,7 +164,7 @@ class CategoryPart(_Part):
 class ModelCard(_Part):
     """The model card. It describes the model and contains all of its parameters except the trees."""
 
-    format: Literal[2] = 2
+    format: Literal[2, 3] = 3
     kind: ModelKind = Field(
         description="Trained on lives (rul), on labels (classification), or on healthy machines (anomaly)."
     )
@@ -154,6 +190,10 @@ class ModelCard(_Part):
     later_lives: Evaluation | None = Field(
         description="The same for lives that began after all training lives had ended; null without such lives."
     )
+    wear_index: WearIndexPart | None = None
+    deviations: bool = Field(False, description="Whether there are features of the deviation from what is usual.")
+    age_blend: AgeBlendPart | None = None
+    search: SearchPart | None = Field(None, description="How the way to train was chosen; null for earlier models.")
     risk: RiskPart | None
     interval: IntervalPart | None
     anomaly: AnomalyPart

@@ -4,16 +4,20 @@ Readings are averaged in steps of a machine's life: operating hours, cycles, or 
 If there are several operating regimes, readings are first expressed relative to their regime. For each sensor a row has
 the last value, the means over SHORT, MIDDLE and WINDOW steps, the slopes (least squares, per step) over MIDDLE and
 WINDOW, and the standard deviation over MIDDLE. These describe the present state, its trend, and what is usual for the
-machine.
+machine. A model may have further features that the same windows determine: a wear index with the same statistics, and
+for each sensor its deviation from what is usual for the machine: the mean over SHORT minus that over WINDOW steps. The
+beginning of a machine's life is not used, since it is in the windows of young machines only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from aurum.prediction.model.regimes import Indices, Regimes, settings_at
+from aurum.prediction.model.wear_index import WEAR_INDEX, WearIndex
 from aurum.readings.batch import Column, Timestamps, Values
 from aurum.runtime.time_units import HOUR_US
 
@@ -29,12 +33,30 @@ STATISTICS = (
     f"slope_{WINDOW}",
 )
 TIME = "time"
+DEVIATION = "deviation"
+_SHORT_MEAN, _WINDOW_MEAN = STATISTICS.index(f"mean_{SHORT}"), STATISTICS.index(f"mean_{WINDOW}")
 _AT = np.arange(WINDOW, dtype=np.float64)
 _ROWS_AT_ONCE = 128  # windows that are held in memory
 _SERIES_AT_ONCE = 128  # windows of a sensor whose intermediate results fit into the processor's cache
 
 Matrix = npt.NDArray[np.float64]
 AgeOf = Callable[[Timestamps], Values]
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """Features beyond the statistics of the sensors.
+
+    Attributes:
+        index: The wear index, if there is one.
+        deviations: Whether there is a deviation from what is usual for the machine, of each sensor and of the index.
+    """
+
+    index: WearIndex | None = None
+    deviations: bool = False
+
+
+NOTHING_DERIVED = Derived()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +68,21 @@ class FeatureSpec:
         step: The length of a step, in units of the axis.
         sensors: The sensors.
         regimes: The operating regimes, if there are several.
+        derived: Further features.
     """
 
     axis: str
     step: float
     sensors: tuple[str, ...]
     regimes: Regimes | None = None
+    derived: Derived = NOTHING_DERIVED
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the features, in the order of the columns."""
-        return ("age", *(f"{sensor}.{statistic}" for sensor in self.sensors for statistic in STATISTICS))
+        measured = self.sensors if self.derived.index is None else (*self.sensors, WEAR_INDEX)
+        deviations = (f"{name}.{DEVIATION}" for name in measured) if self.derived.deviations else ()
+        return ("age", *(f"{name}.{statistic}" for name in measured for statistic in STATISTICS), *deviations)
 
     @property
     def queried(self) -> tuple[str, ...]:
@@ -73,11 +99,27 @@ class Steps:
         ages: Age at the end of each step, in units of the axis.
         means: means[step, sensor].
         counted: Whether a sensor counts the machine's life. If not, ages are times and not used as a feature.
+        derived: Features beyond the statistics of the sensors.
     """
 
     ages: Values
     means: Matrix
     counted: bool
+    derived: Derived = NOTHING_DERIVED
+
+
+class Window(NamedTuple):
+    """The last steps of a machine.
+
+    Attributes:
+        age: Age at the end of the last step; NaN without a life counter.
+        means: means[step, sensor] of the last WINDOW steps.
+        derived: Features beyond the statistics of the sensors.
+    """
+
+    age: float
+    means: Matrix
+    derived: Derived = NOTHING_DERIVED
 
 
 def steps_of(columns: Mapping[str, Column], spec: FeatureSpec) -> Steps:
@@ -87,7 +129,7 @@ def steps_of(columns: Mapping[str, Column], spec: FeatureSpec) -> Steps:
         columns: For each sensor, sorted times in µs since 1970 and values. Sensors of the spec may be missing.
         spec: The specification of the features.
     """
-    nothing = Steps(np.empty(0), np.empty((0, len(spec.sensors))), spec.axis != TIME)
+    nothing = Steps(np.empty(0), np.empty((0, len(spec.sensors))), spec.axis != TIME, spec.derived)
     started, age_of = _axis(columns, spec)
     if age_of is None:
         return nothing
@@ -130,32 +172,34 @@ def steps_of(columns: Mapping[str, Column], spec: FeatureSpec) -> Steps:
     counts = np.bincount(bins, minlength=size)
     means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(len(spec.sensors), count).T
     ages: Values = np.arange(first + 1, last + 2, dtype=np.float64) * spec.step
-    return Steps(ages, means, spec.axis != TIME)
+    return Steps(ages, means, spec.axis != TIME, spec.derived)
 
 
 def features_of(steps: Steps, rows: npt.NDArray[np.intp] | None = None) -> Matrix:
     """Returns features[row, feature] of all steps, or of those in `rows`, in the order of FeatureSpec.names."""
     rows = np.arange(len(steps.ages)) if rows is None else rows
+    means = _with_index(steps.means, steps.derived)
     if not len(rows):
-        return np.empty((0, 1 + steps.means.shape[1] * len(STATISTICS)))
-    padded = np.vstack([np.full((WINDOW - 1, steps.means.shape[1]), np.nan), steps.means])
+        return _rows_of_windows(np.empty((0, WINDOW, means.shape[1])), np.empty(0), steps.derived)
+    padded = np.vstack([np.full((WINDOW - 1, means.shape[1]), np.nan), means])
     windows = np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=0), 2, 1)
     ages = steps.ages if steps.counted else np.full(len(steps.ages), np.nan)
     parts = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
-    return np.vstack([window_features(windows[part], ages[part]) for part in parts])
+    return np.vstack([_rows_of_windows(windows[part], ages[part], steps.derived) for part in parts])
 
 
-def window_of(steps: Steps) -> tuple[float, Matrix]:
-    """Returns age and window[step, sensor] of the last step, for `features_of_windows`."""
+def window_of(steps: Steps) -> Window:
+    """Returns the window of the last step, for `features_of_windows`."""
     window = np.full((WINDOW, steps.means.shape[1]), np.nan)
     tail = steps.means[-WINDOW:]
     window[WINDOW - len(tail) :] = tail
-    return float(steps.ages[-1]) if steps.counted else float("nan"), window
+    return Window(float(steps.ages[-1]) if steps.counted else float("nan"), window, steps.derived)
 
 
-def features_of_windows(windows: Sequence[tuple[float, Matrix]]) -> Matrix:
-    """Returns features[machine, feature] of the last steps of several machines."""
-    return window_features(np.stack([window for _, window in windows]), np.array([age for age, _ in windows]))
+def features_of_windows(windows: Sequence[Window]) -> Matrix:
+    """Returns features[machine, feature] of the last steps of several machines, which have the same specification."""
+    ages = np.array([window.age for window in windows])
+    return window_features(np.stack([window.means for window in windows]), ages, windows[0].derived)
 
 
 def _axis(columns: Mapping[str, Column], spec: FeatureSpec) -> tuple[int, AgeOf | None]:
@@ -186,14 +230,33 @@ def hours_of_time(at: Timestamps) -> Values:
     return hours
 
 
-def window_features(windows: Matrix, ages: Values) -> Matrix:
+def window_features(windows: Matrix, ages: Values, derived: Derived = NOTHING_DERIVED) -> Matrix:
     """Returns features[row, feature] of windows[row, step, sensor]."""
+    return _rows_of_windows(_with_index(windows, derived), ages, derived)
+
+
+def _with_index(means: Matrix, derived: Derived) -> Matrix:
+    """Returns means[..., sensor] with the wear index as a further sensor, if there is one."""
+    return means if derived.index is None else np.concatenate([means, derived.index(means)[..., None]], axis=-1)
+
+
+def _rows_of_windows(windows: Matrix, ages: Values, derived: Derived) -> Matrix:
+    """Returns features[row, feature] of windows[row, step, sensor], in which the wear index is the last sensor."""
     rows, _, sensors = windows.shape
     # Steps are made contiguous, so that a row's result does not depend on the number of rows
     values = np.ascontiguousarray(np.moveaxis(windows, 1, 2)).reshape(rows * sensors, WINDOW)
     parts = [_statistics(values[start : start + _SERIES_AT_ONCE]) for start in range(0, len(values), _SERIES_AT_ONCE)]
     statistics = np.concatenate(parts, axis=1) if parts else np.empty((len(STATISTICS), 0))
-    return np.column_stack([ages, statistics.T.reshape(rows, sensors * len(STATISTICS))])
+    columns = [ages, statistics.T.reshape(rows, sensors * len(STATISTICS))]
+    if derived.deviations:
+        columns.append(deviations_of(statistics[_SHORT_MEAN], statistics[_WINDOW_MEAN]).reshape(rows, sensors))
+    return np.column_stack(columns)
+
+
+def deviations_of(recent: Matrix, usual: Matrix) -> Matrix:
+    """Returns how far recent means are from those over the whole window."""
+    deviations: Matrix = recent - usual
+    return deviations
 
 
 def _statistics(values: Matrix) -> Matrix:

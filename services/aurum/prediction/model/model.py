@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from aurum.prediction.model.age_blend import AgeBlend
 from aurum.prediction.model.anomaly import AnomalyModel
 from aurum.prediction.model.calibration import LEVELS, IntervalCalibration, RiskCalibration
-from aurum.prediction.model.card import FORMAT, ModelCard
-from aurum.prediction.model.features import FeatureSpec
+from aurum.prediction.model.card import FORMAT, READABLE_FORMATS, ModelCard
+from aurum.prediction.model.features import Derived, FeatureSpec
 from aurum.prediction.model.regimes import Regimes
 from aurum.prediction.model.trees import Trees, TreesError
+from aurum.prediction.model.wear_index import WearIndex
 
 Floats = npt.NDArray[np.float64]
 CARD, RISK, RUL, FOREST = "card.json", "risk.txt", "rul.txt", "forest.txt"
@@ -61,6 +63,7 @@ class Model:
     risk_calibration: RiskCalibration | None
     interval_calibration: IntervalCalibration | None
     anomaly: AnomalyModel
+    age_blend: AgeBlend | None = None
 
     def predict(self, features: Floats) -> Predictions:
         """Predicts from features[row, column] with the columns of spec.names. Raises TreesError for another width."""
@@ -69,6 +72,8 @@ class Model:
             risk = self.risk_calibration(self.risk(features))
         if self.rul is not None and self.interval_calibration is not None:
             rul = np.minimum(np.maximum(self.rul(features), 0.0), self.card.rul_cap)
+            if self.age_blend is not None:
+                rul = self.age_blend(rul, features[:, 0])
             quantiles = np.minimum(self.interval_calibration(rul), self.card.rul_cap)
         return Predictions(risk, rul, quantiles, self.anomaly(features))
 
@@ -87,7 +92,7 @@ def load_model(folder: Path) -> Model:
     try:
         text = path.read_bytes()
         content = json.loads(text)
-        if isinstance(content, dict) and (format_read := content.get("format")) != FORMAT:
+        if isinstance(content, dict) and (format_read := content.get("format")) not in READABLE_FORMATS:
             newer = isinstance(format_read, int) and format_read > FORMAT
             raise CorruptModelError(
                 f"{path} is of {'a newer' if newer else 'an earlier'} version: its format is {format_read!r}, and this "
@@ -136,7 +141,10 @@ def _card_checksum(folder: Path) -> str | None:
 def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
     """Builds a model from its card and the texts of its trees. Raises CorruptModelError if they are inconsistent."""
     name = f"model {card.machine_type} {card.version}"
-    spec = FeatureSpec(card.axis, card.step, tuple(card.sensors), _regimes(card))
+    index = _wear_index(card)
+    spec = FeatureSpec(card.axis, card.step, tuple(card.sensors), _regimes(card), Derived(index, card.deviations))
+    if index is not None and not len(index.mean) == len(index.weight) == len(index.share) == len(spec.sensors):
+        raise CorruptModelError(f"{name}: the wear index has not one weight for each sensor; train it again")
     if list(spec.names) != card.features:
         other = next((each for each in card.features if each not in spec.names), None) or "their order"
         raise CorruptModelError(
@@ -182,6 +190,7 @@ def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
             np.array(anomaly.paths),
             np.array(anomaly.greater),
         ),
+        age_blend=_age_blend(card),
     )
 
 
@@ -204,3 +213,13 @@ def _regimes(card: ModelCard) -> Regimes | None:
         np.array(part.mean),
         np.array(deviation),
     )
+
+
+def _wear_index(card: ModelCard) -> WearIndex | None:
+    part = card.wear_index
+    return None if part is None else WearIndex(np.array(part.mean), np.array(part.weight), np.array(part.share))
+
+
+def _age_blend(card: ModelCard) -> AgeBlend | None:
+    part = card.age_blend
+    return None if part is None else AgeBlend(part.weight, np.array(part.ages), np.array(part.left))

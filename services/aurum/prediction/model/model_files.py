@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from aurum.prediction.model.card import FORMAT
+from aurum.prediction.model.card import READABLE_FORMATS
 from aurum.prediction.model.model import CARD, CARD_CHECKSUM, CorruptModelError, unreadable_file_error
 from aurum.storage.durable_file import write_file
 
@@ -97,7 +97,7 @@ def has_current_model(root: Path, machine_type: str) -> bool:
         return False
     try:
         card = json.loads((root / machine_type / serving.version / CARD).read_text(encoding="utf-8"))
-        return bool(card.get("format") == FORMAT)
+        return bool(card.get("format") in READABLE_FORMATS)
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CorruptModelError(
             f"the card of model {machine_type} {serving.version} is not readable: {error}"

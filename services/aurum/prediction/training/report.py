@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aurum.prediction.model.card import Evaluation, ModelCard
+from aurum.prediction.model.card import Evaluation, ModelCard, SearchPart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,6 +59,8 @@ def report(card: ModelCard) -> str:
         "<h2>Columns that are not used</h2>",
         _table(card.data.dropped_columns) if card.data.dropped_columns else "<p>None.</p>",
     ]
+    if card.search is not None:
+        parts += ["<h2>How it was trained</h2>", _search(card.search)]
     for heading, evaluation in (("On unseen machines", card.evaluation), ("On later lives", card.later_lives)):
         if evaluation is not None:
             parts += [f"<h2>{heading}</h2>", _evaluation(evaluation, card)]
@@ -69,6 +71,16 @@ def report(card: ModelCard) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
+
+
+def _search(search: SearchPart) -> str:
+    """Returns what was tried to find out how to train, and what was chosen."""
+    rows = {"protocol": search.protocol, "errors": search.measure}
+    rows |= {each.name: f"{each.error:.4g}{', chosen' * each.chosen}" for each in search.trials}
+    rows["chosen"] = ", ".join(f"{name} {value:g}" for name, value in search.chosen.items())
+    if search.not_tried:
+        rows[f"not tried within {search.seconds_allowed:g} s"] = ", ".join(search.not_tried)
+    return _table(rows)
 
 
 def _evaluation(evaluation: Evaluation, card: ModelCard) -> str:

@@ -16,6 +16,8 @@ LEAST_HEALTHY_STEPS = 50  # of machines that never failed
 _LEAST_FAILURES = 6  # machines or runs; fewer cannot be split for validation
 _CAP_OF_LIFE = 0.6  # default cap of the RUL, as a share of the median life; above it wear does not show yet
 _HORIZON_OF_LIFE = 0.12
+_COPIES, _COPIES_OF_A_FOLD = 2, 3  # of the features in memory during training: at all times, and for each fold at once
+_LEAST_ROWS = 1000  # are used, however little memory there is
 
 
 class TrainingDataError(ValueError):
@@ -31,10 +33,14 @@ class TrainingOptions:
         horizon: Horizon of the risk, in units of the life axis; by default a share of the median life.
         rul_cap: Cap of the RUL, in units of the life axis; by default a share of the median life.
         life: The sensor that counts life; by default recognized by its name.
-        threads: Threads for the trees. A second one gains little, and on a busy machine OpenMP's threads wait for each
-            other.
-        rows: Approximate maximum number of rows. Longer histories are thinned out evenly.
-        rounds: Number of trees of each boosted model. Fewer trees train faster and predict less accurately.
+        threads: Folds that are trained side by side. The number does not change the result.
+        rows: Greatest number of rows; None for as many as fit into `memory`. More rows are thinned out evenly.
+        memory: Memory for the rows during training, in MB.
+        rounds: Greatest number of trees of each boosted model. Fewer train faster and predict less accurately.
+        feature_fraction: Share of the features that each tree may use.
+        seeds: Models with different random draws, of which each model is the mean.
+        search: Whether to choose by cross-validation how to train.
+        budget: Seconds for that search, which then tries more; None for the usual trials without a limit.
         licence: Licence of the data, for the model card.
         categories: The words of sensors whose values stand for words, in the order of the values.
         one_hot: The features that trees split value by value instead of by order.
@@ -44,9 +50,14 @@ class TrainingOptions:
     horizon: float | None = None
     rul_cap: float | None = None
     life: str | None = None
-    threads: int = 1
-    rows: int = 20_000
+    threads: int = 2
+    rows: int | None = None
+    memory: int = 2048
     rounds: int = 140
+    feature_fraction: float = 0.5
+    seeds: int = 1
+    search: bool = True
+    budget: float | None = None
     licence: str = "not declared"
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     one_hot: tuple[int, ...] = ()
@@ -152,6 +163,14 @@ def training_outcomes(
             f"rows are within the horizon of a failure; choose another horizon, or add longer histories"
         )
     return outcomes
+
+
+def rows_in_memory(spec: FeatureSpec, options: TrainingOptions) -> int:
+    """Returns the greatest number of rows to train on, by the options."""
+    copies = _COPIES + _COPIES_OF_A_FOLD * options.threads
+    row_bytes = 8 * len(spec.names) * copies
+    fitting = max(_LEAST_ROWS, options.memory * 1_000_000 // row_bytes)
+    return fitting if options.rows is None else min(options.rows, fitting)
 
 
 def unit_of(axis: str) -> str:

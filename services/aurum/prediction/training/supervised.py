@@ -1,22 +1,27 @@
 """Trains the models of risk and RUL: by cross-validation for evaluation and calibration, then on all rows."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from threading import Lock
 
 import lightgbm as lgb
 import numpy as np
 
 from aurum.prediction.model import card as parts
+from aurum.prediction.model.age_blend import AgeBlend
 from aurum.prediction.model.calibration import COVERAGE, LEVELS
 from aurum.prediction.model.features import FeatureSpec
 from aurum.prediction.model.model import RISK, RUL
+from aurum.prediction.training.age_fit import fit_age_blend
 from aurum.prediction.training.boosting import fit_trees, raw_scores
 from aurum.prediction.training.calibration_fit import calibrate_interval, calibrate_risk
 from aurum.prediction.training.monotone import monotone_features
+from aurum.prediction.training.search import choose_recipe
 from aurum.prediction.training.specification import TrainingOptions
 from aurum.prediction.training.table import Bools, Floats, Indices, Outcomes, Table
+from aurum.prediction.training.task import Recipe, Task
 from aurum.prediction.training.validation import FOLDS, HeldOut, evaluate_by_folds, folds_of, split_by_time
-from aurum.readings.history import Run
 
 Progress = Callable[[float, str], None]
 
@@ -32,6 +37,10 @@ class Fit:
         evaluation: The evaluation by cross-validation.
         gain: The share of each feature in the gain of the trees.
         monotone: The constraint of each feature, see `monotone_features`.
+        spec: How the features are computed.
+        recipe: How it was trained.
+        age_blend: The RUL by age alone, if it counts.
+        search: How that was chosen, if it was.
     """
 
     files: dict[str, str]
@@ -40,28 +49,68 @@ class Fit:
     evaluation: parts.Evaluation
     gain: Floats
     monotone: tuple[int, ...]
+    spec: FeatureSpec
+    recipe: Recipe
+    age_blend: AgeBlend | None
+    search: parts.SearchPart | None
 
 
-def fit_outcomes(
-    table: Table, target: Outcomes, spec: FeatureSpec, options: TrainingOptions, progress: Progress
-) -> Fit:
-    """Trains and calibrates the models of risk and RUL, and evaluates them by cross-validation."""
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The raw scores of the risk and the RUL of rows that were not used for training."""
+
+    risk: Floats
+    rul: Floats | None
+
+
+def fit_outcomes(task: Task, options: TrainingOptions, progress: Progress) -> Fit:
+    """Chooses how to train, trains and calibrates the models of risk and RUL, and evaluates by cross-validation."""
+    table, target, spec = task.table, task.target, task.spec
+    recipe, search = choose_recipe(task, options, lambda share, what: progress(0.1 + 0.25 * share, what))
+    options = recipe.options
     group = table.group if len(np.unique(table.group)) >= FOLDS else table.run
     by = "machine" if group is table.group else "run, since there are fewer than five machines"
     fold = folds_of(group, options.seed)
+    progress(0.35, "monotone features")
     monotone = monotone_features(table, target, spec.names, fold, options)
     score = np.zeros(len(table))
     rul = np.zeros(len(table))
-    for each in range(int(fold.max()) + 1):
-        progress(0.15 + 0.6 * each / (fold.max() + 1), "cross-validation")
+    folds = int(fold.max()) + 1
+    done = 0
+    counting = Lock()
+
+    def fit_fold(each: int) -> None:
+        nonlocal done
         test = fold == each
-        risk_part, rul_part = _fit_both(table, target, ~test, monotone, options)
-        score[test] = raw_scores(risk_part, table.features[test])
-        if rul_part is not None:
-            rul[test] = np.clip(raw_scores(rul_part, table.features[test]), 0, target.cap)
-    progress(0.8, "final model")
+        found = fit_and_score(task, recipe, monotone, ~test, test)
+        score[test] = found.risk
+        if found.rul is not None:
+            rul[test] = found.rul
+        with counting:
+            done += 1
+            progress(0.4 + 0.4 * done / folds, f"cross-validation, fold {done} of {folds}")
+
     everything = np.ones(len(table), dtype=bool)
-    risk, life = _fit_both(table, target, everything, monotone, options)
+
+    def fit_everything() -> tuple[FeatureSpec, lgb.Booster, lgb.Booster | None, tuple[int, ...]]:
+        derived = recipe.derived(task, everything)
+        features = task.features(derived)
+        constraints = _padded(monotone, features)
+        return (
+            replace(spec, derived=derived),
+            *_fit_both(features, target, everything, constraints, options),
+            constraints,
+        )
+
+    progress(0.4, f"cross-validation on {len(table)} rows")
+    with ThreadPoolExecutor(max(1, min(options.threads, folds + 1)), thread_name_prefix="fold") as threads:
+        final = threads.submit(fit_everything)
+        list(threads.map(fit_fold, range(folds)))
+        fitted_spec, risk, life, constraints = final.result()
+    progress(0.82, "calibration")
+    age_blend = None
+    if recipe.age_weight > 0 and target.left is not None:
+        age_blend = fit_age_blend(table, target.left, everything, recipe.age_weight)
     held_out = _held_out(table, target, score, rul, rows=target.known, group=group)
     protocol = f"{fold.max() + 1}-fold cross-validation by {by}; each fold is calibrated with the others"
     calibration = calibrate_risk(held_out.score, held_out.soon)
@@ -87,8 +136,30 @@ def fit_outcomes(
         interval,
         evaluate_by_folds(held_out, fold[target.known], protocol, target.cap),
         gain,
-        monotone,
+        constraints,
+        fitted_spec,
+        recipe,
+        age_blend,
+        search,
     )
+
+
+def fit_and_score(task: Task, recipe: Recipe, monotone: Sequence[int], fitted: Bools, unseen: Bools) -> Scores:
+    """Trains on some rows, everything that depends on the outcome included, and predicts others."""
+    table, target = task.table, task.target
+    features = task.features(recipe.derived(task, fitted))
+    risk, life = _fit_both(features, target, fitted, _padded(monotone, features), recipe.options)
+    scores = raw_scores(risk, features[unseen])
+    if life is None or target.left is None:
+        return Scores(scores, None)
+    rul = np.clip(raw_scores(life, features[unseen]), 0, target.cap)
+    blend = fit_age_blend(table, target.left, fitted, recipe.age_weight) if recipe.age_weight > 0 else None
+    return Scores(scores, rul if blend is None else blend(rul, table.features[unseen, 0]))
+
+
+def _padded(monotone: Sequence[int], features: Floats) -> tuple[int, ...]:
+    """Returns the constraints with none for the derived features, which follow those of the sensors."""
+    return (*monotone, *[0] * (features.shape[1] - len(monotone))) if any(monotone) else tuple(monotone)
 
 
 def _held_out(table: Table, target: Outcomes, score: Floats, rul: Floats, *, rows: Bools, group: Indices) -> HeldOut:
@@ -106,12 +177,12 @@ def _held_out(table: Table, target: Outcomes, score: Floats, rul: Floats, *, row
 
 
 def _fit_both(
-    table: Table, target: Outcomes, rows: Bools, monotone: Sequence[int], options: TrainingOptions
+    features: Floats, target: Outcomes, rows: Bools, monotone: Sequence[int], options: TrainingOptions
 ) -> tuple[lgb.Booster, lgb.Booster | None]:
     """Fits the trees of risk and, if there are lives, of RUL, to the selected rows."""
     of_risk = rows & target.known
     risk = fit_trees(
-        table.features[of_risk],
+        features[of_risk],
         target.soon[of_risk],
         "binary",
         options,
@@ -120,17 +191,15 @@ def _fit_both(
     if target.left is None:
         return risk, None
     of_life = rows & ~np.isnan(target.left)
-    features, left = table.features[of_life], target.left[of_life]
-    return risk, fit_trees(features, left, "regression", options, monotone=monotone)
+    return risk, fit_trees(features[of_life], target.left[of_life], "regression", options, monotone=monotone)
 
 
-def evaluate_later_lives(
-    runs: Sequence[Run], table: Table, target: Outcomes, monotone: Sequence[int], options: TrainingOptions
-) -> parts.Evaluation | None:
+def evaluate_later_lives(task: Task, fit: Fit) -> parts.Evaluation | None:
     """Trains on lives that ended early, and evaluates on those that began later.
 
     Each half of the later lives is calibrated with the other half. Returns None if there are too few lives or failures.
     """
+    runs, table, target = task.runs, task.table, task.target
     split = split_by_time([int(run.timestamps[0]) for run in runs], [int(run.timestamps[-1]) for run in runs])
     if split is None:
         return None
@@ -138,12 +207,12 @@ def evaluate_later_lives(
     soon = target.soon[before & target.known]
     if not soon.any() or soon.all() or not target.soon[after].any():
         return None
-    risk, life = _fit_both(table, target, before, monotone, options)
+    found = fit_and_score(task, fit.recipe, fit.monotone[: len(task.spec.names)], before, after)
     score = np.zeros(len(table))
     rul = np.zeros(len(table))
-    score[after] = raw_scores(risk, table.features[after])
-    if life is not None:
-        rul[after] = np.clip(raw_scores(life, table.features[after]), 0, target.cap)
+    score[after] = found.risk
+    if found.rul is not None:
+        rul[after] = found.rul
     rows = after & target.known
     halves = table.run[rows] % 2
     if len(np.unique(halves)) < 2 or any(not target.soon[rows][halves == half].any() for half in (0, 1)):

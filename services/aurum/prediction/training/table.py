@@ -1,13 +1,13 @@
 """The table that a model is trained on: the features of runs at their steps, and the outcomes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from aurum.prediction.model.card import ModelKind
-from aurum.prediction.model.features import LEAST_STEPS, FeatureSpec, features_of, steps_of
+from aurum.prediction.model.features import LEAST_STEPS, FeatureSpec, Steps, features_of, steps_of
 from aurum.readings.history import Run
 
 Floats = npt.NDArray[np.float64]
@@ -26,6 +26,8 @@ class Table:
         share: The elapsed share of the run's life.
         group: Index of the machine.
         run: Index of the run.
+        steps: The steps of each run, for features that are added later.
+        step: Index of the step within the run.
     """
 
     features: Floats
@@ -34,6 +36,8 @@ class Table:
     share: Floats
     group: Indices
     run: Indices
+    steps: Mapping[int, Steps] = field(default_factory=dict)
+    step: Indices = field(default_factory=lambda: np.empty(0, dtype=np.intp))
 
     def __len__(self) -> int:
         return len(self.left)
@@ -42,6 +46,8 @@ class Table:
 def tabulate(runs: Sequence[Run], spec: FeatureSpec, most_rows: int) -> Table:
     """Returns about `most_rows` rows at most, evenly over all runs, always including the last step of each run."""
     features, left, failed, shares, group, numbers = [], [], [], [], [], []
+    steps_of_runs: dict[int, Steps] = {}
+    chosen = []
     machines = {name: index for index, name in enumerate(dict.fromkeys(run.machine for run in runs))}
     stride = max(1, -(-sum(len(run.timestamps) for run in runs) // most_rows))
     for number, run in enumerate(runs):
@@ -49,6 +55,8 @@ def tabulate(runs: Sequence[Run], spec: FeatureSpec, most_rows: int) -> Table:
         if len(steps.ages) < LEAST_STEPS:
             continue
         rows = np.arange(len(steps.ages) - 1, -1, -stride)[::-1]
+        steps_of_runs[number] = steps
+        chosen.append(rows)
         features.append(features_of(steps, rows))
         ages, end = steps.ages[rows], float(steps.ages[-1])
         left.append(end - ages + run.left)
@@ -67,7 +75,14 @@ def tabulate(runs: Sequence[Run], spec: FeatureSpec, most_rows: int) -> Table:
         np.concatenate(shares),
         np.concatenate(group),
         np.concatenate(numbers),
+        steps=steps_of_runs,
+        step=np.concatenate(chosen),
     )
+
+
+def thinned_rows(rows: int, most: int) -> Indices:
+    """Returns the indices of about `most` of some rows at most, evenly and with the last one."""
+    return np.arange(rows - 1, -1, -max(1, -(-rows // most)), dtype=np.intp)[::-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 from aurum import __version__
 from aurum.prediction.model import card as parts
+from aurum.prediction.model.age_blend import AgeBlend
 from aurum.prediction.model.anomaly import AnomalyModel
 from aurum.prediction.model.features import MIDDLE, SHORT, FeatureSpec
 from aurum.prediction.model.model import CARD, FOREST, Model, assemble
 from aurum.prediction.model.regimes import Regimes
+from aurum.prediction.model.wear_index import WearIndex
 from aurum.prediction.training.anomaly_fit import fit_anomaly
 from aurum.prediction.training.categories import one_hot_features
 from aurum.prediction.training.specification import (
@@ -23,11 +25,14 @@ from aurum.prediction.training.specification import (
     TrainingOptions,
     derive_specification,
     kind_of,
+    rows_in_memory,
     training_outcomes,
     unit_of,
 )
 from aurum.prediction.training.supervised import Progress, evaluate_later_lives, fit_outcomes
 from aurum.prediction.training.table import Floats, tabulate
+from aurum.prediction.training.task import Task
+from aurum.prediction.training.wear_index_fit import design
 from aurum.readings.history import Run
 
 __all__ = ["Progress", "TrainingDataError", "TrainingOptions", "train"]
@@ -59,8 +64,10 @@ def train(
     kind = kind_of(machine_type, runs)
     progress(0.0, "columns")
     spec, dropped = derive_specification(runs, options)
-    progress(0.05, "features")
-    table = tabulate(runs, spec, options.rows)
+    most_rows = rows_in_memory(spec, options)
+    progress(0.02, "features")
+    table = tabulate(runs, spec, most_rows)
+    progress(0.1, f"features of {len(table)} rows")
     fitted = None
     later = None
     cap = horizon = 0.0
@@ -75,8 +82,10 @@ def train(
         target = training_outcomes(kind, runs, table, spec, options)
         cap, horizon = target.cap, target.horizon
         options = replace(options, one_hot=one_hot_features(table, target, spec.names, options))
-        fitted = fit_outcomes(table, target, spec, options, progress)
-        later = evaluate_later_lives(runs, table, target, fitted.monotone, options)
+        task = Task(runs, table, target, spec)
+        fitted = fit_outcomes(task, options, progress)
+        progress(0.85, "later lives")
+        later = evaluate_later_lives(task, fitted)
         healthy = table.share <= _HEALTHY_SHARE if kind == "rul" else ~target.soon
     progress(0.9, "anomaly")
     usual = [index for index, name in enumerate(spec.names) if name.endswith((f".mean_{SHORT}", f".std_{MIDDLE}"))]
@@ -85,6 +94,10 @@ def train(
     anomaly, forest = fit_anomaly(table.features[healthy], usual, options.seed)
     files = {**(fitted.files if fitted else {}), FOREST: forest}
     gain = fitted.gain if fitted else np.array([float(index in usual) for index in range(len(spec.names))])
+    features = table.features
+    if fitted is not None:
+        spec = fitted.spec
+        features = design(table, spec.derived)
     digest = _digest(runs)
     now = datetime.now(UTC)
     strongest = np.argsort(-gain, kind="stable")
@@ -117,10 +130,14 @@ def train(
         regimes=_regime_part(spec.regimes),
         evaluation=fitted and fitted.evaluation,
         later_lives=later,
+        wear_index=_wear_index_part(spec.derived.index),
+        deviations=spec.derived.deviations,
+        age_blend=_age_blend_part(fitted.age_blend if fitted else None),
+        search=fitted and fitted.search,
         risk=fitted and fitted.risk,
         interval=fitted and fitted.interval,
         anomaly=_anomaly_part(anomaly),
-        drift=_drift(table.features, spec, strongest),
+        drift=_drift(features, spec, strongest),
         categories=_categories(spec, options),
         files={name: hashlib.sha256(content.encode()).hexdigest() for name, content in files.items()},
     )
@@ -169,6 +186,18 @@ def _regime_part(regimes: Regimes | None) -> parts.RegimePart | None:
         mean=regimes.mean.tolist(),
         deviation=deviation,
     )
+
+
+def _wear_index_part(index: WearIndex | None) -> parts.WearIndexPart | None:
+    if index is None:
+        return None
+    return parts.WearIndexPart(mean=index.mean.tolist(), weight=index.weight.tolist(), share=index.share.tolist())
+
+
+def _age_blend_part(blend: AgeBlend | None) -> parts.AgeBlendPart | None:
+    if blend is None:
+        return None
+    return parts.AgeBlendPart(weight=blend.weight, ages=blend.ages.tolist(), left=blend.left.tolist())
 
 
 def _anomaly_part(anomaly: AnomalyModel) -> parts.AnomalyPart:

@@ -45,12 +45,12 @@ class HeldOut:
     failed: Bools
 
 
-def folds_of(group: Indices, seed: int) -> Indices:
+def folds_of(group: Indices, seed: int, folds: int = FOLDS) -> Indices:
     """Returns the fold of each row. All rows of a machine are in one fold, and machines are spread evenly."""
     machines = np.unique(group)
     order = np.random.default_rng(seed).permutation(len(machines))
     fold_of_machine = np.empty(int(machines.max()) + 1, dtype=np.intp)
-    fold_of_machine[machines[order]] = np.arange(len(machines)) % FOLDS
+    fold_of_machine[machines[order]] = np.arange(len(machines)) % folds
     return fold_of_machine[group]
 
 

@@ -1,9 +1,9 @@
-"""Skill on tables as people bring them, against naive baselines: every table of a folder, read as `aurum train` reads it.
+"""Skill on tables as people bring them, against naive baselines: each table of a folder, read as `aurum train` does.
 
 Protocol: three folds of whole machines (or lives, where there are fewer machines). Each fold is predicted by a model
-that `aurum train`'s own path trains on the others, and by baselines that know the same lives. Lives give the RMSE of the
-RUL up to the model's cap beside "median life minus age" and "mean RUL"; labels give Brier score and AUC beside the base
-rate and the last outcome before. The skill is 1 - error / error of the best baseline.
+that `aurum train`'s own path trains on the others, and by baselines that know the same lives. Lives give the RMSE of
+the RUL up to the model's cap, beside "median life minus age" and "mean RUL"; labels give Brier score and AUC, beside
+the base rate and the last outcome before. The skill is 1 - error / error of the best baseline.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,8 @@ from benchmarks.harness import Goal, report
 SEED = 7
 FOLDS = 3
 Floats = npt.NDArray[np.float64]
-DECLARED: Mapping[str, Mapping[str, str]] = {  # what cannot be told from the names of a table's columns
-    "battery_id": {"unit": "battery", "life": "Cycle_Index", "left": "RUL"},
+DECLARED = {  # what cannot be told from the names of a table's columns
+    "battery_id": DeclaredColumns(unit="battery", life="Cycle_Index", left="RUL"),
 }
 
 
@@ -65,16 +65,17 @@ def judge_lives(name: str, runs: Sequence[Run], life: str | None) -> dict[str, f
         table = tabulate(unseen, model.spec, 1_000_000)
         left = outcomes_of(table, "rul", card.rul_cap, card.horizon).left
         predicted = model.predict(table.features).rul
-        assert left is not None
-        assert predicted is not None
         trained = tabulate(known, model.spec, 1_000_000)
         of_known = outcomes_of(trained, "rul", card.rul_cap, card.horizon).left
+        assert left is not None
+        assert predicted is not None
+        assert of_known is not None
         ages = np.concatenate([_ages(table.run == number, table.share, run, axis) for number, run in enumerate(unseen)])
         usable = ~np.isnan(left)
         truths.append(left[usable])
         told["model"].append(predicted[usable])
         told["median life minus age"].append(np.clip(np.median(lives) - ages, 0, card.rul_cap)[usable])
-        told["mean RUL"].append(np.full(int(usable.sum()), np.nanmean(of_known)))
+        told["mean RUL"].append(np.full(int(usable.sum()), float(np.nanmean(of_known))))
     truth = np.concatenate(truths)
     errors = {each: float(np.sqrt(np.mean((np.concatenate(parts) - truth) ** 2))) for each, parts in told.items()}
     best = min(error for each, error in errors.items() if each != "model")
@@ -139,9 +140,7 @@ def judge(path: Path) -> dict[str, dict[str, float | str]]:
             with lzma.open(path) as packed, table.open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked)
         try:
-            histories = load_histories(
-                DataSelection(None, [table], [], declared=DeclaredColumns(**DECLARED.get(name, {})))
-            )
+            histories = load_histories(DataSelection(None, [table], [], declared=DECLARED.get(name, DeclaredColumns())))
         except (HistoryError, TableError, TableRoleError) as error:
             return {name: {"kind": "refused", "reason": str(error)}}
     judged: dict[str, dict[str, float | str]] = {}
@@ -163,7 +162,7 @@ def main() -> None:
     tables = sorted(arguments.data.glob("*.csv*")) if arguments.data else []
     if not tables:
         raise SystemExit("name a folder with tables (.csv or .csv.xz) by --data")
-    results = {}
+    results: dict[str, dict[str, float | str]] = {}
     for path in tables[:1] if arguments.quick else tables:
         results |= judge(path)
     goals = {}

@@ -1,12 +1,17 @@
 """The choice of how to train by cross-validation, its budget, and what is reported of it."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import lightgbm as lgb
 import numpy as np
 import pytest
 
 from aurum.commands.training import describe_search
+from aurum.prediction.fleet.model_group import same_features
+from aurum.prediction.model.model import CorruptModelError, load_model
+from aurum.prediction.model.model_files import write_model
 from aurum.prediction.model.trees import Trees
 from aurum.prediction.training.boosting import average_boosters, fit_trees, raw_scores
 from aurum.prediction.training.report import report
@@ -130,3 +135,14 @@ def test_memory_bounds_the_rows() -> None:
     assert rows_in_memory(spec, TrainingOptions(memory=1)) == 1000
     model, _ = train("engine", runs, "test", TrainingOptions(rounds=10, search=False))
     assert model.card.data.rows == sum(len(run.timestamps) for run in runs)
+
+
+def test_model_with_index_is_loaded_unchanged(tmp_path: Path) -> None:
+    model, files = train("engine", ageing(12, 9, shows=True), "test", OPTIONS)
+    assert model.spec.derived.index is not None
+    loaded = load_model(write_model(tmp_path, "engine", "new", files))
+    assert same_features(loaded.spec, model.spec)
+    card = json.loads(files["card.json"])
+    card["wear_index"]["weight"] = [1.0]
+    with pytest.raises(CorruptModelError, match="wear index"):
+        load_model(write_model(tmp_path, "engine", "odd", {**files, "card.json": json.dumps(card)}))

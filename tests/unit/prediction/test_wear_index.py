@@ -21,7 +21,7 @@ from aurum.prediction.model.features import (
     window_features,
     window_of,
 )
-from aurum.prediction.model.model import CorruptModelError, load_model
+from aurum.prediction.model.model import load_model
 from aurum.prediction.model.model_files import write_model
 from aurum.prediction.model.wear_index import WearIndex
 from aurum.prediction.training.age_fit import fit_age_blend
@@ -186,14 +186,3 @@ def test_model_of_previous_format_is_loaded(tmp_path: Path) -> None:
     assert model.spec.derived == Derived()
     rows = np.zeros((2, len(model.spec.names)))
     assert model.predict(rows).rul is not None
-
-
-def test_model_with_index_is_loaded_unchanged(tmp_path: Path) -> None:
-    model, files = train("engine", worn(7, count=20), "test", TrainingOptions(rows=3000, rounds=40))
-    assert model.spec.derived.index is not None
-    loaded = load_model(write_model(tmp_path, "engine", "new", files))
-    assert same_features(loaded.spec, model.spec)
-    card = json.loads(files["card.json"])
-    card["wear_index"]["weight"] = [1.0]
-    with pytest.raises(CorruptModelError, match="wear index"):
-        load_model(write_model(tmp_path, "engine", "odd", {**files, "card.json": json.dumps(card)}))

@@ -33,6 +33,7 @@ FOLDS = 3
 Floats = npt.NDArray[np.float64]
 DECLARED = {  # what cannot be told from the names of a table's columns
     "battery_id": DeclaredColumns(unit="battery", life="Cycle_Index", left="RUL"),
+    "mill2": DeclaredColumns(unit="case", life="time"),
 }
 
 
@@ -40,7 +41,10 @@ def folds_of(runs: Sequence[Run]) -> list[tuple[list[Run], list[Run]]]:
     """Returns the runs to train on and those to judge by, for each fold."""
     machines = list(dict.fromkeys(run.machine for run in runs))
     names = [run.machine for run in runs] if len(machines) >= 2 * FOLDS else [run.machine_id for run in runs]
-    order = np.random.default_rng(SEED).permutation(len(distinct := list(dict.fromkeys(names))))
+    distinct = list(dict.fromkeys(names))
+    if len(distinct) < 2 * FOLDS:
+        raise TrainingDataError(f"{len(distinct)} machines or lives; at least {2 * FOLDS} are needed to judge by folds")
+    order = np.random.default_rng(SEED).permutation(len(distinct))
     fold = {distinct[index]: number % FOLDS for number, index in enumerate(order)}
     return [
         (
@@ -97,6 +101,8 @@ def judge_labels(name: str, runs: Sequence[Run], life: str | None) -> dict[str, 
     for known, unseen in folds_of(runs):
         model, _ = train(name, known, name, TrainingOptions(seed=SEED, life=life))
         card = model.card
+        if card.kind == "anomaly":
+            return {"kind": "anomaly", "reason": "no failures are declared, so nothing can be judged"}
         table = tabulate(unseen, model.spec, 1_000_000)
         target = outcomes_of(table, card.kind, card.rul_cap, card.horizon)
         risk = model.predict(table.features).risk

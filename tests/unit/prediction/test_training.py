@@ -22,7 +22,7 @@ from aurum_sim.machine_types import PUMP
 from aurum_sim.plant_model import run_to_failure
 
 HOUR = 3_600_000_000
-OPTIONS = TrainingOptions(rows=4000, rounds=60)
+OPTIONS = TrainingOptions(rows=4000, rounds=60, search=False)
 
 
 def life(number: int, rng: np.random.Generator, *, regimes: bool = False, begins: int = 0, **more: object) -> Run:

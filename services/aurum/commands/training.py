@@ -10,6 +10,7 @@ from aurum.commands.training_data import DataSelection, load_histories
 from aurum.prediction.model.card import ModelCard
 from aurum.prediction.model.model_files import make_champion, write_model
 from aurum.prediction.training.report import REPORT, report
+from aurum.prediction.training.specification import rows_in_memory
 from aurum.prediction.training.train import TrainingDataError, TrainingOptions, train
 
 
@@ -48,6 +49,11 @@ def train_all(given: DataSelection, out: Path, options: TrainingOptions, *, with
         folder = write_model(out, machine_type, card.version, contents)
         if activate:
             make_champion(out, machine_type, card.version)
+        if (most := rows_in_memory(model.spec, chosen)) < (readings := sum(len(run.timestamps) for run in runs)):
+            print(
+                f"{machine_type}: {readings} readings were thinned out to {card.data.rows} rows, since "
+                f"{f'--rows allows {most}' if most == chosen.rows else f'--memory {chosen.memory} MB holds {most}'}"
+            )
         for line in describe_search(card):
             print(f"{machine_type}: {line}")
         print(f"{machine_type}: {summary(card)}; {folder} ({time.monotonic() - started:.1f} s)")
@@ -60,7 +66,11 @@ def describe_search(card: ModelCard) -> list[str]:
     search = card.search
     if search is None:
         return []
-    tried = ", ".join(f"{each.name} {each.error:.4g}{' (better)' * each.chosen}" for each in search.trials)
+    first, *others = search.trials
+    tried = ", ".join(
+        [f"{first.name} {first.error:.4g}"]
+        + [f"{each.name} {each.error:.4g}{' (better, kept)' * each.chosen}" for each in others]
+    )
     lines = [f"tried by {search.protocol}, {search.measure}: {tried}"]
     lines.append(f"chosen: {', '.join(f'{name} {value:g}' for name, value in search.chosen.items())}")
     if search.not_tried:

@@ -76,7 +76,7 @@ def report(card: ModelCard) -> str:
 def _search(search: SearchPart) -> str:
     """Returns what was tried to find out how to train, and what was chosen."""
     rows = {"protocol": search.protocol, "errors": search.measure}
-    rows |= {each.name: f"{each.error:.4g}{', chosen' * each.chosen}" for each in search.trials}
+    rows |= {each.name: f"{each.error:.4g}{', kept' * each.chosen}" for each in search.trials}
     rows["chosen"] = ", ".join(f"{name} {value:g}" for name, value in search.chosen.items())
     if search.not_tried:
         rows[f"not tried within {search.seconds_allowed:g} s"] = ", ".join(search.not_tried)

@@ -391,6 +391,8 @@ def test_openapi_contains_every_route_of_the_contract(serving: Platform) -> None
         /api/carbon/hint /api/machines/{machine_id}/advice /api/models
         /api/alarms/{alarm_id}/ack /api/alarms/{alarm_id}/shelve /api/alarms/journal /api/resilience /api/events
         /api/console /api/today /api/platform /api/platform/traces /api/machines/{machine_id}/maintenance
+        /api/machines/{machine_id}/maintenance/{record_id}
+        /api/machines/{machine_id}/maintenance/{record_id}/changes
     """
     for path in routes.split():
         assert path in paths, path

@@ -152,32 +152,6 @@ class MetricsOut(BaseModel):
     series: list[SeriesOut]
 
 
-class MaintenanceIn(_In):
-    """A maintenance record to store."""
-
-    text: str = Field(min_length=1, max_length=500, examples=["Bearing replaced"])
-    by: str = Field("", max_length=100)
-    at: str | None = Field(
-        None, description="Time of the maintenance, ISO 8601 or a number since 1970; by default now."
-    )
-
-
-class MaintenanceOut(BaseModel):
-    """A maintenance record."""
-
-    id: str
-    at: datetime
-    text: str
-    by: str
-
-
-class MaintenanceRecords(BaseModel):
-    """The maintenance records of a machine."""
-
-    machine_id: str
-    items: list[MaintenanceOut] = Field(description="Items, the newest first.")
-
-
 class PredictIn(_In):
     """A machine, or a machine type and features, to predict for."""
 

@@ -113,21 +113,41 @@ function intervalText({ rul }) {
   return rul && range ? t("machine.interval", { range, unit: unitName(rul.unit) }) : "";
 }
 
+const KINDS = /** @type {const} */ (["overhaul", "repair", "inspection", "failure"]);
+
 /**
- * Makes the form that records maintenance.
+ * Makes the form that records maintenance and failures.
  * @param {string} path Of the machine's records.
  * @param {() => void} onRecorded
  */
 function maintenanceForm(path, onRecorded) {
   const text = h("input", { required: true, maxlength: 500, placeholder: t("maintenance.hint") });
+  const kind = h(
+    "select",
+    {},
+    h("option", { value: "" }, t("maintenance.kind.note")),
+    KINDS.map((each) => h("option", { value: each }, t(`maintenance.kind.${each}`))),
+  );
+  const mode = h("input", { maxlength: 100, placeholder: t("maintenance.mode_hint") });
+  const from = h("input", { type: "datetime-local" });
+  const to = h("input", { type: "datetime-local" });
   const problem = problemLine();
   /** @param {SubmitEvent} event */
   const submit = async (event) => {
     event.preventDefault();
     showProblem(problem, "");
+    const body = {
+      text: text.value,
+      by: setting("operator"),
+      kind: kind.value || null,
+      failure_mode: mode.value,
+      from: instantOf(from.value),
+      to: instantOf(to.value),
+    };
     try {
-      await request(path, { method: "POST", body: { text: text.value, by: setting("operator") } });
-      text.value = "";
+      await request(path, { method: "POST", body });
+      for (const input of [text, mode, from, to]) input.value = "";
+      kind.value = "";
       onRecorded();
     } catch (error) {
       showProblem(problem, messageOf(error));
@@ -137,21 +157,67 @@ function maintenanceForm(path, onRecorded) {
     "form",
     { class: "inline", on: { submit } },
     h("label", {}, t("maintenance.label"), " ", text),
+    h("label", {}, t("maintenance.kind"), " ", kind),
+    h("label", {}, t("maintenance.mode"), " ", mode),
+    h("label", {}, t("maintenance.from"), " ", from),
+    h("label", {}, t("maintenance.to"), " ", to),
     h("button", { type: "submit" }, t("maintenance.record")),
     problem,
   );
 }
 
-/** @param {Maintenance[]} items */
-function maintenanceList(items) {
+/**
+ * Returns the instant of a local time in a form, or null without one.
+ * @param {string} local
+ */
+function instantOf(local) {
+  return local ? new Date(local).toISOString() : null;
+}
+
+/**
+ * @param {Maintenance[]} items
+ * @param {string} path Of the machine's records.
+ * @param {() => void} onDeleted
+ */
+function maintenanceList(items, path, onDeleted) {
   if (!items.length) return h("p", { class: "nothing" }, t("maintenance.none"));
   const shown = items.slice(0, RECORDS);
+  const problem = problemLine();
+  /** @param {string} id */
+  const remove = async (id) => {
+    try {
+      await request(`${path}/${encodeURIComponent(id)}`, { method: "DELETE" });
+      onDeleted();
+    } catch (error) {
+      showProblem(problem, messageOf(error));
+    }
+  };
   return h(
-    "ul",
-    { class: "plain" },
-    shown.map(({ at, text, by }) =>
-      h("li", {}, h("time", {}, moment(at)), " ", text, by ? h("small", {}, ` ${by}`) : null),
+    "div",
+    {},
+    h(
+      "ul",
+      { class: "plain" },
+      shown.map(({ id, at, text, by, kind, failure_mode: mode }) =>
+        h(
+          "li",
+          {},
+          h("time", {}, moment(at)),
+          " ",
+          kind ? h("strong", {}, t(`maintenance.kind.${kind}`), " ") : null,
+          text,
+          mode ? h("em", {}, ` ${mode}`) : null,
+          by ? h("small", {}, ` ${by}`) : null,
+          " ",
+          h(
+            "button",
+            { type: "button", "aria-label": `${t("maintenance.delete")}: ${text}`, on: { click: () => remove(id) } },
+            t("maintenance.delete"),
+          ),
+        ),
+      ),
     ),
+    problem,
   );
 }
 
@@ -205,7 +271,8 @@ function machineCards({ id, console: settings }, signal, onMarks) {
       ...raised.map(({ at }) => /** @type {Mark} */ ({ at: Date.parse(at) / 1000, kind: "alarm" })),
       ...items.map(({ at }) => /** @type {Mark} */ ({ at: Date.parse(at) / 1000, kind: "maintenance" })),
     ]);
-    return [maintenanceList(items), maintenanceForm(`${path}/maintenance`, refreshMaintenance)];
+    const records = `${path}/maintenance`;
+    return [maintenanceList(items, records, refreshMaintenance), maintenanceForm(records, refreshMaintenance)];
   }
 
   const refreshAlarms = () => fillCard(alarms, loadAlarms, signal);

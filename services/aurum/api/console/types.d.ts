@@ -192,9 +192,12 @@ export interface Today {
 
 /** MaintenanceOut */
 export interface Maintenance {
+  id: string;
   at: string;
   text: string;
   by: string;
+  kind: "overhaul" | "repair" | "inspection" | "failure" | null;
+  failure_mode: string;
 }
 
 /** MaintenanceRecords */

@@ -136,7 +136,7 @@ def training_outcomes(
     """Returns the outcome of each row. Raises TrainingDataError if all rows are in one class."""
     if kind == "classification":
         return outcomes_of(table, kind, 0.0, 0.0)
-    lives = [float(np.nanmax(ages_of(run, spec.axis))) + run.left for run in runs if run.failed]
+    lives = [float(np.nanmax(ages_of(run, spec.axis))) - run.begun + run.left for run in runs if run.failed]
     median_life = float(np.median(lives))
     cap = options.rul_cap or _two_digits(_CAP_OF_LIFE * median_life)
     horizon = options.horizon or _two_digits(_HORIZON_OF_LIFE * median_life)

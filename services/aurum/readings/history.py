@@ -81,7 +81,7 @@ def life_axis(sensors: Iterable[str]) -> str | None:
     return next((name for name in AXES if name in names), None)
 
 
-def split_runs(  # noqa: PLR0913
+def split_runs(
     machine_id: str,
     timestamps: Timestamps,
     columns: dict[str, Values],

@@ -22,6 +22,7 @@ class DataSummary(_Part):
     runs: int
     failures: int
     rows: int
+    until_us: int = Field(0, description="Time of the latest reading, in µs since 1970; 0 if it is not known.")
     licence: str = Field("not declared", description="Licence of the data, as stated at training.")
     dropped_columns: dict[str, str] = Field(description="Column → why it is not used.")
 

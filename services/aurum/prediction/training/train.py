@@ -96,6 +96,7 @@ def train(
             runs=len(runs),
             failures=sum(run.failed for run in runs),
             rows=len(table),
+            until_us=max(int(run.timestamps[-1]) for run in runs),
             licence=options.licence,
             dropped_columns=dropped,
         ),

@@ -35,7 +35,9 @@ class RecordedPlant:
         ]
 
 
-def recorded_plant(kind: MachineType, machines: int, hours: float, step: float, seed: int, begin: int) -> RecordedPlant:
+def recorded_plant(  # noqa: PLR0917
+    kind: MachineType, machines: int, hours: float, step: float, seed: int, begin: int
+) -> RecordedPlant:
     """Simulates a plant. begin: time of its first reading, in µs since 1970."""
     group = MachineGroup(kind, machines, np.random.default_rng(seed), worn=0.9)
     taken = [group.step(step) for _ in range(int(hours / step))]

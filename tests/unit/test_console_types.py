@@ -8,11 +8,21 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from aurum.api import alarm_schemas, maintenance_schemas, problems, schemas, sustainability_schemas
+from aurum.api import alarm_schemas, maintenance_schemas, outcome_schemas, problems, schemas, sustainability_schemas
 from aurum.api.routes import console, platform, session
 
 TYPES = (Path(__file__).parents[2] / "services/aurum/api/console/types.d.ts").read_text()
-MODULES = (schemas, alarm_schemas, maintenance_schemas, sustainability_schemas, problems, console, platform, session)
+MODULES = (
+    schemas,
+    alarm_schemas,
+    maintenance_schemas,
+    outcome_schemas,
+    sustainability_schemas,
+    problems,
+    console,
+    platform,
+    session,
+)
 INTERFACES = re.findall(r"/\*\* (\w+) \*/\nexport interface (\w+)(?: extends \w+)? \{\n(.*?)\n\}", TYPES, re.DOTALL)
 
 

@@ -52,6 +52,9 @@ class PredictionSettings(AlarmSettings):
     )
     prediction_rescore_rate: float = Field(5.0, gt=0, le=1000, description="Maximum re-scoring checks per second.")
 
+    prediction_outcome_interval: float = Field(
+        900.0, ge=1, description="Seconds between two comparisons of the recorded predictions with what happened."
+    )
     learn_failures: int = Field(
         5,
         ge=1,

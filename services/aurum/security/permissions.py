@@ -56,6 +56,7 @@ ROUTES: dict[tuple[str, str], RequiredRole] = {
     ("POST", "/api/predict"): _VIEWER,
     ("POST", "/api/readings"): _INGEST,
     ("GET", "/api/models"): _VIEWER,
+    ("GET", "/api/outcomes"): _VIEWER,
     ("GET", "/api/energy"): _VIEWER,
     ("GET", "/api/carbon"): _VIEWER,
     ("GET", "/api/carbon/hint"): _VIEWER,
@@ -71,6 +72,7 @@ ROUTES: dict[tuple[str, str], RequiredRole] = {
 ROUTES_OF_WHOLE_PLANT = frozenset(
     {
         ("GET", "/metrics"),
+        ("GET", "/api/outcomes"),
         ("POST", "/api/platform/faults/{service}"),
         ("DELETE", "/api/platform/faults/{service}"),
     }

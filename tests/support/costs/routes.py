@@ -195,6 +195,7 @@ ROUTES: dict[tuple[str, str], list[Case]] = {
     ("POST", "/api/machines/{machine_id}/maintenance"): small_bodies(
         "POST", f"/api/machines/{LONG}/maintenance", {}, "text", 422
     ),
+    ("GET", "/api/outcomes"): [request("most items", "GET", "/api/outcomes?limit=1000", 200)],
     ("PUT", "/api/machines/{machine_id}/maintenance/{record_id}"): small_bodies(
         "PUT", f"/api/machines/{LONG}/maintenance/1-0", {}, "text", 422
     ),

@@ -3,12 +3,11 @@
 
 import { alarmRow } from "./alarms.js";
 import { messageOf, request } from "./api.js";
-import { h, onceAFrame, problemLine, setText, showProblem, tableOf, wideRegion } from "./dom.js";
+import { h, onceAFrame, setText, showProblem, tableOf, wideRegion } from "./dom.js";
 import {
   age,
   anomalyLevel,
   interval,
-  moment,
   percent,
   predictionRemark,
   remainingLife,
@@ -18,17 +17,17 @@ import {
 import { plant, statusOf, subscribe } from "./live.js";
 import { adviceContent, factorList, predictionLinks, useList } from "./machine_cards.js";
 import { machineCharts } from "./machine_charts.js";
+import { maintenanceForm, maintenanceList, outcomeList } from "./maintenance_cards.js";
 import { originalMachine, storedHint } from "./names.js";
 import { stateBadge } from "./plant.js";
-import { setting } from "./settings.js";
 import { t, textOr } from "./text.js";
 import { timeline } from "./timeline.js";
 
 /** @import { Mark } from "./charts.js" */
-/** @import { Alarms, Explanation, Journal, Machine, Maintenance, MaintenanceRecords, PageContext } from "./types.d.ts" */
+/** @import { Alarms, Explanation, Journal, Machine, MaintenanceRecords, Outcomes, PageContext } from "./types.d.ts" */
 
 const REFRESH_EVERY = 30_000; // ms, for what the event stream does not bring
-const RECORDS = 10; // of maintenance, the newest
+const MONTHS = 3; // of what became of predictions, the newest
 
 /**
  * Makes a card.
@@ -113,114 +112,6 @@ function intervalText({ rul }) {
   return rul && range ? t("machine.interval", { range, unit: unitName(rul.unit) }) : "";
 }
 
-const KINDS = /** @type {const} */ (["overhaul", "repair", "inspection", "failure"]);
-
-/**
- * Makes the form that records maintenance and failures.
- * @param {string} path Of the machine's records.
- * @param {() => void} onRecorded
- */
-function maintenanceForm(path, onRecorded) {
-  const text = h("input", { required: true, maxlength: 500, placeholder: t("maintenance.hint") });
-  const kind = h(
-    "select",
-    {},
-    h("option", { value: "" }, t("maintenance.kind.note")),
-    KINDS.map((each) => h("option", { value: each }, t(`maintenance.kind.${each}`))),
-  );
-  const mode = h("input", { maxlength: 100, placeholder: t("maintenance.mode_hint") });
-  const from = h("input", { type: "datetime-local" });
-  const to = h("input", { type: "datetime-local" });
-  const problem = problemLine();
-  /** @param {SubmitEvent} event */
-  const submit = async (event) => {
-    event.preventDefault();
-    showProblem(problem, "");
-    const body = {
-      text: text.value,
-      by: setting("operator"),
-      kind: kind.value || null,
-      failure_mode: mode.value,
-      from: instantOf(from.value),
-      to: instantOf(to.value),
-    };
-    try {
-      await request(path, { method: "POST", body });
-      for (const input of [text, mode, from, to]) input.value = "";
-      kind.value = "";
-      onRecorded();
-    } catch (error) {
-      showProblem(problem, messageOf(error));
-    }
-  };
-  return h(
-    "form",
-    { class: "inline", on: { submit } },
-    h("label", {}, t("maintenance.label"), " ", text),
-    h("label", {}, t("maintenance.kind"), " ", kind),
-    h("label", {}, t("maintenance.mode"), " ", mode),
-    h("label", {}, t("maintenance.from"), " ", from),
-    h("label", {}, t("maintenance.to"), " ", to),
-    h("button", { type: "submit" }, t("maintenance.record")),
-    problem,
-  );
-}
-
-/**
- * Returns the instant of a local time in a form, or null without one.
- * @param {string} local
- */
-function instantOf(local) {
-  return local ? new Date(local).toISOString() : null;
-}
-
-/**
- * @param {Maintenance[]} items
- * @param {string} path Of the machine's records.
- * @param {() => void} onDeleted
- */
-function maintenanceList(items, path, onDeleted) {
-  if (!items.length) return h("p", { class: "nothing" }, t("maintenance.none"));
-  const shown = items.slice(0, RECORDS);
-  const problem = problemLine();
-  /** @param {string} id */
-  const remove = async (id) => {
-    try {
-      await request(`${path}/${encodeURIComponent(id)}`, { method: "DELETE" });
-      onDeleted();
-    } catch (error) {
-      showProblem(problem, messageOf(error));
-    }
-  };
-  return h(
-    "div",
-    {},
-    h(
-      "ul",
-      { class: "plain" },
-      shown.map(({ id, at, text, by, kind, failure_mode: mode }) =>
-        h(
-          "li",
-          {},
-          h("time", {}, moment(at)),
-          " ",
-          kind ? h("strong", {}, t(`maintenance.kind.${kind}`), " ") : null,
-          text,
-          mode ? h("em", {}, ` ${mode}`) : null,
-          by ? h("small", {}, ` ${by}`) : null,
-          " ",
-          h(
-            "button",
-            { type: "button", "aria-label": `${t("maintenance.delete")}: ${text}`, on: { click: () => remove(id) } },
-            t("maintenance.delete"),
-          ),
-        ),
-      ),
-    ),
-    problem,
-  );
-}
-
 /**
  * Makes the cards of a machine.
  * @param {PageContext} context
@@ -236,6 +127,7 @@ function machineCards({ id, console: settings }, signal, onMarks) {
   const use = card("use");
   const alarms = card("alarms");
   const maintenance = card("maintenance");
+  const outcomes = card("outcomes");
 
   async function loadWhy() {
     /** @type {Explanation} */
@@ -275,11 +167,26 @@ function machineCards({ id, console: settings }, signal, onMarks) {
     return [maintenanceList(items, records, refreshMaintenance), maintenanceForm(records, refreshMaintenance)];
   }
 
+  async function loadOutcomes() {
+    const type = plant.machines.get(id)?.machine_type;
+    if (!type) return [outcomeList([])];
+    /** @type {Outcomes} */
+    const { items } = await request(`/api/outcomes?machine_type=${encodeURIComponent(type)}&limit=${MONTHS}`, {
+      signal,
+    });
+    return [outcomeList(items)];
+  }
+
   const refreshAlarms = () => fillCard(alarms, loadAlarms, signal);
   const refreshMaintenance = () => fillCard(maintenance, loadMaintenance, signal);
   const polled = [
     ...(predictive && analytics ? [{ target: why, load: loadWhy }] : []),
-    ...(predictive ? [{ target: advice, load: loadAdvice }] : []),
+    ...(predictive
+      ? [
+          { target: advice, load: loadAdvice },
+          { target: outcomes, load: loadOutcomes },
+        ]
+      : []),
     ...(energy || carbon ? [{ target: use, load: loadUse }] : []),
   ];
   return {

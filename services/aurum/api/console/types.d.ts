@@ -200,6 +200,24 @@ export interface Maintenance {
   failure_mode: string;
 }
 
+/** OutcomeMonth */
+export interface OutcomeMonth {
+  month: string;
+  predictions: number;
+  failures: number;
+  predicted_failures: number;
+  false_warnings: number;
+  lead_time: number | null;
+  unit: string;
+  mean_risk: number | null;
+  failure_rate: number | null;
+}
+
+/** OutcomesOut */
+export interface Outcomes {
+  items: OutcomeMonth[];
+}
+
 /** MaintenanceRecords */
 export interface MaintenanceRecords {
   items: Maintenance[];

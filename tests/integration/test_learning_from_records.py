@@ -23,7 +23,7 @@ BEGIN, ROWS = 1_700_000_000_000_000, 1000
 
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[Platform]:
-    running = Platform(tmp_path, extra={"AURUM_FEATURE_PREDICTIVE": "false"})
+    running = Platform(tmp_path, extra={"AURUM_FEATURE_PREDICTIVE": "false", "AURUM_LEARN_DAYS": "36500"})
     for service in ("ingestion", "api"):
         running.start(service)
     yield running
@@ -56,8 +56,8 @@ def send(platform: Platform, plant: RecordedPlant, rows: slice) -> None:
             assert answer.status == 201, answer.body
 
 
-def learn(platform: Platform) -> str:
-    done = command("learn", "--rows", "2000", "--rounds", "30", environment=platform.environment("learn"))
+def learn(platform: Platform, *arguments: str) -> str:
+    done = command("learn", "--rows", "2000", "--rounds", "30", *arguments, environment=platform.environment("learn"))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -88,7 +88,8 @@ def test_recorded_failures_make_a_model_with_skill(platform: Platform) -> None:
     write_model(models, "pump", bad.card.version, contents)
     environment = platform.environment("models")
     assert command("models", "shadow", "pump", bad.card.version, environment=environment).returncode == 0
-    assert f"{bad.card.version} is withdrawn" in learn(platform)
+    target = f"127.0.0.1:{platform.port('ingestion')}"
+    assert f"{bad.card.version} is withdrawn" in learn(platform, "--ingestion", target)
     now = read_serving(models, "pump")
     assert now is not None
     assert now.version == serving.version

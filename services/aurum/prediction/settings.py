@@ -77,6 +77,17 @@ class PredictionSettings(AlarmSettings):
         description="Share of resampled machines on which a shadow model must have skill and be better than the "
         "champion to be promoted.",
     )
+    learn_days: int = Field(
+        730, ge=1, le=36_500, description="Days of readings that `aurum learn --ingestion` learns from."
+    )
+    learn_readings: int = Field(
+        100_000_000,
+        ge=1000,
+        description="Readings of a machine type that `aurum learn --ingestion` holds in memory, 16 bytes each.",
+    )
+    learn_every: float = Field(
+        21_600.0, ge=0, description="Seconds between two runs of `aurum learn` by `make run`; 0 for none."
+    )
     learn_agreement: bool = Field(
         False, description="Whether a person must agree to a promotion, by `aurum models activate`."
     )

@@ -40,7 +40,10 @@ def recorded_plant(  # noqa: PLR0917
 ) -> RecordedPlant:
     """Simulates a plant. begin: time of its first reading, in µs since 1970."""
     group = MachineGroup(kind, machines, np.random.default_rng(seed), worn=0.9)
-    taken = [group.step(step) for _ in range(int(hours / step))]
+    taken, modes = [], []
+    for _ in range(int(hours / step)):
+        taken.append(group.step(step))
+        modes.append([group.worst_mode(machine) for machine in range(machines)])
     values = np.stack([np.where(each.present, each.values, np.nan) for each in taken])
     times = begin + (np.arange(len(taken)) * step * HOUR_US).astype(np.int64)
     columns, stops = {}, {}
@@ -52,7 +55,8 @@ def recorded_plant(  # noqa: PLR0917
         begins = np.flatnonzero(faulty[1:] & ~faulty[:-1]) + 1
         ends = [int(row + np.argmin(faulty[row:])) if not faulty[row:].all() else len(times) - 1 for row in begins]
         stops[name] = [
-            Stop(int(times[row]), int(times[end]), failed=True) for row, end in zip(begins, ends, strict=True)
+            Stop(int(times[row]), int(times[end]), failed=True, mode=modes[row][machine])
+            for row, end in zip(begins, ends, strict=True)
         ]
         overhauls = np.flatnonzero((np.diff(life) < 0) & ~faulty[:-1]) + 1
         stops[name] += [Stop(int(times[row]), int(times[row]), renewed=True) for row in overhauls]

@@ -160,6 +160,13 @@ class PredictIn(_In):
     features: dict[str, float | None] | None = None
 
 
+class CauseOut(BaseModel):
+    """The part of a risk that a failure mode accounts for."""
+
+    mode: str
+    risk: float = Field(description="Probability of a failure in this mode within the horizon, before any other.")
+
+
 class PredictionOut(BaseModel):
     """A prediction."""
 
@@ -176,6 +183,7 @@ class PredictionOut(BaseModel):
     )
     as_of: datetime | None = Field(description="Time of the latest reading that was used.")
     inputs_sha256: str | None = Field(None, description="Digest of the features.")
+    causes: list[CauseOut] = Field([], description="The risk by failure mode, the greatest first; empty if unknown.")
     trace_id: str
 
 

@@ -15,7 +15,7 @@ import {
   unitName,
 } from "./format.js";
 import { plant, statusOf, subscribe } from "./live.js";
-import { adviceContent, factorList, predictionLinks, useList } from "./machine_cards.js";
+import { adviceContent, causeRemark, factorList, predictionLinks, useList } from "./machine_cards.js";
 import { machineCharts } from "./machine_charts.js";
 import { maintenanceForm, maintenanceList, outcomeList } from "./maintenance_cards.js";
 import { originalMachine, storedHint } from "./names.js";
@@ -132,7 +132,11 @@ function machineCards({ id, console: settings }, signal, onMarks) {
   async function loadWhy() {
     /** @type {Explanation} */
     const { factors, prediction } = await request(`${path}/explanation`, { signal });
-    return [factorList(factors), ...predictionLinks(prediction.trace_id, settings)];
+    return [
+      ...causeRemark(prediction.causes ?? []),
+      factorList(factors),
+      ...predictionLinks(prediction.trace_id, settings),
+    ];
   }
 
   const loadAdvice = async () => adviceContent(await request(`${path}/advice`, { signal }));

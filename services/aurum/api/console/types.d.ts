@@ -120,8 +120,15 @@ export interface Factor {
   contribution: number;
 }
 
+/** CauseOut */
+export interface Cause {
+  mode: string;
+  risk: number;
+}
+
 /** PredictionOut */
 export interface Prediction {
+  causes: Cause[];
   trace_id: string;
 }
 

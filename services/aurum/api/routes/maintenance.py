@@ -74,9 +74,21 @@ async def advice(
         options=[_option_out(option) for option in options],
         best=best.when,
         saves=saves,
-        advice=_RECOMMENDATIONS[best.when].format(savings=f"{saves:,.0f} {context.cost_table.currency}"),
+        advice=_RECOMMENDATIONS[best.when].format(savings=f"{saves:,.0f} {context.cost_table.currency}")
+        + _mode_remark(prediction),
+        likely_mode=_likely_mode(prediction),
         trace_id=current_trace_id(),
     )
+
+
+def _likely_mode(prediction: prediction_pb2.PredictResponse) -> str | None:
+    return prediction.causes[0].mode if prediction.causes else None
+
+
+def _mode_remark(prediction: prediction_pb2.PredictResponse) -> str:
+    """Returns the end of an advice, which names the most likely failure mode; empty if the model knows no modes."""
+    mode = _likely_mode(prediction)
+    return f"; the most likely failure mode is {mode}" if mode else ""
 
 
 def _option_out(option: MaintenanceOption) -> AdviceOption:

@@ -109,6 +109,20 @@ class AnomalyPart(_Part):
     greater: list[float]
 
 
+class CausePart(_Part):
+    """The shares of failure modes among failures within the horizon, see `CauseShares`."""
+
+    modes: list[str]
+    columns: list[int]
+    mean: list[float]
+    scale: list[float]
+    coefficients: list[list[float]]
+    intercepts: list[float]
+    failures: dict[str, int] = Field(description="Failures of each mode in the training data.")
+    accuracy: float = Field(description="Share of held-out failures whose mode had the greatest share.")
+    majority: float = Field(description="Share of the most frequent mode, which is what a constant answer gets.")
+
+
 class DriftPart(_Part):
     """The distribution of the most important features in training: inner edges of deciles, and ranges."""
 
@@ -149,5 +163,8 @@ class ModelCard(_Part):
     risk: RiskPart | None
     interval: IntervalPart | None
     anomaly: AnomalyPart
+    causes: CausePart | None = Field(
+        None, description="How the risk is divided among failure modes; null if fewer than two are recorded."
+    )
     drift: DriftPart
     files: dict[str, str] = Field(description="Model file → SHA-256.")

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from aurum.prediction.model.anomaly import AnomalyModel
 from aurum.prediction.model.calibration import LEVELS, IntervalCalibration, RiskCalibration
 from aurum.prediction.model.card import FORMAT, ModelCard
+from aurum.prediction.model.causes import CauseShares
 from aurum.prediction.model.features import FeatureSpec
 from aurum.prediction.model.regimes import Regimes
 from aurum.prediction.model.trees import Trees, TreesError
@@ -42,12 +43,14 @@ class Predictions:
         rul: RUL in the card's unit; None if the model was not trained on lives.
         quantiles: quantiles[row, level] of the RUL at calibration.LEVELS; None like `rul`.
         anomaly: Anomaly score, from 0 to 1.
+        causes: causes[row, mode] of the risk, in the order of the model's modes; None if it knows no modes.
     """
 
     risk: Floats | None
     rul: Floats | None
     quantiles: Floats | None
     anomaly: Floats
+    causes: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Model:
     risk_calibration: RiskCalibration | None
     interval_calibration: IntervalCalibration | None
     anomaly: AnomalyModel
+    causes: CauseShares | None = None
 
     def predict(self, features: Floats) -> Predictions:
         """Predicts from features[row, column] with the columns of spec.names. Raises TreesError for another width."""
@@ -70,7 +74,10 @@ class Model:
         if self.rul is not None and self.interval_calibration is not None:
             rul = np.minimum(np.maximum(self.rul(features), 0.0), self.card.rul_cap)
             quantiles = np.minimum(self.interval_calibration(rul), self.card.rul_cap)
-        return Predictions(risk, rul, quantiles, self.anomaly(features))
+        causes = None
+        if risk is not None and self.causes is not None:
+            causes = risk[:, None] * self.causes(features)
+        return Predictions(risk, rul, quantiles, self.anomaly(features), causes)
 
     def contributions(self, row: Floats) -> Floats:
         """Returns the contribution of each feature of a row to the log-odds of failure; zeros without a risk model."""
@@ -182,6 +189,26 @@ def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
             np.array(anomaly.paths),
             np.array(anomaly.greater),
         ),
+        causes=_causes(card),
+    )
+
+
+def _causes(card: ModelCard) -> CauseShares | None:
+    part = card.causes
+    if part is None:
+        return None
+    shape = len(part.modes), len(part.columns)
+    if not (len(part.mean) == len(part.scale) == shape[1] and max(part.columns, default=0) < len(card.features)):
+        raise CorruptModelError(
+            f"model {card.machine_type} {card.version}: its failure modes do not fit its features; train it again"
+        )
+    return CauseShares(
+        tuple(part.modes),
+        np.array(part.columns, dtype=np.intp),
+        np.array(part.mean),
+        np.array(part.scale),
+        np.array(part.coefficients).reshape(shape),
+        np.array(part.intercepts).reshape(shape[0]),
     )
 
 

@@ -282,7 +282,16 @@ def prediction_of(  # noqa: PLR0917
         row,
         model.card.horizon,
         _life_of(model, row, as_of_us),
+        _causes_of(model, result, position),
     )
+
+
+def _causes_of(model: Model, result: Predictions, position: int) -> list[tuple[str, float]]:
+    """Returns the part of the risk that each failure mode accounts for, the greatest first."""
+    if model.causes is None or result.causes is None:
+        return []
+    causes = zip(model.causes.modes, result.causes[position].tolist(), strict=True)
+    return sorted(causes, key=lambda cause: -cause[1])
 
 
 def _life_of(model: Model, row: Floats, as_of_us: int) -> float | None:

@@ -15,6 +15,7 @@ from aurum.prediction.model.features import MIDDLE, SHORT, FeatureSpec
 from aurum.prediction.model.model import CARD, FOREST, Model, assemble
 from aurum.prediction.model.regimes import Regimes
 from aurum.prediction.training.anomaly_fit import fit_anomaly
+from aurum.prediction.training.causes_fit import fit_causes
 from aurum.prediction.training.specification import (
     LEAST_HEALTHY_STEPS,
     TrainingDataError,
@@ -61,6 +62,7 @@ def train(
     table = tabulate(runs, spec, options.rows)
     fitted = None
     later = None
+    soon = np.zeros(len(table), dtype=bool)
     cap = horizon = 0.0
     if kind == "anomaly":
         if len(table) < LEAST_HEALTHY_STEPS:
@@ -71,12 +73,13 @@ def train(
         healthy = np.ones(len(table), dtype=bool)
     else:
         target = training_outcomes(kind, runs, table, spec, options)
-        cap, horizon = target.cap, target.horizon
+        cap, horizon, soon = target.cap, target.horizon, target.soon
         fitted = fit_outcomes(table, target, spec, options, progress)
         later = evaluate_later_lives(runs, table, target, fitted.monotone, options)
         healthy = table.share <= _HEALTHY_SHARE if kind == "rul" else ~target.soon
     progress(0.9, "anomaly")
     usual = [index for index, name in enumerate(spec.names) if name.endswith((f".mean_{SHORT}", f".std_{MIDDLE}"))]
+    usual_means = [index for index in usual if spec.names[index].endswith(f".mean_{SHORT}")]
     anomaly, forest = fit_anomaly(table.features[healthy], usual, options.seed)
     files = {**(fitted.files if fitted else {}), FOREST: forest}
     gain = fitted.gain if fitted else np.array([float(index in usual) for index in range(len(spec.names))])
@@ -116,6 +119,7 @@ def train(
         risk=fitted and fitted.risk,
         interval=fitted and fitted.interval,
         anomaly=_anomaly_part(anomaly),
+        causes=fit_causes(runs, table, soon, healthy, usual_means, options.seed) if soon.any() else None,
         drift=_drift(table.features, spec, strongest),
         files={name: hashlib.sha256(content.encode()).hexdigest() for name, content in files.items()},
     )

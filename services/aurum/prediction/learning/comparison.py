@@ -77,7 +77,7 @@ def trained_until(model: Model) -> int:
 
 def has_risk(model: Model | None) -> bool:
     """Whether a model predicts a risk on lives, so that it can be compared."""
-    return model is not None and model.card.kind == "rul" and model.risk is not None
+    return model is not None and model.card.kind == "rul" and model.predicts_risk
 
 
 def compare(candidate: Model, champion: Model | None, runs: Sequence[Run], after_us: int) -> Comparison | None:

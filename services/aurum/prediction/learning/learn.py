@@ -15,13 +15,14 @@ from aurum.prediction.model.card import Evaluation
 from aurum.prediction.model.model import Model, load_model
 from aurum.prediction.model.model_files import Serving, make_champion, read_serving, write_model, write_serving
 from aurum.prediction.serving.drift import DriftMonitor
+from aurum.prediction.training.specification import FEW_FAILURES
 from aurum.prediction.training.train import Progress, TrainingDataError, TrainingOptions, train
 from aurum.readings.history import Run
 from aurum.runtime.audit import AuditLog, Platform
 
 logger = logging.getLogger(__name__)
 
-_LEAST_FAILURES = 6  # for a first model; as many as training needs
+_LEAST_FAILURES = FEW_FAILURES  # for a first model
 _DRIFT_ROWS = 64  # that the monitor takes at once
 _ACTOR = Platform("aurum-learn")
 

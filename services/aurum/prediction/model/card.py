@@ -109,6 +109,14 @@ class AnomalyPart(_Part):
     greater: list[float]
 
 
+class LifetimePart(_Part):
+    """A Weibull distribution of the life, as a sample of its parameters, see `Lifetime`."""
+
+    shapes: list[float]
+    scales: list[float]
+    failures: int
+
+
 class CausePart(_Part):
     """The shares of failure modes among failures within the horizon, see `CauseShares`."""
 
@@ -163,6 +171,9 @@ class ModelCard(_Part):
     risk: RiskPart | None
     interval: IntervalPart | None
     anomaly: AnomalyPart
+    lifetime: LifetimePart | None = Field(
+        None, description="Predicts risk and RUL by the age alone, if few failures were observed; otherwise null."
+    )
     causes: CausePart | None = Field(
         None, description="How the risk is divided among failure modes; null if fewer than two are recorded."
     )

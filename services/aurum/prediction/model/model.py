@@ -15,6 +15,7 @@ from aurum.prediction.model.calibration import LEVELS, IntervalCalibration, Risk
 from aurum.prediction.model.card import FORMAT, ModelCard
 from aurum.prediction.model.causes import CauseShares
 from aurum.prediction.model.features import FeatureSpec
+from aurum.prediction.model.lifetime import Lifetime
 from aurum.prediction.model.regimes import Regimes
 from aurum.prediction.model.trees import Trees, TreesError
 
@@ -65,6 +66,12 @@ class Model:
     interval_calibration: IntervalCalibration | None
     anomaly: AnomalyModel
     causes: CauseShares | None = None
+    lifetime: Lifetime | None = None
+
+    @property
+    def predicts_risk(self) -> bool:
+        """Whether the model has seen failures, so that it predicts a risk."""
+        return self.risk is not None or self.lifetime is not None
 
     def predict(self, features: Floats) -> Predictions:
         """Predicts from features[row, column] with the columns of spec.names. Raises TreesError for another width."""
@@ -74,6 +81,8 @@ class Model:
         if self.rul is not None and self.interval_calibration is not None:
             rul = np.minimum(np.maximum(self.rul(features), 0.0), self.card.rul_cap)
             quantiles = np.minimum(self.interval_calibration(rul), self.card.rul_cap)
+        if self.lifetime is not None:
+            risk, rul, quantiles = self.lifetime(features[:, 0])
         causes = None
         if risk is not None and self.causes is not None:
             causes = risk[:, None] * self.causes(features)
@@ -81,6 +90,11 @@ class Model:
 
     def contributions(self, row: Floats) -> Floats:
         """Returns the contribution of each feature of a row to the log-odds of failure; zeros without a risk model."""
+        if self.lifetime is not None:
+            contributions = np.zeros(len(row))
+            now, new = self.lifetime(np.array([row[0], 0.0]))[0].clip(1e-9, 1 - 1e-9)
+            contributions[0] = np.log(now / (1 - now)) - np.log(new / (1 - new))
+            return contributions
         return self.risk.contributions(row) if self.risk is not None else np.zeros(len(row))
 
 
@@ -190,7 +204,20 @@ def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
             np.array(anomaly.greater),
         ),
         causes=_causes(card),
+        lifetime=_lifetime(card),
     )
+
+
+def _lifetime(card: ModelCard) -> Lifetime | None:
+    part = card.lifetime
+    if part is None:
+        return None
+    shapes, scales = np.array(part.shapes), np.array(part.scales)
+    if not (len(shapes) == len(scales) > 0 and (shapes > 0).all() and (scales > 0).all()):
+        raise CorruptModelError(
+            f"model {card.machine_type} {card.version}: its distribution of the life is invalid; train it again"
+        )
+    return Lifetime(shapes, scales, card.horizon, card.rul_cap)
 
 
 def _causes(card: ModelCard) -> CauseShares | None:
@@ -214,6 +241,8 @@ def _causes(card: ModelCard) -> CauseShares | None:
 
 def _required_files(card: ModelCard) -> list[str]:
     """Returns the names of the files that a model of this kind consists of, besides the card."""
+    if card.lifetime is not None:
+        return [FOREST]
     return {"rul": [RISK, RUL, FOREST], "classification": [RISK, FOREST], "anomaly": [FOREST]}[card.kind]
 
 

@@ -132,7 +132,7 @@ class Scorer:
 
     def explain(self, prediction_input: PredictionInput, top: int) -> Explanation:
         """Explains a prediction by its `top` strongest factors. Raises AurumError if there is no prediction."""
-        if prediction_input.model is None or prediction_input.model.risk is None:
+        if prediction_input.model is None or not prediction_input.model.predicts_risk:
             answer, shifts = predict_by_rule(prediction_input)
             total = sum(abs(shift) for _, shift in shifts.values()) or 1.0
             prediction = _value_or_raise(answer)

@@ -11,12 +11,15 @@ import numpy.typing as npt
 from aurum import __version__
 from aurum.prediction.model import card as parts
 from aurum.prediction.model.anomaly import AnomalyModel
-from aurum.prediction.model.features import MIDDLE, SHORT, FeatureSpec
+from aurum.prediction.model.features import MIDDLE, SHORT, TIME, FeatureSpec
 from aurum.prediction.model.model import CARD, FOREST, Model, assemble
 from aurum.prediction.model.regimes import Regimes
 from aurum.prediction.training.anomaly_fit import fit_anomaly
 from aurum.prediction.training.causes_fit import fit_causes
+from aurum.prediction.training.lifetime_fit import fit_lifetime
 from aurum.prediction.training.specification import (
+    FEW_FAILURES,
+    LEAST_FAILURES,
     LEAST_HEALTHY_STEPS,
     TrainingDataError,
     TrainingOptions,
@@ -62,6 +65,7 @@ def train(
     table = tabulate(runs, spec, options.rows)
     fitted = None
     later = None
+    evaluation = lifetime = None
     soon = np.zeros(len(table), dtype=bool)
     cap = horizon = 0.0
     if kind == "anomaly":
@@ -74,8 +78,19 @@ def train(
     else:
         target = training_outcomes(kind, runs, table, spec, options)
         cap, horizon, soon = target.cap, target.horizon, target.soon
-        fitted = fit_outcomes(table, target, spec, options, progress)
-        later = evaluate_later_lives(runs, table, target, fitted.monotone, options)
+        failures = sum(run.failed for run in runs)
+        if kind == "rul" and failures < LEAST_FAILURES:
+            if spec.axis == TIME or any(run.begun for run in runs):
+                raise TrainingDataError(
+                    f"{machine_type}: {failures} of {len(runs)} runs end in a failure, and at least {LEAST_FAILURES} "
+                    f"are needed without a column that counts life from each overhaul, such as operating_hours; with "
+                    f"one, {FEW_FAILURES} are"
+                )
+            lifetime, evaluation = fit_lifetime(runs, table, target, spec.axis, options.seed)
+        else:
+            fitted = fit_outcomes(table, target, spec, options, progress)
+            evaluation = fitted.evaluation
+            later = evaluate_later_lives(runs, table, target, fitted.monotone, options)
         healthy = table.share <= _HEALTHY_SHARE if kind == "rul" else ~target.soon
     progress(0.9, "anomaly")
     usual = [index for index, name in enumerate(spec.names) if name.endswith((f".mean_{SHORT}", f".std_{MIDDLE}"))]
@@ -114,11 +129,12 @@ def train(
         rul_cap=cap,
         monotone=_monotone_names(spec, fitted.monotone if fitted else ()),
         regimes=_regime_part(spec.regimes),
-        evaluation=fitted and fitted.evaluation,
+        evaluation=evaluation,
         later_lives=later,
         risk=fitted and fitted.risk,
         interval=fitted and fitted.interval,
         anomaly=_anomaly_part(anomaly),
+        lifetime=lifetime,
         causes=fit_causes(runs, table, soon, healthy, usual_means, options.seed) if soon.any() else None,
         drift=_drift(table.features, spec, strongest),
         files={name: hashlib.sha256(content.encode()).hexdigest() for name, content in files.items()},

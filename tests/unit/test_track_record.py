@@ -89,6 +89,10 @@ def test_scorecard_is_read_as_it_was_written() -> None:
     assert decode(encode(month, "h")) == (month, "h")
     assert month_of(month_start("2026-05")) == "2026-05"
     assert len(month.told) == BINS
+    many = Month()
+    for number in range(2000):
+        many.add(Month(told=[0.1 * number / 7] * BINS, lead_times=[number / 7]))
+    assert len(encode(many, "h")) < 16_384  # the limit of an event
     for damaged in (b"", b"{}", b"[]", encode(month, "h").replace(b'"told"', b'"tell"')):
         with pytest.raises(ScorecardError):
             decode(damaged)

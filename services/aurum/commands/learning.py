@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aurum.commands.histories import from_store
 from aurum.commands.progress import progress_bar
-from aurum.commands.served_histories import served_histories
+from aurum.commands.served_histories import ServedHistories, TooManyReadingsError, served_histories
 from aurum.prediction.learning.learn import LearningOptions, learn
 from aurum.prediction.learning.rule import PromotionRule
 from aurum.prediction.settings import PredictionSettings
@@ -17,6 +17,7 @@ from aurum.readings.history import Run
 from aurum.runtime.audit import AuditLog
 from aurum.runtime.time_units import DAY_US
 from aurum.storage.folder_lock import FolderLock
+from aurum.v1 import ingestion_pb2
 
 
 def learning_options(settings: PredictionSettings, training: TrainingOptions) -> LearningOptions:
@@ -72,15 +73,34 @@ def learn_from_ingestion(
     """
 
     async def run(audit: AuditLog) -> None:
-        since_us = int(time.time() * 1e6) - settings.learn_days * DAY_US
         async with served_histories(target, settings) as served:
             for machine_type, machines in sorted((await served.machines(only_type)).items()):
-                runs = await served.runs(machines, settings.learn_readings, since_us)
+                runs = await _latest_runs(served, machines, settings)
                 source = f"ingestion at {target}, {len(machines)} machines"
                 await asyncio.to_thread(_learn_type, root, machine_type, runs, source, options, audit)
 
     with _learning(root, settings.audit_file) as audit:
         asyncio.run(run(audit))
+
+
+async def _latest_runs(
+    served: ServedHistories, machines: Sequence[ingestion_pb2.Machine], settings: PredictionSettings
+) -> list[Run]:
+    """Returns the lives of machines in the latest days, as many days as fit into memory."""
+    now_us, days = int(time.time() * 1e6), settings.learn_days
+    first_us = min(machine.first_seen_us for machine in machines)
+    days = max(1, min(days, -(-(now_us - first_us) // DAY_US)))
+    while True:
+        try:
+            return await served.runs(machines, settings.learn_readings, now_us - days * DAY_US)
+        except TooManyReadingsError:
+            if days == 1:
+                raise
+            days //= 2
+            print(
+                f"{machines[0].machine_type}: not all readings fit into memory (AURUM_LEARN_READINGS); learning from "
+                f"the last {days} days"
+            )
 
 
 @contextlib.contextmanager

@@ -45,6 +45,10 @@ async def served_histories(target: str, settings: Settings) -> AsyncIterator["Se
         await dependency.close()
 
 
+class TooManyReadingsError(HistoryError):
+    """There are more readings than may be held in memory."""
+
+
 class ServedHistories:
     """Reads the machines of ingestion type by type."""
 
@@ -78,7 +82,7 @@ class ServedHistories:
             since_us: The time of the first reading, in µs since 1970; 0 for all.
 
         Raises:
-            HistoryError: There are more readings than that.
+            TooManyReadingsError: There are more readings than that.
             AurumError: Ingestion did not answer.
         """
         runs: list[Run] = []
@@ -110,9 +114,9 @@ class ServedHistories:
                 parts.setdefault(series.sensor, []).append((times, values))
                 count += len(values)
             if count > most:
-                raise HistoryError(
-                    f"the machines of type {machine.machine_type!r} have more readings than are held in memory; set "
-                    f"AURUM_LEARN_DAYS to learn from fewer days, or AURUM_LEARN_READINGS to hold more"
+                raise TooManyReadingsError(
+                    f"the machines of type {machine.machine_type!r} have more readings of a day than are held in "
+                    f"memory; set AURUM_LEARN_READINGS to hold more"
                 )
             start = end
             length = min(2 * length, _LONGEST_US) if count - before < _SMALL else max(length // 2, _FIRST_US)

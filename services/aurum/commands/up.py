@@ -199,7 +199,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(self._settings.learn_every)
             process = await asyncio.create_subprocess_exec(
-                *_aurum_command("learn"),
+                *_aurum_command("learn", "--ingestion", self._settings.ingestion_target),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,

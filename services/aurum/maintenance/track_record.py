@@ -21,7 +21,7 @@ from aurum.readings.history import Stop
 
 WARNED = 0.5  # risk from which a forecast is a warning, as in the model card
 BINS = 10  # of the calibration, by risk
-_MOST_LEAD_TIMES = 1000  # of a month that are kept for the median
+_MOST_LEAD_TIMES = 400  # of a month that are kept for the median; an event has 16 kB
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,9 +81,10 @@ class PredictionSettings(AlarmSettings):
         730, ge=1, le=36_500, description="Days of readings that `aurum learn --ingestion` learns from."
     )
     learn_readings: int = Field(
-        100_000_000,
+        30_000_000,
         ge=1000,
-        description="Readings of a machine type that `aurum learn --ingestion` holds in memory, 16 bytes each.",
+        description="Readings of a machine type that `aurum learn --ingestion` holds in memory, about 40 bytes each. "
+        "If there are more, it learns from fewer days.",
     )
     learn_every: float = Field(
         21_600.0, ge=0, description="Seconds between two runs of `aurum learn` by `make run`; 0 for none."

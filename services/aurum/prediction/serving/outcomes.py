@@ -52,6 +52,7 @@ class OutcomeScorer:
         self._registry = registry
         self._owns = owns
         self._interval = interval
+        self._recorded: dict[tuple[str, str], bytes] = {}  # machine type and month → the scorecard that is stored
 
     async def run(self) -> None:
         """Scores the forecasts of all machine types in turn. Runs until cancelled."""
@@ -81,14 +82,21 @@ class OutcomeScorer:
             await asyncio.sleep(_PAUSE)
         model = self._registry.active(machine_type)
         unit = model.card.unit if model else ""
-        # A month whose first forecasts are forgotten keeps its scorecard
-        events = [
-            ingestion_pb2.Event(kind=SCORECARD, at_us=month_start(month), id=machine_type, content=encode(found, unit))
+        cards = {
+            month: encode(found, unit)
             for month, found in months.items()
+            # A month whose first forecasts are forgotten keeps its scorecard
             if month_start(month) >= since_us or month == month_of(now_us)
+        }
+        changed = {month: card for month, card in cards.items() if self._recorded.get((machine_type, month)) != card}
+        events = [
+            ingestion_pb2.Event(kind=SCORECARD, at_us=month_start(month), id=machine_type, content=card)
+            for month, card in changed.items()
         ]
         if events:
             await self._ingestion.unary(self._stub.RecordEvents, ingestion_pb2.RecordEventsRequest(events=events))
+        self._recorded = {key: card for key, card in self._recorded.items() if key[0] != machine_type}
+        self._recorded |= {(machine_type, month): card for month, card in cards.items()}
         total = Month()
         for found in months.values():
             total.add(found)

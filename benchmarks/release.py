@@ -68,7 +68,7 @@ def install(namespace: Namespace) -> None:
 
 
 def first_trace(namespace: Namespace, started: float) -> float:
-    """Seconds until a prediction's trace with spans of api, prediction and ingestion can be looked up."""
+    """Seconds until an explanation's trace with spans of api, prediction and ingestion can be looked up."""
     deadline = started + 300
     while time.monotonic() < deadline:
         try:
@@ -78,9 +78,9 @@ def first_trace(namespace: Namespace, started: float) -> float:
             ):
                 while time.monotonic() < deadline:
                     machines = http("GET", f"{api}/api/machines?limit=1")[1]["items"]
-                    _, answer = http("POST", f"{api}/api/predict", {"machine_id": machines[0]["machine_id"]})
+                    _, answer = http("GET", f"{api}/api/machines/{machines[0]['machine_id']}/explanation")
                     for _ in range(10):
-                        if services_of(jaeger, answer["trace_id"]) == {"api", "prediction", "ingestion"}:
+                        if services_of(jaeger, answer["prediction"]["trace_id"]) == {"api", "prediction", "ingestion"}:
                             return time.monotonic() - started
                         time.sleep(1)
         except (OSError, ValueError, KeyError, IndexError):

@@ -17,13 +17,12 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-import psutil
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from tests.support.http import http
 from tests.support.platform import Platform
 from tests.support.waiting import wait_for
 
-from benchmarks.harness import Goal, report, spread
+from benchmarks.harness import Goal, cpu_of, report, spread
 from benchmarks.prediction import load
 
 SERVICES = ("ingestion", "prediction", "api")
@@ -53,8 +52,7 @@ def receiving() -> Iterator[str]:
 
 
 def cpu_seconds(platform: Platform) -> float:
-    times = [psutil.Process(platform.processes[service].popen.pid).cpu_times() for service in SERVICES]
-    return sum(each.user + each.system for each in times)
+    return sum(cpu_of(platform.processes[service].popen.pid) for service in SERVICES)
 
 
 def start(folder: Path, models: Path, mode: str, receiver: str) -> tuple[Platform, list[str]]:

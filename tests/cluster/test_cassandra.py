@@ -92,6 +92,7 @@ def space(image: str) -> Iterator[Namespace]:
             *("--set", "simulators.iot.machines=5,simulators.edge.machines=2,operator.enabled=false"),
             *("--set", "security.api.keysSecret=,telemetry.collector.enabled=false,settings.AURUM_TRACING_ENABLED=no"),
             *("--set-string", "prediction.settings.AURUM_PREDICTION_SCORE_INTERVAL=15"),
+            *("--set-string", "prediction.settings.AURUM_PREDICTION_WINDOW_LAG=0"),  # each prediction queries ingestion
             *("--set-json", f"policy.policies={json.dumps(POLICIES)}", "--wait", "--timeout=5m"),
             timeout=330,
         )

@@ -126,9 +126,12 @@ def trace(jaeger: str, trace_id: str) -> dict[str, Any] | None:
 
 
 def test_request_is_one_trace_from_api_to_ingestion(release: Namespace, api: str, jaeger: str) -> None:
-    """One prediction is one whole trace through api, prediction and ingestion, with logs of each."""
+    """One explanation is one whole trace through api, prediction and ingestion, with logs of each."""
     wait_for(lambda: not predict(api)["degraded"], 60, "a prediction that is not degraded")
-    trace_id = predict(api)["trace_id"]
+    machine = http("GET", f"{api}/api/machines?limit=1")[1]["items"][0]["machine_id"]
+    status, answer = http("GET", f"{api}/api/machines/{machine}/explanation")
+    assert status == 200, answer
+    trace_id = answer["prediction"]["trace_id"]
 
     def whole() -> dict[str, Any] | None:
         found = trace(jaeger, trace_id)

@@ -4,7 +4,10 @@ import itertools
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -147,6 +150,59 @@ def test_killed_api_and_prediction_pods_fail_no_request(release: Namespace, prom
             time.sleep(20)
 
     assert_kill_fails_no_request(release, RATE / 2, 1.0, shared_by_all, kill)
+
+
+@pytest.mark.proof("disruption")
+def test_killed_scorer_pod_hands_over_its_machines(release: Namespace, api: str) -> None:
+    """Another pod scores the machines of a killed scorer within 10 s, and no alarm repeats or is lost."""
+    alarming = [f"handed-over-{int(time.time())}-{number}" for number in range(12)]
+
+    def send(fault: float) -> None:
+        values = [
+            {"machine_id": machine, "sensor": "fault", "timestamp": time.time(), "value": fault} for machine in alarming
+        ]
+        status, answer = http("POST", f"{api}/api/readings", {"readings": values})
+        assert status == 200, answer
+
+    def transitions() -> Counter[str]:
+        items = http("GET", f"{api}/api/alarms/journal?limit=1000")[1]["items"]
+        return Counter(f"{each['id']} {each['transition']}" for each in items if each["machine_id"] in alarming)
+
+    def predicted(after: float) -> bool:
+        """Whether each simulated machine has a prediction that was made after this time."""
+        send(1)  # else the machines would become silent
+        machines = [each for each in machines_of(api) if each["machine_id"].startswith(("pump", "compressor", "motor"))]
+        return bool(machines) and all(
+            each["predicted_at"] and datetime.fromisoformat(each["predicted_at"]).timestamp() > after
+            for each in machines
+        )
+
+    wait_for(lambda: predicted(time.time() - 10), 60, "all machines are scored")
+    raised = Counter(f"{machine}~stopped raised" for machine in alarming)
+    wait_for(lambda: transitions() == raised, 30, "the alarms are raised")
+    victim = release.pods("prediction")[0]["metadata"]["name"]
+    release.kubectl("delete", "pod", victim, "--grace-period=0", "--force")
+    killed = time.time()
+    # Three checks a second apart detect that it is gone, and names are resolved every two seconds
+    wait_for(lambda: predicted(killed + 2), 10 + 5, "the machines of the killed scorer are scored")
+    release.kubectl("rollout", "status", "deployment/aurumai-prediction", "--timeout=120s", timeout=150)
+    joined = time.time()
+    wait_for(lambda: predicted(joined + 10), 60, "all machines are scored after the new scorer has taken its share")
+    assert transitions() == raised
+    send(0)
+    cleared = Counter(f"{machine}~stopped cleared" for machine in alarming)
+    wait_for(lambda: transitions() == raised + cleared, 30, "the alarms are cleared")
+
+
+def machines_of(api: str) -> list[dict[str, Any]]:
+    """All machines, by all pages of the list."""
+    found: list[dict[str, Any]] = []
+    cursor = ""
+    while cursor is not None:
+        _, page = http("GET", f"{api}/api/machines?limit=500&cursor={cursor}")
+        found += page["items"]
+        cursor = page["next_cursor"]
+    return found
 
 
 def test_killed_api_pod_fails_no_request(release: Namespace) -> None:

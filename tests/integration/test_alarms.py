@@ -4,6 +4,7 @@ restart."""
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,6 +72,8 @@ def test_alarm_lifecycle_is_shared_by_replicas(plant: Platform, other: Platform)
         wait_for(lambda api=replica: state(api, "oven~hot") == "unacknowledged", 15, "the alarm")
     found = alarms(plant)["oven~hot"]
     assert (found["text"], found["priority"], found["value"], found["count"]) == ("Too hot", "high", 90, 1)
+    assert (found["quantity"], found["sensor"], found["limit"]) == ("sensor", "heat", 80)
+    wait_for(lambda: alarms(plant)["oven~hot"]["present_value"] == 90, 15, "the present value")
     acknowledged = post(other, "oven~hot", "ack", {"by": "Ada"})
     assert acknowledged.status == 200
     assert acknowledged.json["acknowledged_by"] == "Ada"
@@ -151,3 +154,51 @@ def test_alarms_survive_api_restart_and_ingestion_outage(plant: Platform) -> Non
     assert "was not recorded" in refused.json["detail"]
     plant.restart("ingestion")
     wait_for(lambda: post(plant, "boiler~hot", "shelve", {"minutes": 5}).status == 200, 30, "it can be shelved")
+
+
+def test_rules_are_followed_while_the_services_run(tmp_path: Path) -> None:
+    """A removed rule closes its alarms with a reason, and a new one on another sensor raises its own."""
+    with watching(tmp_path, RULES) as running:
+        read(running, "kiln", 90)
+        wait_for(lambda: state(running, "kiln~hot") == "unacknowledged", 30, "the alarm")
+        new = tmp_path / "rules.new"
+        new.write_text("rules: [{name: wet, text: Too wet, priority: low, sensor: {sensor: damp, above: 3}}]")
+        new.replace(tmp_path / "rules.yaml")
+        wait_for(lambda: state(running, "kiln~hot") == "returned", 30, "the alarm is closed")
+        found = alarms(running, "&state=returned")["kiln~hot"]
+        assert (found["text"], found["priority"]) == ("Too hot", "high")
+        journal = http("GET", f"{running.api}/api/alarms/journal").json["items"]
+        closed = next(each for each in journal if each["transition"] == "cleared")
+        assert (closed["reason"], closed["text"]) == ("the rule was removed", "Too hot")
+        reading = {"machine_id": "kiln", "sensor": "damp", "timestamp": time.time(), "value": 9.0}
+        assert http("POST", f"{running.api}/api/readings", {"readings": [reading]}).status == 200
+        wait_for(lambda: state(running, "kiln~wet") == "unacknowledged", 30, "the alarm of the new rule")
+        assert any("hot removed" in line for line in running.processes["prediction"].lines())
+
+
+def test_imported_history_raises_no_alarm_of_silence(plant: Platform) -> None:
+    hour_ago = time.time() - 3600
+    rows = [{"machine_id": "old", "sensor": "heat", "timestamp": hour_ago + second, "value": 20.0} for second in (0, 9)]
+    assert http("POST", f"{plant.api}/api/readings", {"readings": rows}).status == 200
+    read(plant, "live", 20)
+    wait_for(lambda: state(plant, "live~silent") == "unacknowledged", 30, "the alarm of the live machine")
+    assert state(plant, "old~silent") == "none"
+
+
+def test_outage_of_ingestion_raises_no_alarm_of_silence(tmp_path: Path) -> None:
+    """A machine whose readings could not arrive is silent only when it sends nothing afterwards."""
+    with watching(tmp_path, RULES) as running:
+        read(running, "press", 20)
+        read(running, "gone", 20)
+        wait_for(lambda: http("GET", f"{running.api}/api/machines/gone").status == 200, 15, "the machines")
+        running.processes["ingestion"].kill()
+        time.sleep(8)  # longer than the limit of silence
+        running.restart("ingestion")
+        wait_for(lambda: sends(running, "press"), 30, "the API reaches ingestion again")
+        wait_for(lambda: sends(running, "press") and state(running, "gone~silent") == "unacknowledged", 90, "the alarm")
+        assert state(running, "press~silent") == "none"
+
+
+def sends(platform: Platform, machine: str) -> bool:
+    reading = {"machine_id": machine, "sensor": "heat", "timestamp": time.time(), "value": 20.0}
+    return http("POST", f"{platform.api}/api/readings", {"readings": [reading]}).status == 200

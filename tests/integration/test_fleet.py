@@ -26,8 +26,9 @@ rules:
   - name: slow
     text: Hot for a while
     sensor: {sensor: bearing_temperature_c, above: 90}
-    on_delay_seconds: 20
+    on_delay_seconds: {delay}
 """
+DELAY = 120  # seconds; so long that a delay that began anew would end after the test
 
 
 @dataclass
@@ -53,12 +54,12 @@ class Plant:
                 request.machine_type = "other" if machine_id == MACHINES[0] else "pump"
                 stub.RegisterMachine(request)
 
-    def send(self, many: int = 1, hot: tuple[str, ...] = ()) -> None:
-        """Sends readings of all machines; those of hot ones are above the limit of the rules."""
+    def send(self, many: int = 1, hot: tuple[str, ...] = (), ago: float = 0.0) -> None:
+        """Sends readings of all machines, the last one from some seconds ago. Those of hot ones exceed the limit."""
         self.sequence += 1
         self.life += 0.5
         chance = np.random.default_rng(self.sequence)
-        self.sent_us = int(time.time() * 1e6)
+        self.sent_us = int((time.time() - ago) * 1e6)
         times = self.sent_us - np.arange(many)[::-1] * 100_000
         series = []
         for machine_id in MACHINES:
@@ -102,7 +103,7 @@ class Plant:
 @pytest.fixture
 def plant(tmp_path: Path) -> Iterator[Plant]:
     pump_model(tmp_path / "models")
-    (tmp_path / "rules.yaml").write_text(RULES)
+    (tmp_path / "rules.yaml").write_text(RULES.replace("{delay}", str(DELAY)))
     extra = {
         "AURUM_ALARM_RULES": str(tmp_path / "rules.yaml"),
         "AURUM_MODEL_DIR": str(tmp_path / "models"),
@@ -113,7 +114,7 @@ def plant(tmp_path: Path) -> Iterator[Plant]:
     running.start("ingestion")
     found = Plant(running, card["sensors"], card["axis"])
     found.register()
-    found.send(40)
+    found.send(40, ago=DELAY)  # so that tests can send later readings from before the present
     yield found
     running.stop()
 
@@ -151,6 +152,55 @@ def test_continuous_predictions_equal_requested_ones(plant: Plant) -> None:
     assert [published[machine_id].degraded for machine_id in MACHINES] == [True] + [False] * 11
 
 
+def predict(platform: Platform, machine_id: str) -> prediction_pb2.PredictResponse | None:
+    """Requests a prediction; returns None if ingestion was needed for it and did not answer."""
+    with grpc.insecure_channel(f"127.0.0.1:{platform.port('prediction')}") as channel:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        try:
+            return stub.Predict(prediction_pb2.PredictRequest(machine_id=machine_id))
+        except grpc.RpcError as error:
+            if error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
+                raise
+            return None
+
+
+def answers_from_window(platform: Platform, machine_id: str) -> bool:
+    windows = 'prediction_requests_total{source="window"}'
+    before = platform.metric("prediction", windows)
+    return predict(platform, machine_id) is not None and platform.metric("prediction", windows) == before + 1
+
+
+def test_windows_answer_as_queries_do(plant: Plant) -> None:
+    plant.first.start("prediction")
+    wait_for(plant.all_scored, 20, "all machines are scored")
+    by_query = Platform(plant.first.folder / "second", extra=plant.first.extra | {"AURUM_PREDICTION_WINDOW_LAG": "0"})
+    by_query.ports["ingestion"] = plant.first.port("ingestion")
+    by_query.start("prediction")
+    try:
+        for machine_id in MACHINES[1:]:
+            wait_for(lambda each=machine_id: answers_from_window(plant.first, each), 20, "a window answers")
+            answer = predict(plant.first, machine_id)
+            assert answer is not None
+            assert answer == predict(by_query, machine_id)
+            assert not answers_from_window(by_query, machine_id)
+        assert not answers_from_window(plant.first, MACHINES[0])  # it has no model
+    finally:
+        by_query.stop()
+
+
+def test_windows_do_not_answer_while_the_stream_is_stuck(plant: Plant) -> None:
+    plant.first.start("prediction")
+    wait_for(plant.all_scored, 20, "all machines are scored")
+    wait_for(lambda: answers_from_window(plant.first, "P-1"), 20, "the window answers")
+    ingestion = plant.first.processes["ingestion"].popen
+    ingestion.send_signal(signal.SIGSTOP)  # the connection stays open
+    try:
+        wait_for(lambda: predict(plant.first, "P-1") is None, 20, "the window no longer answers")
+    finally:
+        ingestion.send_signal(signal.SIGCONT)
+    wait_for(lambda: answers_from_window(plant.first, "P-1"), 30, "the window answers again")
+
+
 def test_late_readings_are_in_the_next_prediction(plant: Plant) -> None:
     plant.first.start("prediction")
     wait_for(plant.all_scored, 20, "all machines are scored")
@@ -172,20 +222,21 @@ def test_a_killed_scorer_is_replaced_within_ten_seconds(plant: Plant) -> None:
         wait_for(lambda: other.metric("prediction", "prediction_fleet_members ") == 2, 20, "both scorers live")
         wait_for(plant.all_scored, 20, "all machines are scored")
         hot = ("P-2", "P-3", "P-4", "P-5", "P-6", "P-7")
-        plant.send(hot=hot)
+        plant.send(hot=hot, ago=0.75 * DELAY)  # a quarter of the delay is left
         raised = {f"{machine_id}~hot~raised" for machine_id in hot}
         wait_for(lambda: raised <= set(plant.transitions()), 20, "the alarms are raised")
         machines = 'prediction_fleet_machines{by="model"}'
         shares = [each.metric("prediction", machines) for each in (plant.first, other)]
         assert sum(shares) == 11
         assert min(shares) > 0
+        assert set(plant.transitions()) == raised
         other.processes["prediction"].kill(signal.SIGKILL)
         plant.send(hot=hot)
         wait_for(plant.all_scored, 10, "the machines of the killed scorer are scored")
         wait_for(lambda: plant.first.metric("prediction", machines) == 11, 10, "one scorer has all machines")
-        # The condition of the second rule has held since before the kill
+        # A delay that began anew after the kill would take longer
         raised |= {f"{machine_id}~slow~raised" for machine_id in hot}
-        wait_for(lambda: raised <= set(plant.transitions()), 40, "the delayed alarms are raised")
+        wait_for(lambda: raised <= set(plant.transitions()), 0.6 * DELAY, "the delays go on, and the alarms are raised")
         plant.send()
         ended = {f"{machine_id}~{rule}~cleared" for machine_id in hot for rule in ("hot", "slow")}
         wait_for(lambda: ended <= set(plant.transitions()), 20, "the alarms are cleared")

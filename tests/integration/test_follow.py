@@ -18,7 +18,8 @@ from prometheus_client import REGISTRY
 from aurum.ingestion.follow_feed import FollowFeed
 from aurum.ingestion.follower import Follower
 from aurum.ingestion.store import MachineRecord
-from aurum.readings.batch import Series
+from aurum.readings.batch import Series, encode
+from aurum.readings.batch_decoding import decode
 from aurum.readings.machine_shares import name_hash, owners_of
 from aurum.readings.transport.follow_columns import decode_definitions, decode_machines, decode_readings
 from aurum.v1 import columns_pb2, ingestion_pb2, prediction_pb2
@@ -210,6 +211,32 @@ async def test_members_share_the_machines_of_the_feed(server: IngestionServer) -
         client.call.cancel()
         assert client.readings == [each for each in accepted.readings if owner[each[0]] == index]
         assert client.machines.keys() == {machine for machine, of in owner.items() if of == index}
+
+
+async def test_heartbeats_tell_that_nothing_is_missing(server: IngestionServer) -> None:
+    await server.write(Accepted().batch([("m1", "a", 1)]))
+    call = server.follow("", (), "", heartbeat_ms=100)
+    responses = [await call.read() for _ in range(4)]
+    call.cancel()
+    assert not any(response.readings.numbers for response in responses)
+    complete = [response.complete_us for response in responses if response.complete_us]
+    assert len(complete) >= 3
+    assert complete == sorted(set(complete))
+
+
+async def test_only_the_last_part_of_a_backlog_is_complete() -> None:
+    feed = FollowFeed(1_000_000)
+    feed.note_machine(MachineRecord("m1", "", "", 0, ""))
+    follower = Follower(feed, [], "", "", 400)
+    data = encode("source", 1, Accepted().batch([("m1", "a", 100)])).SerializeToString()
+    feed.append_batch(decode(data))
+    responses = follower.responses(0.0, lambda: None, lambda: False, 0.1)
+    found = []
+    while not found or not found[-1].complete_us:
+        found.append(await anext(responses))
+    await responses.aclose()
+    assert sum(len(response.readings.numbers) for response in found) == 400  # four bytes each
+    assert len(found) > 3
 
 
 async def test_machines_may_be_added_while_pages_are_sent() -> None:

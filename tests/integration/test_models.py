@@ -38,6 +38,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
             "AURUM_PREDICTION_RESCORE_RATE": "200",
             "AURUM_PREDICTION_HISTORY_INTERVAL": "0",
             "AURUM_PREDICTION_OUTCOME_INTERVAL": "1",
+            "AURUM_PREDICTION_WINDOW_LAG": "0",  # readings are in the next prediction, and requests in the drift
             "AURUM_LOG_LEVEL": "INFO",
         },
     )

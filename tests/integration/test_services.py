@@ -595,6 +595,26 @@ def test_other_method_of_a_route_is_405(serving: Platform, method: str, path: st
     assert (answer.status, answer.headers["allow"]) == (405, allowed)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "named", "hint"),
+    [
+        ("GET", "/api/machines?sites=lab", "sites", "did you mean site"),
+        ("GET", "/api/alarms?state=shelved&machine=pump-1", "machine", "did you mean machine_id"),
+        ("POST", "/api/readings?timezones=UTC", "timezones", "did you mean timezone"),
+        ("GET", "/api/resilience?x=1", "x", "this route has none"),
+    ],
+)
+def test_unknown_query_parameter_is_refused(serving: Platform, method: str, path: str, named: str, hint: str) -> None:
+    answer = http(method, f"{serving.api}{path}", {"readings": []} if method == "POST" else None)
+    assert (answer.status, answer.json["errors"][0]["field"]) == (422, f"query.{named}")
+    assert hint in answer.json["detail"]
+
+
+def test_pages_and_probes_accept_any_query_parameter(serving: Platform) -> None:
+    for path in ("/?site=lab", "/alarms?view=shelved", "/health?verbose"):
+        assert http("GET", f"{serving.api}{path}").status == 200
+
+
 @pytest.mark.parametrize("length", [129, 5_000, 50_000])
 def test_machine_id_of_any_length_is_404(serving: Platform, length: int) -> None:
     answer = http("GET", f"{serving.api}/api/machines/{'a' * length}")

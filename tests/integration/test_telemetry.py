@@ -41,6 +41,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator
         extra={
             "AURUM_MODEL_DIR": str(models),
             "AURUM_TRACING_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+            "AURUM_PREDICTION_WINDOW_LAG": "0",  # each prediction calls ingestion
             "AURUM_EDGE_INPUTS": str(folder / "inputs.yaml"),
         },
     )

@@ -43,9 +43,11 @@ class IngestionServer:
         await self.stub.Write(ingestion_pb2.WriteRequest(batch=encode("source", self.sequence, series)))
 
     def follow(
-        self, position: str = "", members: Sequence[str] = (), member: str = ""
+        self, position: str = "", members: Sequence[str] = (), member: str = "", heartbeat_ms: int = 0
     ) -> "grpc.aio.UnaryStreamCall[ingestion_pb2.FollowRequest, columns_pb2.FollowedReadings]":
-        request = ingestion_pb2.FollowRequest(members=members, member=member, position=position, interval_ms=50)
+        request = ingestion_pb2.FollowRequest(
+            members=members, member=member, position=position, interval_ms=50, heartbeat_ms=heartbeat_ms
+        )
         call: grpc.aio.UnaryStreamCall[ingestion_pb2.FollowRequest, columns_pb2.FollowedReadings]
         call = follow_method(self.channel)(request)
         return call

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from aurum.alarms.lifecycle import RULE_CHANGED, RULE_REMOVED, TYPE_NOT_COVERED
+
 SERVICES = Path(__file__).parents[2] / "services/aurum"
 CONSOLE = SERVICES / "api/console"
 ENGLISH = json.loads((CONSOLE / "text/en.json").read_text())
@@ -55,7 +57,12 @@ def test_translated_problems_are_raised_by_the_services() -> None:
 def test_default_alarm_rules_have_the_same_text_in_console() -> None:
     rules = yaml.safe_load((SERVICES / "alarms/rules.yaml").read_text())["rules"]
     shown = {key.removeprefix("rule."): text for key, text in ENGLISH.items() if key.startswith("rule.")}
-    assert {rule["name"]: rule["text"] for rule in rules} == shown
+    assert shown == {rule["text"]: rule["text"] for rule in rules}
+
+
+def test_reasons_of_the_platform_have_a_text() -> None:
+    shown = {key.removeprefix("reason.") for key in ENGLISH if key.startswith("reason.")}
+    assert shown == {RULE_REMOVED, RULE_CHANGED, TYPE_NOT_COVERED}
 
 
 def test_vendored_files_match_recorded_hashes() -> None:

@@ -6,13 +6,14 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from aurum.alarms.lifecycle import Transition, TransitionKind
+from aurum.alarms.lifecycle import Priority, Quantity, Transition, TransitionKind
 from aurum.runtime import damage, metrics
 from aurum.v1 import ingestion_pb2
 
 EVENT_KIND = "alarm"
 
 _FIELDS = frozenset(field.name for field in fields(Transition))
+_KNOWN_WORDS = {"priority": ("", *get_args(Priority)), "quantity": ("", *get_args(Quantity))}
 _KINDS = frozenset(get_args(TransitionKind))
 _TRANSITION = TypeAdapter(Transition)
 
@@ -56,7 +57,8 @@ def decode(entry: bytes, name: str) -> Transition | None:
         name: A name for the entry in error reports.
 
     Returns:
-        The transition; None if the entry cannot be read, or has a kind that only newer versions know.
+        The transition, without a priority or quantity that only newer versions know. None if the entry cannot be
+        read, or has a kind that only newer versions know.
     """
     try:
         content: Any = json.loads(entry)
@@ -66,6 +68,10 @@ def decode(entry: bytes, name: str) -> Transition | None:
                 metrics.unknown_total.labels("kind of alarm transition").inc()
                 return None
             metrics.unknown_total.labels("field of alarm transition").inc(len(content.keys() - _FIELDS))
+            for field, known in _KNOWN_WORDS.items():
+                if field in content and content[field] not in known:
+                    metrics.unknown_total.labels(f"{field} of alarm transition").inc()
+                    del content[field]
         return _TRANSITION.validate_python(content)
     except ValidationError as error:
         mistake = error.errors(include_url=False, include_input=False)[0]

@@ -15,7 +15,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 AlarmState = Literal["normal", "unacknowledged", "acknowledged", "returned", "shelved", "suppressed"]
+Quantity = Literal["risk", "rul", "anomaly", "sensor", "rate", "silence"]
+Priority = Literal["low", "medium", "high", "urgent"]
 TransitionKind = Literal["raised", "cleared", "acknowledged", "shelved", "unshelved", "suppressed", "unsuppressed"]
+
+CHATTER_RAISES, CHATTER_US = 3, 600_000_000  # an alarm that is raised so often within this time chatters
+# Why the platform cleared an alarm whose condition did not end
+RULE_REMOVED = "the rule was removed"
+RULE_CHANGED = "the rule was changed"
+TYPE_NOT_COVERED = "the rule does not cover this type of machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +38,12 @@ class Transition:
         by: The operator; empty for the platform.
         until_us: The end of a shelving, in µs since 1970.
         value: The value that raised or cleared the alarm.
-        reason: The reason for a shelving.
+        reason: The reason for a shelving, or why the platform cleared an alarm whose condition may still hold.
+        text: The text of the rule when it raised the alarm.
+        priority: Its priority then.
+        quantity: What the rule limits.
+        sensor: The sensor, if the rule limits a reading or its rate of change.
+        limit: The limit that was exceeded.
     """
 
     kind: TransitionKind
@@ -41,6 +54,11 @@ class Transition:
     until_us: int = 0
     value: float | None = None
     reason: str = ""
+    text: str = ""
+    priority: Priority | Literal[""] = ""
+    quantity: Quantity | Literal[""] = ""
+    sensor: str = ""
+    limit: float | None = None
 
     @property
     def alarm_id(self) -> str:
@@ -67,6 +85,12 @@ class Alarm:
         reason: Why it was shelved.
         value: The value that raised it.
         count: How often it was raised.
+        text: The text of the rule when it was last raised; empty if an older version raised it.
+        priority: Its priority then.
+        quantity: What the rule limits.
+        sensor: The sensor, if the rule limits a reading or its rate of change.
+        limit: The limit that was exceeded.
+        recent_raises: When it was raised the last times, in µs since 1970, the oldest first; at most CHATTER_RAISES.
     """
 
     machine_id: str
@@ -83,11 +107,23 @@ class Alarm:
     reason: str = ""
     value: float | None = None
     count: int = 0
+    text: str = ""
+    priority: Priority | Literal[""] = ""
+    quantity: Quantity | Literal[""] = ""
+    sensor: str = ""
+    limit: float | None = None
+    recent_raises: tuple[int, ...] = ()
 
     @property
     def alarm_id(self) -> str:
         """The id of the alarm, MACHINE~RULE."""
         return alarm_id(self.machine_id, self.rule)
+
+    @property
+    def chatters(self) -> bool:
+        """Whether it was raised CHATTER_RAISES times within CHATTER_US, by ISA-18.2 and EEMUA 191."""
+        raises = self.recent_raises
+        return len(raises) == CHATTER_RAISES and raises[-1] - raises[0] <= CHATTER_US
 
     def state(self, now_us: int) -> AlarmState:
         """Returns the state at a time in µs since 1970, which decides whether a shelving has ended."""
@@ -110,8 +146,20 @@ def apply_transition(alarm: Alarm, transition: Transition) -> Alarm:
     at, changed = transition.at_us, alarm
     match transition.kind:
         case "raised" if not alarm.active:
-            count = alarm.count + 1
-            changed = replace(alarm, active=True, acknowledged=False, raised_us=at, value=transition.value, count=count)
+            changed = replace(
+                alarm,
+                active=True,
+                acknowledged=False,
+                raised_us=at,
+                value=transition.value,
+                count=alarm.count + 1,
+                text=transition.text,
+                priority=transition.priority,
+                quantity=transition.quantity,
+                sensor=transition.sensor,
+                limit=transition.limit,
+                recent_raises=(*alarm.recent_raises, at)[-CHATTER_RAISES:],
+            )
         case "cleared" if alarm.active:
             changed = replace(alarm, active=False, cleared_us=at)
         case "acknowledged" if not alarm.acknowledged:

@@ -1,18 +1,18 @@
 """The alarm rules: a YAML file with conditions, priorities, deadbands and delays by machine type."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from aurum.alarms.lifecycle import Priority, Quantity
 from aurum.runtime.yaml_file import read_yaml
 
 DEFAULT_RULES = Path(__file__).with_name("rules.yaml")
 ANY = "*"
 
-Priority = Literal["low", "medium", "high", "urgent"]
 PRIORITIES: tuple[Priority, ...] = ("low", "medium", "high", "urgent")
 _MOST_RULES = 200
+_LIMITED: tuple[Quantity, ...] = ("risk", "rul", "anomaly", "sensor", "rate")  # fields with a limit of a value
 
 
 class AlarmRulesError(ValueError):
@@ -96,6 +96,25 @@ class AlarmRule(_RulesModel):
         if sum(condition is not None for condition in conditions) != 1:
             raise ValueError("exactly one of risk, rul, anomaly, sensor, rate and stale must be given")
         return self
+
+    @property
+    def quantity(self) -> Quantity:
+        """What the rule limits."""
+        return "silence" if self.stale is not None else next(name for name in _LIMITED if getattr(self, name))
+
+    @property
+    def limit(self) -> float:
+        """The limit: of a rate in units of the sensor per minute, of silence in seconds."""
+        if self.stale is not None:
+            return self.stale.after_seconds
+        limit: ValueLimit = getattr(self, self.quantity)
+        return limit.above if limit.above is not None else limit.below or 0.0
+
+    @property
+    def sensor_name(self) -> str:
+        """The sensor whose readings or rate of change are limited; empty if the rule limits something else."""
+        limit = self.sensor or self.rate
+        return limit.sensor if limit is not None else ""
 
     def applies_to(self, machine_type: str) -> bool:
         """Returns whether the rule covers machines of a type."""

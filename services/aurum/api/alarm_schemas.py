@@ -5,8 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aurum.alarms.lifecycle import AlarmState, TransitionKind
-from aurum.alarms.rules import Priority
+from aurum.alarms.lifecycle import AlarmState, Priority, Quantity, TransitionKind
 
 
 class AlarmOut(BaseModel):
@@ -22,6 +21,16 @@ class AlarmOut(BaseModel):
     )
     active: bool = Field(description="Whether the condition holds, also while the alarm is shelved or suppressed.")
     value: float | None = Field(description="The value that raised the alarm.")
+    quantity: Quantity = Field(description="What the rule limits.")
+    sensor: str | None = Field(description="The sensor, if the rule limits a reading or its rate of change.")
+    limit: float | None = Field(
+        description="The limit, in the unit of the value; of a rate per minute, of silence in seconds."
+    )
+    present_value: float | None = Field(description="The present value, if it is known; of a rate it never is.")
+    chatters: bool = Field(
+        description="Whether the alarm was raised three times in ten minutes; it is then cleared only after its "
+        "condition has been over for ten minutes."
+    )
     raised_at: datetime | None
     cleared_at: datetime | None
     acknowledged_at: datetime | None
@@ -73,6 +82,7 @@ class TransitionOut(BaseModel):
     id: str
     machine_id: str
     rule: str
+    text: str = Field(description="Text of the alarm when it was raised; the present text of the rule if unknown.")
     transition: TransitionKind
     by: str | None
     until: datetime | None

@@ -13,9 +13,10 @@ from typing import Any
 
 from aurum.alarms import journal
 from aurum.alarms.flood import FloodDetector
+from aurum.alarms.followed_rules import FollowedRules
 from aurum.alarms.journaled import JournaledAlarms
-from aurum.alarms.lifecycle import Alarm, AlarmState, Transition, TransitionKind
-from aurum.alarms.rules import AlarmRule, AlarmRules
+from aurum.alarms.lifecycle import Alarm, AlarmState, Quantity, Transition, TransitionKind
+from aurum.alarms.rules import AlarmRule
 from aurum.api import metrics
 from aurum.api.backends import IngestionBackend
 from aurum.api.machine_cache import MachineCache
@@ -43,12 +44,12 @@ class AlarmService:
         self,
         ingestion: IngestionBackend,
         machine_cache: MachineCache,
-        rules: AlarmRules,
+        rules: FollowedRules,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ingestion = ingestion
         self._machine_cache = machine_cache
-        self._rules = {rule.name: rule for rule in rules.rules}
+        self._rules = rules
         self._clock = clock
         self._alarms = JournaledAlarms(_MAX_ALARMS)
         self._flood = FloodDetector()
@@ -59,7 +60,30 @@ class AlarmService:
 
     def rule(self, name: str) -> AlarmRule | None:
         """Returns a rule by its name, or None."""
-        return self._rules.get(name)
+        return next((rule for rule in self._rules.current.rules if rule.name == name), None)
+
+    def present_value(self, machine_id: str, quantity: Quantity, sensor: str) -> float | None:
+        """Returns the present value of what a rule limits; None if it is not known, as that of a rate.
+
+        Args:
+            machine_id: The machine.
+            quantity: What the rule limits.
+            sensor: The sensor, for the quantity `sensor`.
+        """
+        machine = self._machine_cache.get_machine(machine_id)
+        if machine is None or quantity == "rate":
+            return None
+        if quantity == "silence":
+            return max(0.0, (self._now() - machine.last_seen_us) / 1e6) if machine.last_seen_us else None
+        if quantity == "sensor":
+            return next((state.value for state in machine.sensors if state.sensor == sensor), None)
+        found = self._machine_cache.prediction_with_age(machine_id)
+        if found is None or found[0].degraded:  # rules assess predictions of models only
+            return None
+        prediction = found[0]
+        if quantity == "rul":
+            return prediction.rul.estimate if prediction.HasField("rul") else None
+        return prediction.risk_score if quantity == "risk" else prediction.anomaly_score
 
     def find(self, alarm_id: str) -> Alarm | None:
         """Returns an alarm by its id, or None."""

@@ -3,7 +3,8 @@
 FastAPI's own telemetry makes the same span at three times the cost.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -113,7 +114,7 @@ def _attributes(scope: Scope, method: str, host: str) -> dict[str, Any]:
         attributes["http.request.method_original"] = scope["method"]
     if scope["query_string"]:
         attributes["url.query"] = _query(scope["query_string"].decode("latin-1"))
-    return attributes | _server(host, scope["scheme"])
+    return {**attributes, **_server(host, scope["scheme"])}
 
 
 def _query(query: str) -> str:
@@ -121,7 +122,8 @@ def _query(query: str) -> str:
     return urlencode([(name, "REDACTED" if name in _SECRETS else value) for name, value in pairs])
 
 
-def _server(host: str, scheme: str) -> dict[str, Any]:
+@lru_cache(1000)
+def _server(host: str, scheme: str) -> Mapping[str, Any]:
     """Returns the attributes of the address that was asked; none if it is malformed."""
     try:
         url = urlsplit(f"//{host}")

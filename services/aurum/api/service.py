@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, Callable
 from fastapi import FastAPI
 
 from aurum import __version__
-from aurum.alarms.rules import AlarmRulesError, load_rules
+from aurum.alarms.followed_rules import FollowedRules
+from aurum.alarms.rules import AlarmRulesError
 from aurum.api import problems
 from aurum.api.access_control_factory import build_access_control
 from aurum.api.accounting.budget import AccountBudget
@@ -24,6 +25,7 @@ from aurum.api.machine_cache import MachineCache
 from aurum.api.middleware import RequestMiddleware
 from aurum.api.own_source import OwnSource
 from aurum.api.platform_view import PlatformView
+from aurum.api.query_parameters import KnownParameters
 from aurum.api.request_spans import RequestSpans
 from aurum.api.routes import (
     alarms,
@@ -93,7 +95,7 @@ def create_app(context: ApiContext) -> FastAPI:
     )
     app.state.context = context
     for module in _ROUTES:
-        app.include_router(module.router, dependencies=[InScope], responses=problems.DOCUMENTED)
+        app.include_router(module.router, dependencies=[KnownParameters, InScope], responses=problems.DOCUMENTED)
     problems.install(app)
     app.add_middleware(
         RequestMiddleware,
@@ -114,7 +116,7 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
     settings = service.settings
     try:
         plan, costs = load_plan(settings.sustainability_plan), load_costs(settings.costs_file)
-        rules = load_rules(settings.alarm_rules)
+        rules = FollowedRules(settings.alarm_rules)
     except (AccountingPlanError, CostTableError, AlarmRulesError) as error:
         raise SettingsError(str(error)) from error
     listener = listen(settings.api_host, settings.api_port, "AURUM_API_PORT")
@@ -165,6 +167,7 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
     service.health.add_check("plant", lambda: machine_cache.readiness_problem(settings.api_first_look))
     service.spawn(machine_cache.follow_machines(), "plant-view")
     service.spawn(machine_cache.probe_services(), "probe")
+    service.spawn(rules.run(), "alarm-rules")
     service.spawn(alarm_service.run(), "alarms")
     if context.access_control.authenticates:
         service.spawn(ended_sessions.run(), "ended-sessions")

@@ -1,87 +1,98 @@
 """`aurum evaluate` and `aurum explain`: apply a model to histories from files."""
 
-import sys
-from collections.abc import Sequence
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from aurum.commands.training_data import DataSelection, load_histories
-from aurum.prediction.model.features import features_of_windows, steps_of, window_of
-from aurum.prediction.model.model import CorruptModelError, Model, load_model
-from aurum.prediction.model.model_files import read_serving
-from aurum.prediction.training.evaluation import evaluate_model
+from aurum.commands.model_data import ModelDataError, last_runs, latest_features, load_with_models
+from aurum.commands.training_data import DataSelection
+from aurum.prediction.model.card import Evaluation, ModelCard
+from aurum.prediction.model.model import Model
+from aurum.prediction.training.evaluation import LastReadings, evaluate_model
 from aurum.readings.history import Run
 
 
-class EvaluationError(ValueError):
-    """There is no such model, machine or sensor. The message names what there is."""
+def evaluate_files(given: DataSelection, root: Path, version: str | None, *, as_json: bool = False) -> None:
+    """Prints the metrics of the models.
 
-
-def evaluate_files(given: DataSelection, root: Path, version: str | None) -> None:
-    """Prints the metrics of the models. Raises EvaluationError, and the errors of loading and evaluating."""
-    for machine_type, runs in _load_runs(given).items():
-        model = _load_model(root, machine_type, version)
-        evaluation, last = evaluate_model(model, runs)
-        unit = model.card.unit
-        print(f"{machine_type} {model.card.version}: {evaluation.protocol}")
-        for name, value in evaluation.metrics.model_dump().items():
-            if value is not None:
-                low, high = evaluation.confidence.get(name, (None, None))
-                spread = "" if low is None else f"  (95 %: {low:.4g} to {high:.4g})"
-                print(f"  {name:24} {value:.4g}{f' {unit}' if name in ('rul_rmse', 'rul_mae') else ''}{spread}")
-        if last is not None:
-            print(
-                f"  at the last reading of {last.runs} runs: RMSE {last.rmse:.4g} {unit}, NASA score {last.score:.4g}, "
-                f"interval coverage {last.coverage:.1%}"
-            )
+    Raises:
+        ModelDataError: See `load_with_models`, whose errors of reading data are raised too.
+        EvaluationDataError: The data is not suitable to evaluate a model.
+    """
+    documents = []
+    for machine_type, loaded in load_with_models(given, root, version).items():
+        model = loaded.model
+        evaluation, last = evaluate_model(model, loaded.runs)
+        if as_json:
+            documents.append(_document(model.card, evaluation, last))
+        else:
+            _print_evaluation(machine_type, model.card, evaluation, last)
+    if as_json:
+        print(json.dumps({"evaluations": documents}, indent=1))
 
 
 def explain_files(given: DataSelection, root: Path, version: str | None, machine: str | None, top: int) -> None:
-    """Prints the predictions of machines at their last readings with the strongest factors. Raises EvaluationError."""
+    """Prints the predictions of machines at their last readings with the strongest factors. Raises ModelDataError."""
     shown = 0
-    for machine_type, runs in _load_runs(given).items():
-        wanted = [run for run in _last_runs(runs) if machine in (None, run.machine)]
-        if not wanted:
-            continue
-        model = _load_model(root, machine_type, version)
-        for run in wanted:
-            _print_explanation(model, run, top)
-            shown += 1
+    for loaded in load_with_models(given, root, version).values():
+        for run in last_runs(loaded.runs):
+            if machine in (None, run.machine):
+                _print_explanation(loaded.model, run, top)
+                shown += 1
     if not shown:
-        raise EvaluationError(f"the data has no machine {machine!r}")
+        raise ModelDataError(f"the data has no machine {machine!r}")
 
 
-def _load_runs(given: DataSelection) -> dict[str, list[Run]]:
-    histories = load_histories(given)
-    for note in histories.notes:
-        print(note, file=sys.stderr)
-    return histories.by_type
+def truths_text(card: ModelCard) -> str | None:
+    """Returns how true values above the cap of the RUL count; None for a model without RUL."""
+    if card.kind != "rul":
+        return None
+    return f"true RUL above the model's cap of {card.rul_cap:g} {card.unit} counts as {card.rul_cap:g}"
 
 
-def _last_runs(runs: Sequence[Run]) -> list[Run]:
-    return list({run.machine: run for run in runs}.values())
-
-
-def _load_model(root: Path, machine_type: str, version: str | None) -> Model:
-    serving = read_serving(root, machine_type)
-    if serving is None and version is None:
-        available = ", ".join(sorted(path.parent.name for path in root.glob("*/active.json"))) or "none"
-        raise EvaluationError(
-            f"there is no model for machine type {machine_type!r} in {root}; there are models for: {available}"
+def _print_evaluation(machine_type: str, card: ModelCard, evaluation: Evaluation, last: LastReadings | None) -> None:
+    unit = card.unit
+    print(f"{machine_type} {card.version}: {evaluation.protocol}")
+    if (truths := truths_text(card)) is not None:
+        print(f"  {truths}")
+    for name, value in evaluation.metrics.model_dump().items():
+        if value is not None:
+            low, high = evaluation.confidence.get(name, (None, None))
+            spread = "" if low is None else f"  (95 %: {low:.4g} to {high:.4g})"
+            print(f"  {name:24} {value:.4g}{f' {unit}' if name in ('rul_rmse', 'rul_mae') else ''}{spread}")
+    if last is not None:
+        print(
+            f"  at the last reading of {last.runs} runs: RMSE {last.rmse:.4g} {unit}, NASA score {last.score:.4g}, "
+            f"interval coverage {last.coverage:.1%}"
         )
-    try:
-        return load_model(root / machine_type / (version or (serving.version if serving else "")))
-    except CorruptModelError as error:
-        raise EvaluationError(str(error)) from error
+
+
+def _document(card: ModelCard, evaluation: Evaluation, last: LastReadings | None) -> dict[str, Any]:
+    """Returns what `_print_evaluation` prints as a JSON object."""
+    return {
+        "machine_type": card.machine_type,
+        "version": card.version,
+        "kind": card.kind,
+        "unit": card.unit,
+        "rul_cap": card.rul_cap if card.kind == "rul" else None,
+        "horizon": card.horizon if card.kind == "rul" else None,
+        "truths": truths_text(card),
+        "protocol": evaluation.protocol,
+        "metrics": evaluation.metrics.model_dump(),
+        "confidence": evaluation.confidence,
+        "last_readings": None
+        if last is None
+        else {"runs": last.runs, "rul_rmse": last.rmse, "nasa_score": last.score, "interval_coverage": last.coverage},
+    }
 
 
 def _print_explanation(model: Model, run: Run, top: int) -> None:
-    columns = {name: (run.timestamps, run.columns[name]) for name in model.spec.queried if name in run.columns}
-    steps = steps_of(columns, model.spec)
-    if not len(steps.ages):
-        raise EvaluationError(f"{run.machine_id} has no reading of the model's sensors {', '.join(model.spec.queried)}")
-    row = features_of_windows([window_of(steps)])
+    found = latest_features(model, run)
+    if found is None:
+        raise ModelDataError(f"{run.machine_id} has no reading of the model's sensors {', '.join(model.spec.queried)}")
+    row, _ = found
     predicted = model.predict(row)
     parts = [f"anomaly {predicted.anomaly[0]:.2f}"]
     if predicted.risk is not None:

@@ -1,71 +1,145 @@
-"""Marks the failures of a table of failures in the readings of machines."""
+"""Joins tables of failures and of maintenance to the readings of machines, by machine and time or life."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from aurum.commands.table_columns import texts_of, times_of
-from aurum.readings.batch import Timestamps, Values
+from aurum.commands.common_names import LIFE_NAMES, TIME_NAMES, UNIT_NAMES
+from aurum.commands.table_columns import is_counter, numbers_of, read_columns, texts_of, times_of
+from aurum.commands.table_names import find_name, key_of, listed, machine_key
+from aurum.commands.table_roles import DeclaredColumns, Roles, TableRoleError
+from aurum.readings.batch import Timestamps
+from aurum.readings.tables import CMAPSS_EPOCH_US, TableError
 from aurum.readings.times import TimeOptions
+from aurum.runtime.time_units import HOUR_US
+
+Bools = npt.NDArray[np.bool_]
 
 
-class FailureTable(NamedTuple):
-    """The columns of a table of failures.
+@dataclass(frozen=True, slots=True)
+class JoinedRows:
+    """The readings that events are joined to.
 
     Attributes:
-        unit: The column with the machine.
-        time: The column with the time.
+        units: The machine of each row.
+        times: The time of each row in µs since the epoch.
+        of_life: Whether the times were made from a count of life.
     """
 
-    unit: str
-    time: str
+    units: Sequence[str]
+    times: Timestamps
+    of_life: bool
 
 
-def mark_failures(
-    table: Mapping[str, Any],
-    columns: FailureTable,
-    options: TimeOptions,
-    units: Sequence[str],
-    times: Timestamps,
-) -> tuple[Values, list[str]]:
-    """Marks the first reading of a machine at or after each of its failures.
+def mark_events(file: Path, what: str, declared: DeclaredColumns, roles: Roles, readings: JoinedRows) -> Bools:
+    """Marks the first reading of a machine at or after each event of a table.
 
     Args:
-        table: The table of failures.
-        columns: Its columns.
-        options: How its times are written.
-        units: The machine of each row of readings.
-        times: The time of each row of readings in µs since the epoch.
-
-    Returns:
-        1 for each row at a failure, else 0; and notes on failures of machines without readings, or after their last
-        one.
+        file: The table, with a row for each event.
+        what: What the events are, in the plural, for messages.
+        declared: How the table is written.
+        roles: The columns of the table of readings. Gets notes on events that are not used.
+        readings: The readings.
 
     Raises:
-        TableError: A time cannot be read.
+        TableRoleError: The table cannot be read, a column is missing, or none of its machines has readings.
     """
-    machines = texts_of(table[columns.unit])
-    moments = times_of(table[columns.time], columns.time, options, machines)
+    try:
+        table = read_columns(file, declared.written, declared.encoding)
+        machines = _machines(table, file, roles, readings)
+        moments = _moments(table, file, declared, roles, readings, machines)
+    except TableError as error:
+        raise TableRoleError(f"{file}, {error}") from error
     rows_of: dict[str, list[int]] = {}
-    for row, unit in enumerate(units):
-        rows_of.setdefault(unit, []).append(row)
-    ordered = {unit: np.array(sorted(rows, key=lambda row: times[row])) for unit, rows in rows_of.items()}
-    faults = np.zeros(len(units))
-    unknown = late = 0
+    for row, unit in enumerate(readings.units):
+        rows_of.setdefault(machine_key(unit), []).append(row)
+    ordered = {unit: np.array(sorted(rows, key=lambda row: readings.times[row])) for unit, rows in rows_of.items()}
+    marks = np.zeros(len(readings.units), dtype=bool)
+    unknown = early = late = 0
     for machine, moment in zip(machines, moments.tolist(), strict=True):
-        rows = ordered.get(machine)
+        rows = ordered.get(machine_key(machine))
         if rows is None:
             unknown += 1
             continue
-        position = int(np.searchsorted(times[rows], moment))
+        position = int(np.searchsorted(readings.times[rows], moment))
         if position == len(rows):
             late += 1
+        elif position == 0 and moment < readings.times[rows[0]]:
+            early += 1
         else:
-            faults[rows[position]] = 1.0
-    notes = []
-    if unknown:
-        notes.append(f"{unknown} failures of machines without readings are not used")
-    if late:
-        notes.append(f"{late} failures after the last reading of their machine are not used")
-    return faults, notes
+            marks[rows[position]] = True
+    if unknown == len(machines):
+        raise TableRoleError(
+            f"{file}: no {what} are joined, since none of its machines has readings: it names "
+            f"{listed(sorted(set(machines)))}, and the readings are of {listed(sorted(set(readings.units)))}"
+        )
+    for count, why in (
+        (unknown, "of machines without readings"),
+        (early, "before the first reading of their machine"),
+        (late, "after the last reading of their machine"),
+    ):
+        if count:
+            roles.notes.append(f"{count} {what} {why} are not used")
+    return marks
+
+
+def _machines(table: Mapping[str, Any], file: Path, roles: Roles, readings: JoinedRows) -> list[str]:
+    """Returns the machine of each event."""
+    count = len(next(iter(table.values())))
+    column = _column(table, roles.unit, UNIT_NAMES)
+    if column is not None:
+        return texts_of(table[column])
+    if len(set(readings.units)) == 1:
+        return [readings.units[0]] * count
+    raise TableRoleError(
+        f"{file} must have a column with the machine, named {roles.unit or 'machine_id'!r} or by a usual name; its "
+        f"columns are {', '.join(table)}"
+    )
+
+
+def _moments(
+    table: Mapping[str, Any],
+    file: Path,
+    declared: DeclaredColumns,
+    roles: Roles,
+    readings: JoinedRows,
+    machines: Sequence[str],
+) -> Timestamps:
+    """Returns the time of each event in µs since the epoch, or its life in the same form as that of the readings."""
+    column = _column(
+        table, roles.life if readings.of_life else roles.time, LIFE_NAMES if readings.of_life else TIME_NAMES
+    )
+    if column is None:
+        wanted = roles.life if readings.of_life else roles.time
+        raise TableRoleError(
+            f"{file} must have the column {wanted!r}, as the table of readings has; its columns are {', '.join(table)}"
+        )
+    if readings.of_life:
+        life = numbers_of(column, table[column])
+        if life is None or np.isnan(life).any():
+            raise TableError(1, column, f"must have a count of life in each row, as {roles.life!r} of the readings")
+        at: Timestamps = CMAPSS_EPOCH_US + np.round(life * HOUR_US).astype(np.int64)
+        return at
+    options = declared.written.times
+    try:
+        return times_of(table[column], column, options, machines)
+    except TableError:
+        if options.form == "auto" or is_counter(table[column]):
+            raise
+        try:  # the format is that of the readings, and this table may be written by another program
+            return times_of(table[column], column, TimeOptions(zone=options.zone), machines)
+        except TableError:
+            return times_of(table[column], column, options, machines)
+
+
+def _column(table: Mapping[str, Any], same: str | None, usual: Sequence[str]) -> str | None:
+    """Returns the column with the same name as in the readings, or else the first one with a usual name."""
+    found = find_name(same, table) if same is not None else None
+    if found is not None:
+        return found
+    by_key = {key_of(name): name for name in table}
+    return next((by_key[key_of(name)] for name in usual if key_of(name) in by_key), None)

@@ -1,95 +1,32 @@
 """The commands that train models, evaluate them and choose which serve. Each imports its modules when it is called."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aurum.commands import tables
+from aurum.commands.history_options import DataFormat, HistoryOptions, takes_histories
 
 if TYPE_CHECKING:
-    from aurum.commands.training_data import DataSelection
     from aurum.prediction.serving.registry import ModelRegistry
-    from aurum.readings.times import TimeOptions
 
 
-_TABLES = frozenset({".csv", ".parquet", ".pq"})
-
-
-class DataFormat(StrEnum):
-    """The formats of histories."""
-
-    plant = "plant"
-    cmapss = "cmapss"
-    csv = "csv"
-    store = "store"
-
-
-Files = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        help="Tables (CSV, Parquet), folders of tables, C-MAPSS files or stores; `train` simulates histories if absent."
-    ),
-]
-Format = Annotated[DataFormat | None, typer.Option("--format", help="Format of the files; detected if absent.")]
-Types = Annotated[
-    list[str] | None,
-    typer.Option(help="Type of the machines; for simulated histories and stores only these types, may be repeated."),
-]
-RunToFailure = Annotated[
-    bool, typer.Option("--run-to-failure", help="Take each machine's last reading as its failure.")
-]
-Unit = Annotated[str | None, typer.Option(help="Column that names the machine; recognized by common names if absent.")]
-Time = Annotated[str | None, typer.Option(help="Column with the time; recognized likewise.")]
-Life = Annotated[
-    str | None, typer.Option(help="Column that counts life, such as operating hours; recognized likewise.")
-]
-Failure = Annotated[str | None, typer.Option(help="Column that is set at failures; recognized likewise.")]
-Left = Annotated[str | None, typer.Option(help="Column with the remaining life; recognized likewise.")]
-Failures = Annotated[
-    Path | None,
-    typer.Option(
-        exists=True,
-        dir_okay=False,
-        help="Table with a row for each failure: the machine and the time, named as in FILES.",
-    ),
-]
-Sensors = Annotated[
-    list[str] | None, typer.Option("--sensor", help="Use only this column as a sensor; may be repeated; all if absent.")
-]
-LeftFile = Annotated[
-    Path | None,
-    typer.Option(
-        exists=True,
-        dir_okay=False,
-        help="File with the remaining life at each machine's last reading, one number per line.",
-    ),
-]
 Models = Annotated[
     Path | None, typer.Option("--models", help="Folder of the models; by default that of the prediction service.")
 ]
 Version = Annotated[str | None, typer.Option(help="Version of the model; the champion if absent.")]
 
 
+@takes_histories
 def train(
-    files: Files = None,
-    format_: Format = None,
+    given: HistoryOptions,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the models; by default that of the prediction service.")
     ] = None,
-    machine_type: Types = None,
-    run_to_failure: RunToFailure = False,
-    unit: Unit = None,
-    time: Time = None,
-    life: Life = None,
-    failure: Failure = None,
-    left: Left = None,
-    left_file: LeftFile = None,
-    failures: Failures = None,
-    time_format: tables.TimeFormat = None,
-    timezone: tables.Timezone = None,
-    sensor: Sensors = None,
+    sensor: Annotated[
+        list[str] | None,
+        typer.Option("--sensor", help="Use only this column as a sensor; may be repeated; all if absent."),
+    ] = None,
     horizon: Annotated[
         float | None, typer.Option(min=0, help="risk_score is the probability of a failure within this amount of life.")
     ] = None,
@@ -117,22 +54,10 @@ def train(
     from aurum.runtime.settings import load_settings
 
     settings = load_settings(PlatformSettings)
-    stored = [settings.store_path] if format_ is DataFormat.store and not files else files
-    given = _data_selection(
-        format_,
-        stored,
-        machine_type,
-        run_to_failure,
-        (unit, time, life, failure, left),
-        machines,
-        seed,
-        left_file,
-        sensor,
-        failures=failures,
-        times=tables.time_options(time_format, timezone),
-    )
+    if given.format_ is DataFormat.store and not given.files:
+        given.files = [settings.store_path]
     train_all(
-        given,
+        given.selection(machines=machines, seed=seed, sensors=sensor),
         out or settings.models_path,
         TrainingOptions(seed, horizon, rul_cap, rows=rows, rounds=rounds, licence=licence),
         with_report=with_report,
@@ -172,116 +97,61 @@ def learn(
         learn_from_stores(files or [settings.store_path], machine_type, root, options, settings.audit_file)
 
 
+@takes_histories
 def evaluate(
-    files: Files = None,
-    format_: Format = None,
+    given: HistoryOptions,
     models: Models = None,
     version: Version = None,
-    machine_type: Types = None,
-    run_to_failure: RunToFailure = False,
-    unit: Unit = None,
-    time: Time = None,
-    life: Life = None,
-    failure: Failure = None,
-    left: Left = None,
-    left_file: LeftFile = None,
-    failures: Failures = None,
-    time_format: tables.TimeFormat = None,
-    timezone: tables.Timezone = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
     """Evaluate a model on histories that it was not trained on."""
     from aurum.commands.evaluation import evaluate_files
     from aurum.prediction.settings import PredictionSettings
     from aurum.runtime.settings import load_settings
 
-    given = _data_selection(
-        format_,
-        _require_files(files),
-        machine_type,
-        run_to_failure,
-        (unit, time, life, failure, left),
-        left_file=left_file,
-        failures=failures,
-        times=tables.time_options(time_format, timezone),
-    )
-    evaluate_files(given, models or load_settings(PredictionSettings).models_path, version)
+    given.require_files()
+    root = models or load_settings(PredictionSettings).models_path
+    evaluate_files(given.selection(all_words=True), root, version, as_json=as_json)
 
 
-def explain(
-    files: Files = None,
-    format_: Format = None,
+@takes_histories
+def predict(
+    given: HistoryOptions,
     models: Models = None,
     version: Version = None,
-    machine_type: Types = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="File for the predictions, .csv or .json; CSV to the terminal if absent."),
+    ] = None,
+) -> None:
+    """Predict risk, remaining life and anomaly of each machine at its last reading."""
+    from aurum.commands.predicting import predict_files
+    from aurum.prediction.settings import PredictionSettings
+    from aurum.runtime.settings import load_settings
+
+    given.require_files()
+    if out is not None and out.suffix.lower() not in (".csv", ".json"):
+        raise typer.BadParameter(f"{out} must end in .csv or .json", param_hint="--out")
+    root = models or load_settings(PredictionSettings).models_path
+    predict_files(given.selection(all_words=True), root, version, out)
+
+
+@takes_histories
+def explain(
+    given: HistoryOptions,
+    models: Models = None,
+    version: Version = None,
     machine: Annotated[str | None, typer.Option(help="Only this machine.")] = None,
     top: Annotated[int, typer.Option(min=1, max=50, help="Number of factors, strongest first.")] = 5,
-    unit: Unit = None,
-    time: Time = None,
-    life: Life = None,
-    time_format: tables.TimeFormat = None,
-    timezone: tables.Timezone = None,
 ) -> None:
     """Explain the predictions of machines at their last readings by their strongest factors."""
     from aurum.commands.evaluation import explain_files
     from aurum.prediction.settings import PredictionSettings
     from aurum.runtime.settings import load_settings
 
-    given = _data_selection(
-        format_,
-        _require_files(files),
-        machine_type,
-        False,
-        (unit, time, life, None, None),
-        times=tables.time_options(time_format, timezone),
-    )
-    explain_files(given, models or load_settings(PredictionSettings).models_path, version, machine, top)
-
-
-def _require_files(files: list[Path] | None) -> list[Path]:
-    if not files:
-        raise typer.BadParameter("name at least one file", param_hint="FILES")
-    return files
-
-
-def _data_selection(
-    format_: DataFormat | None,
-    files: list[Path] | None,
-    machine_type: list[str] | None,
-    run_to_failure: bool,
-    columns: tuple[str | None, str | None, str | None, str | None, str | None],
-    machines: int = 50,
-    seed: int = 7,
-    left_file: Path | None = None,
-    sensors: list[str] | None = None,
-    *,
-    failures: Path | None = None,
-    times: "TimeOptions",
-) -> "DataSelection":
-    from aurum.commands.tabular_histories import DeclaredColumns
-    from aurum.commands.training_data import DataSelection
-
-    if format_ in (DataFormat.cmapss, DataFormat.csv) and not files:
-        raise typer.BadParameter(f"--format {format_.value} needs at least one file", param_hint="FILES")
-    found: list[Path] = []
-    for file in files or ():
-        if not file.exists():
-            raise typer.BadParameter(f"{file} does not exist", param_hint="FILES")
-        inside = sorted(each for each in file.rglob("*") if each.suffix in _TABLES) if file.is_dir() else [file]
-        if not inside:
-            raise typer.BadParameter(f"{file} contains no {' or '.join(sorted(_TABLES))} file", param_hint="FILES")
-        found += inside
-    unit, time, life, failure, left = columns
-    return DataSelection(
-        format_.value if format_ else None,
-        found,
-        machine_type or [],
-        run_to_failure,
-        DeclaredColumns(unit=unit, time=time, life=life, failure=failure, left=left, times=times, failures=failures),
-        machines,
-        seed,
-        left_file,
-        sensors or (),
-    )
+    given.require_files()
+    root = models or load_settings(PredictionSettings).models_path
+    explain_files(given.selection(all_words=True), root, version, machine, top)
 
 
 registry = typer.Typer(help="List the models and choose which of them serve.", no_args_is_help=True)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from aurum.readings.batch import Timestamps, Values
-from aurum.readings.csv_table import DELIMITERS
-from aurum.readings.number_text import parse_number
+from aurum.readings.csv_table import DELIMITERS, TableOptions
+from aurum.readings.number_text import DEFAULT_ABSENT_WORDS, parse_number
 from aurum.readings.table_text import PARQUET, TableText, TextError, open_table
 from aurum.readings.tables import TableError
 from aurum.readings.times import TimeOptions, TimeReader
@@ -21,16 +21,31 @@ _NUMBERS = 0.5  # a text column with at least this share of numbers is numeric, 
 _COUNTER_BELOW = 1e8  # smaller numbers in a time column are a count of hours or cycles, not times since 1970
 _DATE = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 _SAMPLE = 200  # rows from which the decimal sign is recognised
+_STATED_DELIMITER = re.compile(r"sep=(.)\s*", re.IGNORECASE)  # the first line that spreadsheets write
+_GROUPED = r"^\s*[+-]?\d{1,3}(\.\d{3})+,\d+\s*$"
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
 
 
-def read_columns(file: Path) -> dict[str, Any]:
-    """Returns the columns of a table as pyarrow arrays. Raises TableError."""
+def read_columns(file: Path, written: TableOptions | None = None, encoding: str | None = None) -> dict[str, Any]:
+    """Returns the columns of a table as pyarrow arrays.
+
+    Args:
+        file: The table.
+        written: How it is written, if it is text.
+        encoding: The encoding of the text; None to recognise it.
+
+    Raises:
+        TableError: The table cannot be read.
+    """
     import pyarrow as pa  # noqa: PLC0415 - an image that serves lacks it
     from pyarrow import parquet  # noqa: PLC0415
 
     try:
-        table = parquet.read_table(file) if file.suffix.lower() in PARQUET else _read_csv(file)
+        table = (
+            parquet.read_table(file)
+            if file.suffix.lower() in PARQUET
+            else _read_csv(file, written or TableOptions(), encoding)
+        )
     except pa.ArrowInvalid as error:
         row = re.search(r"Row #(\d+)", str(error))
         raise TableError(int(row[1]) if row else 1, "", f"cannot be read: {str(error).splitlines()[0]}") from error
@@ -44,22 +59,27 @@ def read_columns(file: Path) -> dict[str, Any]:
     return {name: table.column(name).combine_chunks() for name in table.column_names}
 
 
-def _read_csv(file: Path) -> Any:
+def _read_csv(file: Path, written: TableOptions, encoding: str | None) -> Any:
     """Returns a CSV table. Raises TableError, TextError, pyarrow.ArrowInvalid."""
     from pyarrow import csv as arrow_csv  # noqa: PLC0415
 
-    with open_table(file) as text:
+    with open_table(file, encoding) as text:
         lines = [line for line, _ in zip(text, range(_SAMPLE), strict=False)]
-    first = lines[0] if lines else ""
-    delimiter = max(DELIMITERS, key=first.count)
+    stated = _STATED_DELIMITER.fullmatch(lines[0]) if lines else None
+    first, *rest = lines[1 if stated else 0 :] or [""]
+    delimiter = written.delimiter or (stated[1] if stated else max(DELIMITERS, key=first.count))
     if len(next(csv.reader([first], delimiter=delimiter), [])) < 2:
-        raise TableError(1, "", "has only one column; separate columns by commas, semicolons or tabs")
-    cells = (cell for row in csv.reader(lines[1:], delimiter=delimiter) for cell in row)
-    comma = delimiter != "," and any(_DECIMAL_COMMA.fullmatch(cell.strip()) for cell in cells)
-    with open_table(file) as text:
+        raise TableError(
+            1, "", "has only one column; separate columns by commas, semicolons or tabs, or declare --delimiter"
+        )
+    cells = (cell for row in csv.reader(rest, delimiter=delimiter) for cell in row)
+    comma = written.decimal == "comma" or (
+        written.decimal == "auto" and delimiter != "," and any(_DECIMAL_COMMA.fullmatch(cell.strip()) for cell in cells)
+    )
+    with open_table(file, encoding) as text:
         table = arrow_csv.read_csv(
             io.BufferedReader(_Utf8(text)),
-            arrow_csv.ReadOptions(use_threads=False),  # with threads its errors do not name the row
+            arrow_csv.ReadOptions(use_threads=False, skip_rows=1 if stated else 0),  # threads hide the row of errors
             arrow_csv.ParseOptions(delimiter=delimiter),
             arrow_csv.ConvertOptions(decimal_point="," if comma else "."),
         )
@@ -67,13 +87,19 @@ def _read_csv(file: Path) -> Any:
 
 
 def _with_decimal_points(table: Any) -> Any:
-    """Returns a table in which also the numbers of text columns have decimal points."""
+    """Returns a table in which also the numbers of text columns have decimal points.
+
+    Points between groups of three digits, as in 1.234,5, are left out.
+    """
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.compute as pc  # noqa: PLC0415
 
     for index, name in enumerate(table.column_names):
-        if pa.types.is_string(table.column(index).type):
-            replaced = pc.replace_substring_regex(table.column(index), r"^([+-]?\d*),(\d+)$", r"\1.\2")
+        column = table.column(index)
+        if pa.types.is_string(column.type):
+            grouped = pc.match_substring_regex(column, _GROUPED)
+            whole = pc.if_else(pc.fill_null(grouped, False), pc.replace_substring(column, ".", ""), column)
+            replaced = pc.replace_substring_regex(whole, r"^(\s*[+-]?\d*),(\d+\s*)$", r"\1.\2")
             table = table.set_column(index, name, replaced)
     return table
 
@@ -102,18 +128,35 @@ class _Utf8(io.RawIOBase):
         return len(part)
 
 
+def is_text(array: Any) -> bool:
+    """Whether a column has texts, also if some of them are numbers."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    return bool(pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or _is_dictionary(array))
+
+
+def _is_dictionary(array: Any) -> bool:
+    """Whether a column of Parquet has texts that are stored once each."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    return bool(pa.types.is_dictionary(array.type) and pa.types.is_string(array.type.value_type))
+
+
 def texts_of(array: Any) -> list[str]:
     """Returns the cells of a column as texts, empty ones as empty texts."""
     return ["" if each is None else str(each) for each in array.to_pylist()]
 
 
-def numbers_of(name: str, array: Any, notes: list[str] | None = None) -> Values | None:
+def numbers_of(
+    name: str, array: Any, notes: list[str] | None = None, absent: frozenset[str] = DEFAULT_ABSENT_WORDS
+) -> Values | None:
     """Returns the numbers of a column; None for a text column.
 
     Args:
         name: The name of the column.
         array: The column.
         notes: Gets the number of cells that have a word of a historian, such as "Bad Input", instead of a number.
+        absent: Words in place of a number.
 
     Returns:
         The numbers; NaN for empty cells and for words.
@@ -129,22 +172,24 @@ def numbers_of(name: str, array: Any, notes: list[str] | None = None) -> Values 
     elif pa.types.is_null(kind):
         return np.full(len(array), np.nan)
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        return _numbers_of_texts(name, texts_of(array), notes)
-    values: Values = np.asarray(array.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+        return _numbers_of_texts(name, texts_of(array), notes, absent)
+    values: Values = np.array(array.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
     infinite = np.flatnonzero(np.isinf(values))
     if len(infinite):
         raise TableError(int(infinite[0]) + 2, name, "is infinite")
     return values
 
 
-def _numbers_of_texts(name: str, texts: Sequence[str], notes: list[str] | None) -> Values | None:
+def _numbers_of_texts(
+    name: str, texts: Sequence[str], notes: list[str] | None, absent: frozenset[str]
+) -> Values | None:
     """Returns what `numbers_of` returns for a column of texts."""
     values = np.full(len(texts), np.nan)
     words: list[int] = []
     wrong: list[int] = []
     for row, text in enumerate(texts):
         try:
-            number = parse_number(text)
+            number = parse_number(text, absent_words=absent)
         except ValueError:
             wrong.append(row)
             continue

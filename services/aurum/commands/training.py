@@ -26,7 +26,7 @@ def train_all(given: DataSelection, out: Path, options: TrainingOptions, *, with
         activate: Whether to make each model the champion of its type.
 
     Raises:
-        HistoryError, TableError, TableRoleError: The data cannot be read.
+        HistoryError, TableError, TableRoleError, UnknownStateError: The data cannot be read.
         TrainingDataError: The data of some types is not suitable. The message names each of them.
     """
     histories = load_histories(given)
@@ -35,7 +35,7 @@ def train_all(given: DataSelection, out: Path, options: TrainingOptions, *, with
     failed: list[TrainingDataError] = []
     for machine_type, runs in histories.by_type.items():
         started = time.monotonic()
-        chosen = replace(options, life=options.life or histories.life)
+        chosen = replace(options, life=options.life or histories.life, categories=histories.categories)
         try:
             with progress_bar(f"Training {machine_type}") as update:
                 model, contents = train(machine_type, runs, histories.source, chosen, update)

@@ -30,7 +30,7 @@ def assess_by_shift(columns: Mapping[str, Column]) -> RuleResult | None:
     shifts: dict[str, tuple[float, float]] = {}
     for sensor, (_, values) in columns.items():
         valid = values[~np.isnan(values)]
-        if sensor in AXES or sensor in LABELS or len(valid) < LEAST_READINGS:
+        if sensor.lower() in AXES or sensor.lower() in LABELS or len(valid) < LEAST_READINGS:
             continue
         baseline = valid[: max(4, int(len(valid) * _BASELINE_SHARE))]
         spread = float(baseline.std())

@@ -1,6 +1,7 @@
 """One Follow stream: which readings and machines it contains, and where it is in the feed."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
 import numpy as np
@@ -84,7 +85,11 @@ class Follower:
                 self._check_held()
 
     async def responses(
-        self, interval: float, machine_filter: Callable[[], MachineFilter | None], is_stopping: Callable[[], bool]
+        self,
+        interval: float,
+        machine_filter: Callable[[], MachineFilter | None],
+        is_stopping: Callable[[], bool],
+        heartbeat: float | None = None,
     ) -> AsyncGenerator[columns_pb2.FollowedReadings]:
         """Yields responses until the service stops.
 
@@ -92,12 +97,14 @@ class Follower:
             interval: The minimum seconds between two rounds of responses.
             machine_filter: Returns a filter of the machines that the caller may see now; None for all.
             is_stopping: Whether the service is stopping.
+            heartbeat: The maximum seconds between two responses; None for no limit.
         """
         sent_position = -1
         while not is_stopping():
             self._set_filter(machine_filter())
             # All machines with readings before `end` are in the registrations, so a machine is sent before its readings
             end, version = self._feed.ring.end, self._feed.registrations.version
+            complete_us = time.monotonic_ns() // 1000
             await self._extend_filters()
             for machines in self._machine_pages():
                 sent_position = self.position
@@ -105,10 +112,19 @@ class Follower:
             self._version = version
             while (readings := self._next_readings(end)) is not None or sent_position != self.position:
                 sent_position = self.position
-                yield self._response(readings=readings)
+                yield self._response(readings, complete_us=complete_us if self.position >= end else 0)
             await asyncio.sleep(interval)
-            if not is_stopping():
+            if not is_stopping() and not await self._changed_within(heartbeat and heartbeat - interval):
+                sent_position = -1  # sends a response although nothing is new
+
+    async def _changed_within(self, seconds: float | None) -> bool:
+        """Waits for a change. Returns False if there is none within the seconds; None waits without a limit."""
+        try:
+            async with asyncio.timeout(None if seconds is None else max(0.0, seconds)):
                 await self._feed.wait_for_change(self.position, self._version)
+        except TimeoutError:
+            return False
+        return True
 
     def _set_filter(self, machine_filter: MachineFilter | None) -> None:
         if machine_filter != self._filter:
@@ -117,10 +133,14 @@ class Follower:
             self._mine = self._wanted = np.zeros(0, np.bool_)
 
     def _response(
-        self, readings: columns_pb2.ReadingBlock | None = None, machines: Sequence[bytes] = ()
+        self, readings: columns_pb2.ReadingBlock | None = None, machines: Sequence[bytes] = (), complete_us: int = 0
     ) -> columns_pb2.FollowedReadings:
         response = columns_pb2.FollowedReadings(
-            readings=readings, machines=machines, position=self._feed.position_text(self.position), gap=self.gap
+            readings=readings,
+            machines=machines,
+            position=self._feed.position_text(self.position),
+            gap=self.gap,
+            complete_us=complete_us,
         )
         self.gap = False
         return response

@@ -309,8 +309,9 @@ class IngestionServicer(BatchServicer):
         follower = Follower(self._feed, request.members, request.member, request.position, self._page_bytes)
         await context.send_initial_metadata(TAKEN_UP)
         interval = max(50, request.interval_ms or 200) / 1000
+        heartbeat = max(100, request.heartbeat_ms) / 1000 if request.heartbeat_ms else None
         with metrics.ingestion_followers.track_inprogress():
-            async for response in follower.responses(interval, machine_filter, lambda: self._stopping):
+            async for response in follower.responses(interval, machine_filter, lambda: self._stopping, heartbeat):
                 yield response
 
     async def PublishPredictions(  # noqa: N802

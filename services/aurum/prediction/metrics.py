@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Literal
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -92,6 +93,12 @@ prediction_outcome_skill = Gauge(
     "Share by which the squared error of these predictions is less than that of their base rate.",
     ["machine_type"],
 )
+prediction_requests_total = Counter(
+    "prediction_requests_total",
+    "Requested predictions of one machine by the origin of its readings: window (of the fleet scorer) or query.",
+    ["source"],
+)
+_BY_SOURCE = {source: prediction_requests_total.labels(source) for source in ("window", "query")}
 prediction_history_dropped_total = Counter("prediction_history_dropped_total", "Predictions that could not be stored.")
 
 
@@ -135,14 +142,20 @@ def track_predictions(machine_type: str, model_version: str, duration: float, ri
         risk_scores: The predicted risks, from 0 to 1.
     """
     kind = bounded("machine_type", machine_type)
-    risk = ml_prediction_risk_score.labels(kind)
+    version = bounded("model_version", model_version, limit=200)
+    predictions, durations, risks = _prediction_series(kind, version, "false")
     count = 0
     for score in risk_scores:
-        risk.observe(score)
+        risks.observe(score)
         count += 1
-    version = bounded("model_version", model_version, limit=200)
-    ml_predictions_total.labels(kind, version, "false").inc(count, exemplar=exemplar())
-    ml_prediction_duration_seconds.labels(kind).observe(duration, exemplar())
+    example = exemplar()
+    predictions.inc(count, exemplar=example)
+    durations.observe(duration, example)
+
+
+def track_source(source: Literal["window", "query"]) -> None:
+    """Counts a requested prediction by the origin of its readings."""
+    _BY_SOURCE[source].inc()
 
 
 def track_drift(machine_type: str, psi: float, out_of_range: float) -> None:

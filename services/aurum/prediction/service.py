@@ -5,7 +5,8 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator
 
-from aurum.alarms.rules import AlarmRulesError, load_rules
+from aurum.alarms.followed_rules import FollowedRules
+from aurum.alarms.rules import AlarmRulesError
 from aurum.prediction.fleet.fleet_scorer import FleetScorer
 from aurum.prediction.serving.batching import BatchLimits
 from aurum.prediction.serving.history import PredictionHistory
@@ -31,9 +32,10 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
     """Runs the prediction service. A model that cannot be loaded is reported as damaged, and the others serve."""
     settings = service.settings
     try:
-        rules = load_rules(settings.alarm_rules)
+        rules = FollowedRules(settings.alarm_rules)
     except AlarmRulesError as error:
         raise SettingsError(f"AURUM_ALARM_RULES: {error}") from error
+    service.spawn(rules.run(), "alarm-rules")
     registry = await asyncio.to_thread(ModelRegistry, settings.models_path)
     logger.info("models loaded", extra={"machine_types": registry.types})
     ingestion = service.dependency("ingestion", settings.ingestion_target)
@@ -67,7 +69,8 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
         ingestion, ReadingsClient(ingestion, once=True), registry, fleet.owns, settings.prediction_outcome_interval
     )
     service.spawn(outcomes.run(), "prediction-outcomes")
-    servicer = PredictionServicer(predictor, registry, record, service.audit)
+    from_window = fleet.predict if settings.prediction_window_lag > 0 else None
+    servicer = PredictionServicer(predictor, registry, record, service.audit, from_window)
     service.spawn(_watch_models(registry, settings.prediction_model_poll), "model-watch")
     try:
         async with service.rpc_server(
@@ -81,6 +84,7 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
             fleet.start()
             yield
     finally:
+        fleet.close()
         predictor.close()
 
 

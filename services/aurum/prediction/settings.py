@@ -40,6 +40,14 @@ class PredictionSettings(AlarmSettings):
         description="Maximum memory of the windows of continuously scored machines, in bytes. Machines beyond it are "
         "scored by queries.",
     )
+    prediction_window_lag: float = Field(
+        1.0,
+        ge=0,
+        le=60,
+        description="Maximum seconds by which the windows of continuously scored machines may lag behind ingestion "
+        "when they answer a request. If they lag more, and always if it is 0, the readings are queried for the "
+        "request. The lag is known every 0.4 seconds.",
+    )
     prediction_peers: str = Field(
         "",
         description="Scorers among which the machines are divided: host:port of a headless Service, or the addresses "

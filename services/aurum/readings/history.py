@@ -77,8 +77,10 @@ class Run:
 
 def life_axis(sensors: Iterable[str]) -> str | None:
     """Returns the sensor that counts the life of a machine with these sensors, or None."""
-    names = set(sensors)
-    return next((name for name in AXES if name in names), None)
+    by_name: dict[str, str] = {}
+    for sensor in sorted(sensors, reverse=True):  # of names that differ in capitals, the first one is used
+        by_name[sensor.lower()] = sensor
+    return next((by_name[name] for name in AXES if name in by_name), None)
 
 
 def split_runs(
@@ -89,6 +91,7 @@ def split_runs(
     ends_in_failure: bool,
     axis: str | None = None,
     stops: Sequence[Stop] = (),
+    renewed: npt.NDArray[np.bool_] | None = None,
 ) -> list[Run]:
     """Splits a machine's history into runs.
 
@@ -102,8 +105,9 @@ def split_runs(
         timestamps: Times in µs since the epoch.
         columns: Sensor → value at each time.
         ends_in_failure: Whether the last run has failed, if nothing tells of failures.
-        axis: The sensor that counts life; by default it is recognised by its name.
+        axis: The sensor that counts life; by default it is recognised by its name, whatever its capitals.
         stops: The recorded stops of the machine.
+        renewed: The times from which on the machine is known to have been overhauled.
     """
     axis = axis or life_axis(columns)
     fault = columns.get(FAULT)
@@ -111,6 +115,8 @@ def split_runs(
     begins = np.zeros(len(timestamps), dtype=bool)
     begins[:1] = True
     begins[1:] |= faulty[:-1] & ~faulty[1:]
+    if renewed is not None:
+        begins |= renewed & ~faulty  # an overhaul at a failure repairs it, and the run that failed includes the failure
     if axis is not None:
         life = columns[axis]
         present = np.flatnonzero(~np.isnan(life))

@@ -14,7 +14,7 @@ from aurum.runtime import metrics
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["segment", "block", "batch", "summary", "log record", "series", "event", "model", "card", "key"]
+Kind = Literal["segment", "block", "batch", "summary", "log record", "series", "event", "model", "card", "key", "rules"]
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 _MOST = 1000  # remembered items per process
 _SHOWN = 100

@@ -5,7 +5,7 @@ A route or RPC that is missing in the table is refused to everybody. A test chec
 
 from typing import Final
 
-from aurum.security.identity import Role
+from aurum.security.identity import Identity, Role
 
 PUBLIC: Final = None
 RequiredRole = Role | None
@@ -77,6 +77,7 @@ ROUTES_OF_WHOLE_PLANT = frozenset(
         ("DELETE", "/api/platform/faults/{service}"),
     }
 )
+
 # RPCs that change something for the whole plant; clients bound to machines are refused
 RPCS_OF_WHOLE_PLANT = frozenset(
     {"/aurum.v1.PredictionService/ActivateModel", "/aurum.v1.PredictionService/RollbackModel"}
@@ -106,3 +107,14 @@ RPCS: dict[str, RequiredRole] = {
     "/aurum.v1.PredictionService/ActivateModel": _ENGINEER,
     "/aurum.v1.PredictionService/RollbackModel": _ENGINEER,
 }
+
+
+def allowed_changes(identity: Identity) -> list[str]:
+    """Returns the changes that a caller may make, as method and template of the path, sorted."""
+    return sorted(
+        f"{method} {template}"
+        for (method, template), role in ROUTES.items()
+        if method != "GET"
+        and (role is PUBLIC or identity.has(role))
+        and not (identity.sites and (method, template) in ROUTES_OF_WHOLE_PLANT)
+    )

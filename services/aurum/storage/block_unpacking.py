@@ -178,6 +178,11 @@ class BlockHead:
         timestamps += self.start_us
         return timestamps, columns[1][start:end]
 
+    def range_of(self, first: int, after: int, frame: int) -> tuple[int, int]:
+        """Returns where the readings of series `first` up to `after`, exclusive, are in the columns of their frame."""
+        before = self._before(self.series_of(frame)[0])
+        return self._before(first) - before, int(self.ends[after - 1]) - before
+
     def _before(self, index: int) -> int:
         """Returns the number of readings before those of a series."""
         return int(self.ends[index - 1]) if index else 0
@@ -249,13 +254,13 @@ def unpack_blocks(blocks: Sequence[tuple[BlockHead, bytes]]) -> tuple[JoinedBloc
     return JoinedBlocks(
         np.frombuffer(b"".join([head.places[first:end] for head, first, end in heads]), np.uint8),
         lengths,
-        _times(steps, np.cumsum(lengths), lengths, starts),
+        times_of_steps(steps, np.cumsum(lengths), lengths, starts),
         np.concatenate([values for _, values in columns]),
         ranks,
     ), problems
 
 
-def _times(
+def times_of_steps(
     steps: npt.NDArray[Any],
     ends: npt.NDArray[np.int64],
     lengths: npt.NDArray[np.int64],

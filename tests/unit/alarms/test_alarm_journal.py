@@ -40,6 +40,13 @@ def test_unknown_field_is_left_out_and_counted() -> None:
     assert unknown("field of alarm transition") == before + 2
 
 
+def test_unknown_words_of_newer_versions_are_left_out() -> None:
+    before = unknown("priority of alarm transition")
+    newer = json.dumps(json.loads(encode(RAISED)) | {"priority": "critical", "quantity": "torque"}).encode()
+    assert decode(newer, "x") == RAISED
+    assert unknown("priority of alarm transition") == before + 1
+
+
 def test_unknown_kind_is_passed_over_and_counted() -> None:
     before = unknown("kind of alarm transition")
     assert decode(json.dumps(json.loads(encode(RAISED)) | {"kind": "escalated"}).encode(), "x") is None

@@ -75,14 +75,20 @@ def test_new_alarm_is_normal_and_unraised() -> None:
 def test_transition_updates_only_its_own_fields() -> None:
     alarm = Alarm("m", "r")
     for transition, changed in (
-        (("raised", 1, "", 0, 7.5), {"active": True, "acknowledged": False, "raised_us": 1, "value": 7.5, "count": 1}),
+        (
+            ("raised", 1, "", 0, 7.5),
+            {"active": True, "acknowledged": False, "raised_us": 1, "value": 7.5, "count": 1, "recent_raises": (1,)},
+        ),
         (("acknowledged", 2, "Ada"), {"acknowledged": True, "acknowledged_us": 2, "acknowledged_by": "Ada"}),
         (("shelved", 3, "Bob", 90, None, "spare"), {"shelved_until_us": 90, "shelved_by": "Bob", "reason": "spare"}),
         (("suppressed", 4), {"suppressed": True}),
         (("cleared", 5, "", 0, 2.0), {"active": False, "cleared_us": 5}),
         (("unsuppressed", 6), {"suppressed": False}),
         (("unshelved", 7, "Cy"), {"shelved_until_us": 0, "shelved_by": "", "reason": ""}),
-        (("raised", 8, "", 0, 9.5), {"active": True, "acknowledged": False, "raised_us": 8, "value": 9.5, "count": 2}),
+        (
+            ("raised", 8, "", 0, 9.5),
+            {"active": True, "acknowledged": False, "raised_us": 8, "value": 9.5, "count": 2, "recent_raises": (1, 8)},
+        ),
     ):
         kind, at, *more = transition
         expected = {**asdict(alarm), **changed}

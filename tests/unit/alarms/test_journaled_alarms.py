@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurum.alarms import journal as alarm_journal
+from aurum.alarms.followed_rules import FollowedRules
 from aurum.alarms.journal import to_event
 from aurum.alarms.journaled import JournaledAlarms, journal_key
 from aurum.alarms.lifecycle import Alarm, Transition, apply_transition
-from aurum.alarms.rules import load_rules
 from aurum.api.alarm_service import AlarmService
 from aurum.v1 import ingestion_pb2
 
@@ -185,7 +185,7 @@ def journal() -> Journal:
 
 def desk(journal: Journal) -> AlarmService:
     plant: Any = SimpleNamespace(get_machine=lambda machine_id: None)
-    return AlarmService(journal, plant, load_rules(), clock=lambda: 10_000.0)  # type: ignore[arg-type]
+    return AlarmService(journal, plant, FollowedRules(None), clock=lambda: 10_000.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("silent", [900, 1100, 3000])

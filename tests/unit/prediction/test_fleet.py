@@ -1,6 +1,7 @@
 """The machines of a scorer: whatever the order of streams, queries and late readings, no reading is lost or counted
 twice."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aurum.prediction.fleet import held_readings
 from aurum.prediction.fleet.fleet import Fill, Fleet
 from aurum.prediction.fleet.machine_table import APART, BY_MODEL, BY_QUERY, BY_RULE, FILLING, StreamSeries
 from aurum.prediction.fleet.scoring import FleetScoring
@@ -18,7 +20,7 @@ from aurum.prediction.model.model_files import make_champion, write_model
 from aurum.prediction.serving.inputs import PredictionInput
 from aurum.prediction.serving.readings_client import MachineReadings
 from aurum.prediction.serving.registry import ModelRegistry
-from aurum.prediction.serving.scoring import Scorer
+from aurum.prediction.serving.scoring import Prediction, Scorer
 from aurum.readings.batch import Column
 from tests.support.models import pump_model
 
@@ -207,6 +209,71 @@ def test_continuous_answers_equal_those_to_requests(registry: ModelRegistry) -> 
     assert not fleet.due(0)
 
 
+@settings(max_examples=50)
+@given(seed=st.integers(0, 2**32))
+def test_windows_answer_requests_as_queries_do(registry: ModelRegistry, seed: int) -> None:
+    course = Course(registry, seed)
+    course.run()
+    model = registry.active("pump")
+    answers = FleetScoring(course.fleet, registry, Scorer()).answer([*MACHINES, "unknown", *MACHINES])
+    for index, machine_id in enumerate(MACHINES):
+        columns = course.store.columns(machine_id)
+        by_query = Scorer().score([PredictionInput(machine_id, "pump", model, MachineReadings(machine_id, columns))])[0]
+        if course.fleet.table.mode[index] == BY_MODEL and isinstance(by_query, Prediction):
+            assert answers[index] == by_query
+        else:
+            assert answers[index] is None
+    assert answers[len(MACHINES)] is None
+    assert answers[len(MACHINES) + 1 :] == answers[: len(MACHINES)]
+
+
+def test_windows_do_not_answer_for_a_new_champion(tmp_path: Path) -> None:
+    pump_model(tmp_path)
+    registry = ModelRegistry(tmp_path)
+    model = registry.active("pump")
+    assert model is not None
+    fleet = filled(registry, {"P-1": history(model.spec.queried)})
+    scoring = FleetScoring(fleet, registry, Scorer())
+    assert scoring.answer(["P-1"])[0] is not None
+    files = {path.name: path.read_text() for path in (tmp_path / "pump" / model.card.version).iterdir()}
+    card = files["card.json"].replace(model.card.version, "second")
+    write_model(tmp_path, "pump", "second", {**files, "card.json": card})
+    make_champion(tmp_path, "pump", "second")
+    assert registry.refresh()
+    assert scoring.answer(["P-1"]) == [None]
+    fleet.follow_models()
+    answer = scoring.answer(["P-1"])[0]
+    assert answer is not None
+    assert answer.model_version == "second"
+
+
+def test_windows_do_not_answer_if_the_shadow_needs_others(tmp_path: Path) -> None:
+    pump_model(tmp_path)
+    registry = ModelRegistry(tmp_path)
+    model = registry.active("pump")
+    assert model is not None
+    scoring = FleetScoring(filled(registry, {"P-1": history(model.spec.queried)}), registry, Scorer())
+    files = {path.name: path.read_text() for path in (tmp_path / "pump" / model.card.version).iterdir()}
+    card = json.loads(files["card.json"]) | {"version": "same"}
+    write_model(tmp_path, "pump", "same", {**files, "card.json": json.dumps(card)})
+    registry.set_shadow("pump", "same")
+    assert scoring.answer(["P-1"]) != [None]
+    card |= {"version": "wider", "step": 2 * card["step"]}
+    write_model(tmp_path, "pump", "wider", {**files, "card.json": json.dumps(card)})
+    registry.set_shadow("pump", "wider")
+    assert scoring.answer(["P-1"]) == [None]
+
+
+def test_windows_that_are_filled_again_answer_nothing(registry: ModelRegistry) -> None:
+    model = registry.active("pump")
+    assert model is not None
+    fleet = filled(registry, {"P-1": history(model.spec.queried)})
+    scoring = FleetScoring(fleet, registry, Scorer())
+    assert scoring.answer(["P-1"]) != [None]
+    fleet.refill_all("gap")
+    assert scoring.answer(["P-1"]) == [None]
+
+
 def test_machines_beyond_the_memory_are_scored_by_queries(registry: ModelRegistry) -> None:
     model = registry.active("pump")
     assert model is not None
@@ -216,6 +283,24 @@ def test_machines_beyond_the_memory_are_scored_by_queries(registry: ModelRegistr
     assert modes.count(BY_MODEL) > 50
     assert modes.count(BY_QUERY) == 100 - modes.count(BY_MODEL)
     assert len(fleet.due_by_query(0, 4)) == 4
+
+
+def test_machines_that_wait_hold_no_readings(registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readings are held only for machines whose fill has begun, so those that wait do not use up the room."""
+    monkeypatch.setattr(held_readings, "_MOST", 100)
+    course = Course(registry, 1)
+    course.write()
+    fill = course.fleet.next_fill(1)
+    assert fill is not None
+    width = len(course.spec.queried)
+    for second in range(1, 11):
+        at = course.at + second * SECOND
+        course.store.write([(number, at, 100.0 + second) for number in (*range(width), *range(width, 2 * width))])
+    while course.store.stream:
+        course.store.deliver()
+    assert width * 10 < 100 < 2 * width * 10
+    course.fleet.install(fill, {}, {})
+    assert course.fleet.table.mode[fill.machines[0]] == BY_MODEL
 
 
 def test_shares_are_given_up_and_taken_over(registry: ModelRegistry) -> None:

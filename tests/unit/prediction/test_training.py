@@ -1,12 +1,13 @@
 """Training from tables: lives, labels, censored and healthy machines, operating regimes, and rejected data."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from aurum.commands.histories import HistoryError
-from aurum.commands.tabular_histories import DeclaredColumns, TableRoleError
+from aurum.commands.table_roles import DeclaredColumns, TableRoleError
 from aurum.commands.training_data import DataSelection, load_histories
 from aurum.prediction.model.features import features_of, features_of_windows, steps_of, window_of
 from aurum.prediction.model.model import Model
@@ -140,11 +141,12 @@ def test_labelled_rows_train_a_classifier_without_leaks(tmp_path: Path) -> None:
     histories = load_histories(given(table))
     assert set(histories.by_type) == {"mill"}
     assert any("machines by 'Product ID'" in said for said in histories.notes)
-    assert any("Type: text column" in said for said in histories.notes)
-    model, _ = train("mill", histories.by_type["mill"], histories.source, OPTIONS)
+    assert "Type: category of 3 words, L, M, H" in histories.notes
+    options = replace(OPTIONS, categories=histories.categories)
+    model, _ = train("mill", histories.by_type["mill"], histories.source, options)
     assert model.card.kind == "classification"
     assert "leaks the outcome" in model.card.data.dropped_columns["TWF"]
-    assert model.card.sensors == ["air_temperature_k", "torque_nm"]
+    assert model.card.sensors == ["Type", "air_temperature_k", "torque_nm"]
     measured = model.card.evaluation.metrics  # type: ignore[union-attr]
     assert measured.risk_average_precision > 3 * measured.risk_base_rate
     assert measured.rul_rmse is None

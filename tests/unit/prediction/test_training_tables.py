@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from aurum.commands.histories import HistoryError
-from aurum.commands.tabular_histories import DeclaredColumns, TableRoleError
+from aurum.commands.state_words import StateWords
+from aurum.commands.table_roles import DeclaredColumns, TableRoleError
 from aurum.commands.training_data import DataSelection, Histories, load_histories
+from aurum.readings.csv_table import TableOptions
 from aurum.readings.history import FAULT
 from aurum.readings.tables import TableError
 from aurum.readings.times import TimeOptions
@@ -67,7 +69,7 @@ def test_declared_column_has_no_inferred_meaning(tmp_path: Path) -> None:
     path = table(tmp_path, "unit,cycle,x\na,0,5\na,0,6\na,1,7\n")
     found = read(path, failure="cycle")
     assert (found.life, [run.failed for run in found.by_type["fans"]]) == (None, [True])
-    assert "failures by 'cycle'" in found.notes
+    assert "failures by 'cycle' (failure: 1 (1); healthy: 0 (2))" in found.notes
     assert any("no column contains the time (--time) or life (--life)" in note for note in found.notes)
 
 
@@ -100,7 +102,10 @@ def test_columns_that_differ_only_in_capitals_are_refused(tmp_path: Path) -> Non
 
 def test_words_tell_failures_in_a_column(tmp_path: Path) -> None:
     path = table(tmp_path, "unit,cycle,failure\na,1,no\na,2,OK\na,3,bearing\nb,1,none\nb,2,\n")
-    assert {run.machine_id: run.failed for run in read(path).by_type["fans"]} == {"a": True, "b": False}
+    told = DeclaredColumns(states=StateWords(failure=["Bearing"]))
+    found = load_histories(DataSelection(None, [path], [], False, told))
+    assert {run.machine_id: run.failed for run in found.by_type["fans"]} == {"a": True, "b": False}
+    assert "failures by 'failure' (failure: bearing (1); healthy: no (1), OK (1), none (1), empty (1))" in found.notes
 
 
 def test_table_with_a_row_per_reading_is_aligned(tmp_path: Path) -> None:
@@ -148,19 +153,24 @@ def test_parquet_without_a_time_names_its_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lives", "problem"),
     [
-        ("12\n", "has 1 numbers for 2 runs"),
-        ("12\nmany\n", "must have one number per line"),
+        ("12\n", "has 1 numbers for 2 machines"),
+        ("12\nmany\n", "row 2: 'many' must have one number per line"),
+        ("12\n-3\n", "row 2: '-3' must have one number per line, 0 or greater"),
+        ("a1,12\n7\n", "lines with a machine and lines without"),
+        ("a1,12\na3,7\n", "lacks the machines a2"),
+        ("a1,12\na2,7\na3,7\n", "names a3, which the data lacks"),
+        ("a1,12\nA1,7\n", "names the machine A1 twice"),
     ],
-    ids=["too few", "a word"],
+    ids=["too few", "a word", "below zero", "mixed", "another", "more", "twice"],
 )
 def test_lives_left_are_one_number_for_each_run(tmp_path: Path, lives: str, problem: str) -> None:
-    path = table(tmp_path, "unit,cycle,x\na,1,5\nb,1,6\n")
+    path = table(tmp_path, "unit,cycle,x\na1,1,5\na2,1,6\n")
     left = table(tmp_path, lives, "left.txt")
     with pytest.raises(HistoryError, match=problem):
         load_histories(DataSelection(None, [path], ["fans"], left_file=left))
     left.write_text("12\n7.5\n")
     runs = load_histories(DataSelection(None, [path], ["fans"], left_file=left)).by_type["fans"]
-    assert [(run.machine_id, run.failed, run.left) for run in runs] == [("a", True, 12.0), ("b", True, 7.5)]
+    assert [(run.machine_id, run.failed, run.left) for run in runs] == [("a1", True, 12.0), ("a2", True, 7.5)]
 
 
 def test_readings_of_several_types_need_one_named_type(tmp_path: Path) -> None:
@@ -193,7 +203,7 @@ def test_failures_in_a_table_of_their_own_end_runs(tmp_path: Path) -> None:
     failures = table(
         tmp_path, f'"datetime","machineID","failure"\n{rows}"1/13/2015 5:00:00 PM",9,"x"\n', "failures.csv"
     )
-    declared = DeclaredColumns(failures=failures, times=TimeOptions(PATTERN))
+    declared = DeclaredColumns(failures=failures, written=TableOptions(times=TimeOptions(PATTERN)))
     found = load_histories(DataSelection(None, [path], ["press"], False, declared))
     assert [(run.machine_id, run.failed) for run in found.by_type["press"]] == [
         ("1/1", True), ("1/2", True), ("1/3", False), ("2", False)
@@ -209,9 +219,15 @@ def test_failures_in_a_table_of_their_own_end_runs(tmp_path: Path) -> None:
 
 def test_table_of_failures_without_the_columns_is_refused(tmp_path: Path) -> None:
     path, wrong = table(tmp_path, TELEMETRY, "t.csv"), table(tmp_path, "at,machine\n1,2\n", "f.csv")
-    with pytest.raises(TableRoleError, match=r"f\.csv must have the columns 'machineID' and 'datetime'.* at, machine"):
+    with pytest.raises(TableRoleError, match=r"f\.csv must have the column 'datetime'.* at, machine"):
         load_histories(
-            DataSelection(None, [path], ["press"], False, DeclaredColumns(failures=wrong, times=TimeOptions(PATTERN)))
+            DataSelection(
+                None,
+                [path],
+                ["press"],
+                False,
+                DeclaredColumns(failures=wrong, written=TableOptions(times=TimeOptions(PATTERN))),
+            )
         )
 
 
@@ -225,9 +241,11 @@ def test_columns_that_tell_the_outcome_are_no_sensors(tmp_path: Path) -> None:
     path = table(tmp_path, f";datetime;Volume Flow RateRMS;anomaly;changepoint\n{rows}")
     found = read(path, "valve")
     (run,) = found.by_type["valve"]
-    assert set(run.columns) == {"Volume Flow RateRMS"}
+    assert set(run.columns) == {"Volume Flow RateRMS", "anomaly"}  # models are evaluated on it, not trained with it
     assert run.columns["Volume Flow RateRMS"][5] == 0.5
-    assert "column without a name, anomaly, changepoint: no sensor, not used" in found.notes
+    assert "changepoint: no sensor, not used (tells the outcome)" in found.notes
+    assert "anomalies are labelled by 'anomaly', which is no sensor" in found.notes
+    assert "column without a name: no sensor, not used (has no name)" in found.notes
 
 
 def test_words_in_a_column_of_numbers_are_empty_cells(tmp_path: Path) -> None:
@@ -250,7 +268,7 @@ def test_training_table_in_another_encoding_is_read(tmp_path: Path, encoding: st
 def test_local_times_of_a_training_table_are_resolved_in_order(tmp_path: Path) -> None:
     rows = "".join(f"a,2025-10-26 0{hour}:30:00,1\n" for hour in (1, 2, 2, 3))
     path = table(tmp_path, f"machine,timestamp,x\n{rows}")
-    declared = DeclaredColumns(times=TimeOptions(zone="Europe/Berlin"))
+    declared = DeclaredColumns(written=TableOptions(times=TimeOptions(zone="Europe/Berlin")))
     (run,) = load_histories(DataSelection(None, [path], ["fan"], False, declared)).by_type["fan"]
     assert np.diff(run.timestamps).tolist() == [HOUR_US] * 3
 

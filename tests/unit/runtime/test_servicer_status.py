@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import NoOpTracerProvider
 from prometheus_client import REGISTRY
 
 import aurum.runtime.grpc.server as server_module
@@ -161,6 +163,20 @@ async def test_spans_of_answered_and_cancelled_calls_have_codes(tmp_path: Path, 
         await until(lambda: len(spans.get_finished_spans()) == 2)
     codes = [(span.attributes or {}).get("rpc.grpc.status_code") for span in spans.get_finished_spans()]
     assert codes == [0, 1]
+
+
+async def test_calls_are_logged_while_tracing_is_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for module in (server_module, tracing):
+        monkeypatch.setattr(module, "get_tracer", NoOpTracerProvider().get_tracer)
+    with caplog.at_level(logging.INFO, "aurum.access"):
+        async with bench(tmp_path) as running:
+            await running.get()
+            running.server.behaviour = lambda number, context: abort(context, grpc.StatusCode.UNAVAILABLE)
+            await one_call(running, "Watch")  # an endless stream has no line of its own
+    lines = [record.getMessage() for record in caplog.records if record.name == "aurum.access"]
+    assert lines == [f"{SERVICE}GetMachine OK"]
 
 
 async def test_refusal_by_servicer_is_overload_for_admission(tmp_path: Path) -> None:

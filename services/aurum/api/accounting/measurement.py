@@ -29,11 +29,19 @@ _BYTES_PER_HOUR = 16  # of one quantity of a machine in memory: amount and cover
 
 @dataclass(frozen=True, slots=True)
 class MachineSelection:
-    """Selects one machine, or all machines of a site and a type. An empty field matches all."""
+    """Selects one machine, or all machines of a site and a type. An empty field matches all.
+
+    Attributes:
+        machine_id: The machine.
+        site: The site.
+        machine_type: The type.
+        most: The greatest number of machines that may be selected.
+    """
 
     machine_id: str = ""
     site: str = ""
     machine_type: str = ""
+    most: int = _MAX_MACHINES
 
 
 def resolve_range(start_us: int, end_us: int) -> TimeRange:
@@ -154,9 +162,9 @@ async def _selected_machines(
         )
         for machine in page.machines:
             count += 1
-            if count > _MAX_MACHINES:
+            if count > selection.most:
                 raise InvalidArgumentError.for_field(
-                    "site", f"or machine_type must select at most {_MAX_MACHINES} machines"
+                    "site", f"or machine_type must select at most {selection.most} machines"
                 )
             yield machine
         token = page.next_page_token

@@ -1,6 +1,7 @@
 """Energy, carbon and water since midnight, each compared with the usual use by this time."""
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from aurum.api.accounting.carbon import account_sites
 from aurum.api.accounting.measurement import MachineSelection, measure_use, resolve_range
 from aurum.api.backends import IngestionBackend
 from aurum.api.emission_factors import EmissionFactors
-from aurum.runtime.errors import AurumError
+from aurum.resilience import Criticality, criticality_scope
+from aurum.runtime.errors import AurumError, ResourceExhaustedError
 from aurum.runtime.time_units import DAY_US
 from aurum.sustainability.day_use import DAYS, DayUse, HourUse, hours_of_range, use_since_midnight
 from aurum.sustainability.hourly import HourlyAmounts, TimeRange
@@ -20,7 +22,11 @@ from aurum.sustainability.machine_use import MachineUse, Quantity, sum_energy, s
 from aurum.sustainability.plan import AccountingPlan
 from aurum.sustainability.totals import attribute_emissions
 
-_CACHE_SECONDS = 60.0
+_CACHE_SECONDS = 60.0  # at least
+_CACHE_SHARE = 20.0  # times as long as an account took, so that accounts take a twentieth of the time at most
+_PATIENCE = 5.0  # seconds that a request waits for an account; a large plant takes longer
+_MOST_WAITING = 16  # accounts that are computed or wait for it
+_MOST_MACHINES = 10_000  # whose use takes 60 MB
 _MAX_CACHED = 500  # accounts, by midnight and site
 
 
@@ -56,25 +62,66 @@ class TodayAccounts:
     factors: EmissionFactors
     budget: AccountBudget
     quantities: tuple[str, ...]
-    # time.monotonic() and account, by midnight and site
+    # By midnight and site: until when (time.monotonic()), and the account
     _cached: dict[tuple[int, str], tuple[float, TodayAccount]] = field(default_factory=dict)
+    _computing: dict[tuple[int, str], asyncio.Task[TodayAccount]] = field(default_factory=dict)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def account(self, site: str, midnight_us: int, now_us: int) -> TodayAccount:
-        """Returns the use since midnight, which may be up to a minute old.
+        """Returns the use since midnight, which may be some minutes old.
+
+        An account that takes long is computed in the background. Meanwhile, the former one is returned, or notes that
+        say so.
 
         Args:
             site: The site; empty for all.
             midnight_us: When the day began, in µs since 1970.
             now_us: The present time in µs since 1970.
+
+        Raises:
+            ResourceExhaustedError: Too many accounts wait.
         """
-        async with self._lock:  # one account at a time, so that concurrent requests share its result
-            cached_at, account = self._cached.get((midnight_us, site), (float("-inf"), None))
-            if account is None or time.monotonic() - cached_at > _CACHE_SECONDS:
+        key = midnight_us, site
+        until, account = self._cached.get(key, (float("-inf"), None))
+        if account is not None and time.monotonic() < until:
+            return account
+        computing = self._computing.get(key) or self._begin(key, now_us)
+        await asyncio.wait([computing], timeout=_PATIENCE)
+        if computing.done():
+            return computing.result()
+        notes = [f"{quantity}: is being computed; ask again in a minute" for quantity in self.quantities]
+        return account or TodayAccount(now_us, {}, notes)
+
+    def _begin(self, key: tuple[int, str], now_us: int) -> asyncio.Task[TodayAccount]:
+        if len(self._computing) >= _MOST_WAITING:
+            raise ResourceExhaustedError(
+                f"{_MOST_WAITING} accounts of the day are being computed; retry later",
+                reason="ACCOUNT_BUDGET",
+                retry_after=_PATIENCE,
+            )
+        # In a context of its own, since it outlives the deadline of the request
+        computing = asyncio.create_task(
+            self._compute_in_turn(key, now_us), name="today-account", context=contextvars.Context()
+        )
+        self._computing[key] = computing
+        computing.add_done_callback(lambda _: self._computing.pop(key))
+        return computing
+
+    async def _compute_in_turn(self, key: tuple[int, str], now_us: int) -> TodayAccount:
+        midnight_us, site = key
+        async with self._lock:
+            started = time.monotonic()
+            with criticality_scope(Criticality.BATCH):
                 account = await self._compute(site, midnight_us, now_us)
-                while len(self._cached) >= _MAX_CACHED:
-                    self._cached.pop(next(iter(self._cached)))
-                self._cached[midnight_us, site] = (time.monotonic(), account)
+            now = time.monotonic()
+            until = now + _CACHE_SECONDS
+            if account.used:
+                until = now + max(_CACHE_SECONDS, _CACHE_SHARE * (now - started))
+            elif key in self._cached:
+                account = self._cached[key][1]  # ingestion did not answer
+            while len(self._cached) >= _MAX_CACHED:
+                self._cached.pop(next(iter(self._cached)))
+            self._cached[key] = until, account
         return account
 
     async def _compute(self, site: str, midnight_us: int, now_us: int) -> TodayAccount:
@@ -82,7 +129,12 @@ class TodayAccounts:
         with self.budget.reservation() as reservation:
             try:
                 used = await measure_use(
-                    self.ingestion, self.plan, MachineSelection(site=site), over, self._measured(), reservation
+                    self.ingestion,
+                    self.plan,
+                    MachineSelection(site=site, most=_MOST_MACHINES),
+                    over,
+                    self._measured(),
+                    reservation,
                 )
             except AurumError as error:
                 return TodayAccount(now_us, {}, [f"{quantity}: {error.message}" for quantity in self.quantities])

@@ -3,9 +3,10 @@
 
 import { messageOf, request } from "./api.js";
 import { h, headings, problemLine, setText, showProblem, tableOf } from "./dom.js";
-import { duration, moment, now, number } from "./format.js";
+import { duration, moment, now, number, percent, sensorName } from "./format.js";
 import { plant, subscribe } from "./live.js";
 import { originalMachine, storedHint } from "./names.js";
+import { mayMake } from "./session.js";
 import { remember, setting } from "./settings.js";
 import { t, textOr } from "./text.js";
 
@@ -29,11 +30,16 @@ const MOST_ITEMS = 500;
 const failures = new Map(); // by alarm: why the last action on it failed; kept while its row is made again
 
 /**
- * Returns the text of a rule in the user's language, or the text of a site's own rule.
- * @param {string} rule
+ * Returns the text of a built-in rule in the user's language, or the text of a site's own rule.
  * @param {string} text
  */
-const ruleText = (rule, text) => textOr(`rule.${rule}`, text);
+const ruleText = (text) => textOr(`rule.${text}`, text);
+
+/**
+ * Returns why an alarm was shelved, or why the platform cleared it.
+ * @param {string | null} reason
+ */
+const reasonText = (reason) => (reason === null ? null : textOr(`reason.${reason}`, reason));
 
 /** @param {string | null} isoTime */
 const elapsed = (isoTime) => (isoTime ? duration(Math.max(1, (now() - Date.parse(isoTime)) / 1000)) : "–");
@@ -56,30 +62,68 @@ const remark = (text) => (text ? h("small", {}, ` ${text}`) : null);
 /** @param {number | null} value */
 const valueRemark = (value) => (value === null ? null : remark(number(value)));
 
+/**
+ * Returns a value of what a rule limits, with its unit.
+ * @param {Alarm} alarm
+ * @param {number} value
+ */
+function quantityText({ quantity, sensor }, value) {
+  if (quantity === "risk" || quantity === "anomaly") return percent(value, quantity === "anomaly" ? 1 : 0);
+  if (quantity === "silence") return duration(value);
+  const { unit } = sensorName(sensor ?? "");
+  return `${number(value)} ${quantity === "rate" ? `${unit}/min` : unit}`.trim();
+}
+
+/**
+ * Returns the value that raised an alarm, its limit, and the present value.
+ * @param {Alarm} alarm
+ */
+function alarmValues(alarm) {
+  /** @type {[string, number | null][]} */
+  const values = [
+    ["alarm.raised_by", alarm.value],
+    ["alarm.limit", alarm.limit],
+    ["alarm.now", alarm.present_value],
+  ];
+  return values
+    .flatMap(([key, value]) => (value === null ? [] : [t(key, { value: quantityText(alarm, value) })]))
+    .join(", ");
+}
+
 /** @param {string | null} isoTime */
 const untilRemark = (isoTime) => (isoTime ? remark(t("alarm.until", { time: moment(isoTime) })) : null);
+
+/** @typedef {"ack" | "shelve" | "unshelve"} Action */
+/** @typedef {(done: string) => unknown} OnDone Called with what was done; empty after a failure, which the alarm's next row shows. */
+
+/** @param {Action} action */
+const mayPerform = (action) => mayMake(`POST /api/alarms/{alarm_id}/${action}`);
+
+/** @param {Alarm} alarm */
+const title = (alarm) => `${originalMachine(alarm.machine_id)}, ${ruleText(alarm.text)}`;
 
 /**
  * Acknowledges, shelves or unshelves an alarm.
  * @param {Alarm} alarm
- * @param {"ack" | "shelve" | "unshelve"} action
+ * @param {Action} action
  * @param {object} body
- * @param {() => unknown} onDone Called also after a failure, which the alarm's next row shows.
+ * @param {OnDone} onDone
  */
 async function act(alarm, action, body, onDone) {
   try {
     const path = `/api/alarms/${encodeURIComponent(alarm.id)}/${action}`;
     await request(path, { method: "POST", body: { by: setting("operator"), ...body } });
     failures.delete(alarm.id);
+    onDone(t(`alarm.done.${action}`, { alarm: title(alarm) }));
   } catch (error) {
     failures.set(alarm.id, messageOf(error));
+    onDone("");
   }
-  onDone();
 }
 
 /**
  * @param {Alarm} alarm
- * @param {() => unknown} onDone
+ * @param {OnDone} onDone
  */
 function openShelveDialog(alarm, onDone) {
   const minutes = h(
@@ -101,7 +145,7 @@ function openShelveDialog(alarm, onDone) {
     "form",
     { method: "dialog", on: { submit } },
     h("h2", { id: "shelve-title" }, t("shelve.title", { machine: originalMachine(alarm.machine_id) })),
-    h("p", {}, ruleText(alarm.rule, alarm.text)),
+    h("p", {}, ruleText(alarm.text)),
     h("label", {}, t("shelve.for"), " ", minutes),
     h("label", {}, t("shelve.reason"), " ", reason),
     h(
@@ -116,32 +160,39 @@ function openShelveDialog(alarm, onDone) {
   dialog.showModal();
 }
 
+/** @type {Partial<Record<AlarmState, Action[]>>} */
+const ACTIONS = {
+  unacknowledged: ["ack", "shelve"],
+  returned: ["ack", "shelve"],
+  acknowledged: ["shelve"],
+  shelved: ["unshelve"],
+};
+
 /**
- * Makes the buttons that the state of an alarm allows.
+ * Makes the buttons that the state of an alarm and the user's role allow.
  * @param {Alarm} alarm
- * @param {() => unknown} onDone
+ * @param {OnDone} onDone
  */
 function actionButtons(alarm, onDone) {
-  const about = `${originalMachine(alarm.machine_id)}, ${ruleText(alarm.rule, alarm.text)}`;
   /**
    * @param {string} key
    * @param {() => unknown} click
    * @param {string} [style]
    */
   const button = (key, click, style = "") =>
-    h("button", { type: "button", class: style, "aria-label": `${t(key)}: ${about}`, on: { click } }, t(key));
-  const acknowledge = () => button("alarm.ack", () => act(alarm, "ack", {}, onDone), "main");
-  const shelve = () => button("alarm.shelve", () => openShelveDialog(alarm, onDone));
-  const unshelve = () => button("alarm.unshelve", () => act(alarm, "unshelve", {}, onDone));
-  if (alarm.state === "shelved") return [unshelve()];
-  if (alarm.state === "suppressed") return [];
-  return alarm.state === "acknowledged" ? [shelve()] : [acknowledge(), shelve()];
+    h("button", { type: "button", class: style, "aria-label": `${t(key)}: ${title(alarm)}`, on: { click } }, t(key));
+  const make = {
+    ack: () => button("alarm.ack", () => act(alarm, "ack", {}, onDone), "main"),
+    shelve: () => button("alarm.shelve", () => openShelveDialog(alarm, onDone)),
+    unshelve: () => button("alarm.unshelve", () => act(alarm, "unshelve", {}, onDone)),
+  };
+  return (ACTIONS[alarm.state] ?? []).filter(mayPerform).map((action) => make[action]());
 }
 
 /**
  * Makes a row for an alarm with the buttons for it.
  * @param {Alarm} alarm
- * @param {{ withMachine: boolean, onDone: () => unknown }} options onDone: Called after each action.
+ * @param {{ withMachine: boolean, onDone: OnDone }} options
  */
 export function alarmRow(alarm, { withMachine, onDone }) {
   const problem = problemLine();
@@ -160,9 +211,10 @@ export function alarmRow(alarm, { withMachine, onDone }) {
     h(
       "td",
       { class: "what" },
-      ruleText(alarm.rule, alarm.text),
-      valueRemark(alarm.value),
+      ruleText(alarm.text),
+      remark(alarmValues(alarm)),
       remark(alarm.count > 1 ? `×${alarm.count}` : null),
+      alarm.chatters ? h("span", { class: "badge", title: t("alarm.chatters.hint") }, t("alarm.chatters")) : null,
     ),
     h(
       "td",
@@ -184,8 +236,8 @@ const journalRow = (item) =>
     {},
     h("td", {}, moment(item.at)),
     machineLink(item.machine_id),
-    h("td", {}, ruleText(item.rule, item.rule), valueRemark(item.value)),
-    h("td", {}, t(`transition.${item.transition}`), untilRemark(item.until), remark(item.reason)),
+    h("td", {}, ruleText(item.text), valueRemark(item.value)),
+    h("td", {}, t(`transition.${item.transition}`), untilRemark(item.until), remark(reasonText(item.reason))),
     h("td", {}, item.by ?? t("journal.platform")),
   );
 
@@ -199,7 +251,7 @@ const journalTable = (items) =>
 
 /**
  * @param {Alarm[]} items
- * @param {() => unknown} onDone
+ * @param {OnDone} onDone
  */
 const alarmTable = (items, onDone) =>
   tableOf({
@@ -227,6 +279,7 @@ export function open(main) {
   });
   const list = h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": t("nav.alarms") });
   const problem = problemLine();
+  const happened = h("p", { role: "status", class: "happened" });
   const operator = h("input", { value: setting("operator"), autocomplete: "name", maxlength: 100 });
   operator.addEventListener("change", () => remember("operator", operator.value.trim()));
   main.append(
@@ -242,8 +295,15 @@ export function open(main) {
       h("label", {}, t("alarms.operator"), " ", operator),
     ),
     problem,
+    happened,
     list,
   );
+
+  /** @param {string} done */
+  function onDone(done) {
+    setText(happened, done);
+    refresh();
+  }
 
   function showTabs() {
     for (const { name, button } of tabs) {
@@ -264,7 +324,7 @@ export function open(main) {
     const none = t(`alarms.none.${view}`);
     /** @type {Alarms} */
     const { items } = await request(`/api/alarms?limit=${MOST_ITEMS}&${states}`, { signal });
-    return items.length ? alarmTable(items, refresh) : h("p", { class: "nothing" }, none);
+    return items.length ? alarmTable(items, onDone) : h("p", { class: "nothing" }, none);
   }
 
   /**

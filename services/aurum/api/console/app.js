@@ -5,12 +5,13 @@ import { messageOf, request } from "./api.js";
 import { h, problemLine, setText, showProblem } from "./dom.js";
 import { alarmsWaiting, connect, disconnect, plant, subscribe, watchConnection } from "./live.js";
 import { findPage, PLANT } from "./pages.js";
+import { currentSession, loadSession, signOut } from "./session.js";
 import { remember, setting } from "./settings.js";
-import { currentSession, openSignIn, signOut } from "./sign_in.js";
+import { openSignIn } from "./sign_in.js";
 import { isSoundOn, playNewAlarms, switchSound } from "./sound.js";
 import { language, LANGUAGES, loadTexts, t } from "./text.js";
 
-/** @import { Child, ConsoleSettings, Session } from "./types.d.ts" */
+/** @import { Child, ConsoleSettings } from "./types.d.ts" */
 
 /** @type {ConsoleSettings} */
 const NO_SETTINGS = {
@@ -25,8 +26,6 @@ const NO_SETTINGS = {
 };
 
 let settings = NO_SETTINGS;
-/** @type {Session} */
-let session = { asked: false, user_id: null, roles: [] };
 let leavePage = () => {};
 let turn = 0; // of showing a page: one that is loaded late does not replace a later one
 /** @type {ReturnType<typeof makeFrame> | null} */
@@ -169,6 +168,7 @@ function soundButton() {
 }
 
 function signOutButton() {
+  const session = currentSession();
   if (!session.asked || session.user_id === null) return null;
   const button = h(
     "button",
@@ -287,8 +287,7 @@ async function openConsole() {
     return NO_SETTINGS;
   });
   try {
-    session = await currentSession();
-    if (!session.user_id) {
+    if (!(await loadSession()).user_id) {
       await askForSignIn();
       return;
     }

@@ -20,6 +20,7 @@ import { machineCharts } from "./machine_charts.js";
 import { maintenanceForm, maintenanceList, outcomeList } from "./maintenance_cards.js";
 import { originalMachine, storedHint } from "./names.js";
 import { stateBadge } from "./plant.js";
+import { mayMake } from "./session.js";
 import { t, textOr } from "./text.js";
 import { timeline } from "./timeline.js";
 
@@ -128,6 +129,7 @@ function machineCards({ id, console: settings }, signal, onMarks) {
   const alarms = card("alarms");
   const maintenance = card("maintenance");
   const outcomes = card("outcomes");
+  const happened = h("p", { role: "status", class: "happened" });
 
   async function loadWhy() {
     /** @type {Explanation} */
@@ -151,9 +153,9 @@ function machineCards({ id, console: settings }, signal, onMarks) {
   async function loadAlarms() {
     /** @type {Alarms} */
     const { items } = await request(`/api/alarms?${query}`, { signal });
-    if (!items.length) return [h("p", { class: "nothing" }, t("alarms.none"))];
-    const rows = items.map((alarm) => alarmRow(alarm, { withMachine: false, onDone: refreshAlarms }));
-    return [wideRegion(t("card.alarms"), tableOf({ rows }))];
+    if (!items.length) return [happened, h("p", { class: "nothing" }, t("alarms.none"))];
+    const rows = items.map((alarm) => alarmRow(alarm, { withMachine: false, onDone }));
+    return [happened, wideRegion(t("card.alarms"), tableOf({ rows }))];
   }
 
   async function loadMaintenance() {
@@ -168,7 +170,9 @@ function machineCards({ id, console: settings }, signal, onMarks) {
       ...items.map(({ at }) => /** @type {Mark} */ ({ at: Date.parse(at) / 1000, kind: "maintenance" })),
     ]);
     const records = `${path}/maintenance`;
-    return [maintenanceList(items, records, refreshMaintenance), maintenanceForm(records, refreshMaintenance)];
+    const mayRecord = mayMake("POST /api/machines/{machine_id}/maintenance");
+    const list = maintenanceList(items, records, mayRecord ? refreshMaintenance : null);
+    return mayRecord ? [list, maintenanceForm(records, refreshMaintenance)] : [list];
   }
 
   async function loadOutcomes() {
@@ -179,6 +183,12 @@ function machineCards({ id, console: settings }, signal, onMarks) {
       signal,
     });
     return [outcomeList(items)];
+  }
+
+  /** @param {string} done */
+  function onDone(done) {
+    setText(happened, done);
+    refreshAlarms();
   }
 
   const refreshAlarms = () => fillCard(alarms, loadAlarms, signal);

@@ -74,7 +74,7 @@ function instantOf(local) {
 /**
  * @param {Maintenance[]} items
  * @param {string} path Of the machine's records.
- * @param {() => void} onDeleted
+ * @param {(() => void) | null} onDeleted Null if the user may not delete records.
  */
 export function maintenanceList(items, path, onDeleted) {
   if (!items.length) return h("p", { class: "nothing" }, t("maintenance.none"));
@@ -84,7 +84,7 @@ export function maintenanceList(items, path, onDeleted) {
   const remove = async (id) => {
     try {
       await request(`${path}/${encodeURIComponent(id)}`, { method: "DELETE" });
-      onDeleted();
+      onDeleted?.();
     } catch (error) {
       showProblem(problem, messageOf(error));
     }
@@ -106,11 +106,12 @@ export function maintenanceList(items, path, onDeleted) {
           mode ? h("em", {}, ` ${mode}`) : null,
           by ? h("small", {}, ` ${by}`) : null,
           " ",
-          h(
-            "button",
-            { type: "button", "aria-label": `${t("maintenance.delete")}: ${text}`, on: { click: () => remove(id) } },
-            t("maintenance.delete"),
-          ),
+          onDeleted &&
+            h(
+              "button",
+              { type: "button", "aria-label": `${t("maintenance.delete")}: ${text}`, on: { click: () => remove(id) } },
+              t("maintenance.delete"),
+            ),
         ),
       ),
     ),

@@ -6,6 +6,7 @@ import { h, headings, problemLine, setText, showProblem, tableOf, wideRegion } f
 import { inputTable } from "./edge_inputs.js";
 import { clock, duration, number, percent } from "./format.js";
 import { serviceMap } from "./map.js";
+import { mayMake } from "./session.js";
 import { t } from "./text.js";
 import { waterfall } from "./waterfall.js";
 
@@ -257,7 +258,7 @@ export function open(main, { console: settings }) {
     h("h1", {}, t("nav.platform")),
     problem,
     map.element,
-    ...(settings.faults_enabled ? [faults] : []),
+    ...(settings.faults_enabled && mayMake("POST /api/platform/faults/{service}") ? [faults] : []),
     h("h2", {}, t("platform.traces")),
     traces,
     detail,

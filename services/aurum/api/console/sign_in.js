@@ -5,14 +5,6 @@ import { messageOf, request } from "./api.js";
 import { h, problemLine, showProblem } from "./dom.js";
 import { t } from "./text.js";
 
-/** @import { Session } from "./types.d.ts" */
-
-/**
- * Returns the session of this browser; `user_id` is null if nobody is signed in.
- * @returns {Promise<Session>}
- */
-export const currentSession = () => request("/api/session");
-
 /**
  * Shows the form in place of a page.
  * @param {HTMLElement} main
@@ -50,9 +42,4 @@ export function openSignIn(main, onSignedIn) {
   );
   main.replaceChildren(form);
   credential.focus();
-}
-
-/** Ends the session. */
-export async function signOut() {
-  await request("/api/session", { method: "DELETE" });
 }

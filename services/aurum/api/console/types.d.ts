@@ -47,6 +47,8 @@ export interface AlarmSummary {
 export type AlarmState = "normal" | "unacknowledged" | "acknowledged" | "returned" | "shelved" | "suppressed";
 export type AlarmPriority = "low" | "medium" | "high" | "urgent";
 
+export type Quantity = "risk" | "rul" | "anomaly" | "sensor" | "rate" | "silence";
+
 /** AlarmOut */
 export interface Alarm {
   id: string;
@@ -56,6 +58,11 @@ export interface Alarm {
   priority: AlarmPriority;
   state: AlarmState;
   value: number | null;
+  quantity: Quantity;
+  sensor: string | null;
+  limit: number | null;
+  present_value: number | null;
+  chatters: boolean;
   raised_at: string | null;
   acknowledged_by: string | null;
   shelved_until: string | null;
@@ -73,6 +80,7 @@ export interface Transition {
   at: string;
   machine_id: string;
   rule: string;
+  text: string;
   transition: string;
   by: string | null;
   until: string | null;
@@ -247,6 +255,7 @@ export interface Session {
   asked: boolean;
   user_id: string | null;
   roles: string[];
+  changes?: string[]; // absent from older versions of the API
 }
 
 /** ProblemOut */

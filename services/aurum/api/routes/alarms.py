@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Query
 
-from aurum.alarms.lifecycle import Alarm, AlarmState
-from aurum.alarms.rules import PRIORITIES, Priority
+from aurum.alarms.lifecycle import Alarm, AlarmState, Priority, Transition
+from aurum.alarms.rules import PRIORITIES
 from aurum.api.alarm_schemas import (
     AcknowledgeIn,
     AlarmOut,
@@ -98,6 +98,7 @@ async def journal(
                 id=transition.alarm_id,
                 machine_id=transition.machine_id,
                 rule=transition.rule,
+                text=_text_of(context, transition),
                 transition=transition.kind,
                 by=transition.by or None,
                 until=to_optional_datetime(transition.until_us),
@@ -176,22 +177,40 @@ def _require_loaded(context: ApiContext) -> None:
 
 
 def _priority_of(context: ApiContext, alarm: Alarm) -> Priority:
+    """Returns the priority with which the alarm was raised; that of its rule if an older version raised it."""
+    if alarm.priority:
+        return alarm.priority
     rule = context.alarm_service.rule(alarm.rule)
     return rule.priority if rule else "low"
 
 
+def _text_of(context: ApiContext, transition: Transition) -> str:
+    """Returns the text of an alarm in the journal: that of its last raise, or that of its rule."""
+    alarm = context.alarm_service.find(transition.alarm_id)
+    rule = context.alarm_service.rule(transition.rule)
+    return transition.text or (alarm.text if alarm else "") or (rule.text if rule else transition.rule)
+
+
 def _alarm_out(context: ApiContext, alarm: Alarm, now_us: int) -> AlarmOut:
     rule = context.alarm_service.rule(alarm.rule)
+    text = alarm.text or (rule.text if rule else f"({alarm.rule}: the rule was removed)")
+    quantity = alarm.quantity or (rule.quantity if rule else "sensor")
+    sensor = alarm.sensor if alarm.quantity else (rule.sensor_name if rule else "")
     shelved = alarm.shelved_until_us > now_us
     return AlarmOut(
         id=alarm.alarm_id,
         machine_id=alarm.machine_id,
         rule=alarm.rule,
-        text=rule.text if rule else "(rule no longer exists)",
+        text=text,
         priority=_priority_of(context, alarm),
         state=alarm.state(now_us),
         active=alarm.active,
         value=alarm.value,
+        quantity=quantity,
+        sensor=sensor or None,
+        limit=alarm.limit if alarm.quantity else (rule.limit if rule else None),
+        present_value=context.alarm_service.present_value(alarm.machine_id, quantity, sensor),
+        chatters=alarm.chatters,
         raised_at=to_optional_datetime(alarm.raised_us),
         cleared_at=to_optional_datetime(alarm.cleared_us),
         acknowledged_at=to_optional_datetime(alarm.acknowledged_us),

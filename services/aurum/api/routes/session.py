@@ -8,6 +8,7 @@ from aurum.api.context import Caller, Context
 from aurum.runtime.errors import FailedPreconditionError, UnauthenticatedError
 from aurum.security.api_keys import PREFIX
 from aurum.security.identity import Identity
+from aurum.security.permissions import allowed_changes
 from aurum.security.sessions import COOKIE, session_id
 
 router = APIRouter(prefix="/api/session", tags=["system"])
@@ -28,6 +29,7 @@ class SessionOut(BaseModel):
     user_id: str | None
     roles: list[str]
     sites: list[str]
+    changes: list[str] = Field(description="Changes that the caller may make, as method and path template.")
 
 
 @router.get("")
@@ -78,4 +80,5 @@ def _session_out(authenticated: bool, identity: Identity) -> SessionOut:
         user_id=identity.user_id if identity.roles else None,
         roles=sorted(role.value for role in identity.roles),
         sites=sorted(identity.sites),
+        changes=allowed_changes(identity),
     )

@@ -66,12 +66,12 @@ class BlockReader:
 
         Yields the id, the time of the first and of the last reading, and the head of each.
         """
-        for id_, first, last in self._rows(series // BLOCK_SERIES, start_us, end_us):
-            head = self._head(id_)
+        for id_, first, last in self.rows(series // BLOCK_SERIES, start_us, end_us):
+            head = self.head_of(id_)
             if head is not None and head.index_of(series % BLOCK_SERIES) >= 0:
                 yield id_, first, last, head
 
-    def _rows(self, bucket: int, start_us: int, end_us: int) -> list[tuple[int, int, int]]:
+    def rows(self, bucket: int, start_us: int, end_us: int) -> list[tuple[int, int, int]]:
         """Returns the id, start and end of the blocks of a bucket that overlap [start_us, end_us)."""
         if self._found[0] != (bucket, start_us, end_us):
             # A block never spans two days, so it is found by its start.
@@ -90,7 +90,7 @@ class BlockReader:
             (series // BLOCK_SERIES, after_us, before_us),
         )
         for id_, start in rows:
-            head = self._head(id_)
+            head = self.head_of(id_)
             if head is not None and head.index_of(series % BLOCK_SERIES) >= 0:
                 return int(start)
         return None
@@ -100,23 +100,26 @@ class BlockReader:
         rows = self._connection.execute(
             "SELECT id, start_us FROM blocks WHERE bucket = ?", (series // BLOCK_SERIES,)
         ).fetchall()
-        heads = ((start // DAY_US, self._head(id_)) for id_, start in rows)
+        heads = ((start // DAY_US, self.head_of(id_)) for id_, start in rows)
         return {day for day, head in heads if head is not None and head.index_of(series % BLOCK_SERIES) >= 0}
 
     def readings_of(self, id_: int, index: int) -> tuple[Timestamps, Values] | None:
         """Returns the readings of a series in a block; None if they are damaged."""
-        head = self._head(id_)
+        head = self.head_of(id_)
         if head is None:
             return None
-        number = head.frame_of(index)
+        columns = self.columns_of(id_, head, head.frame_of(index))
+        return None if columns is None else head.readings_of(index, columns)
+
+    def columns_of(self, id_: int, head: BlockHead, number: int) -> _Columns | None:
+        """Returns the time steps and values of a frame of a block; None if they are damaged."""
         columns = self._frames.get((id_, number))
         if columns is None:
             try:
                 columns = self._read_frame(id_, head, number)
             except CorruptBlockError as error:
                 self._damaged[DamagedPart("block", id_)] = str(error)
-                return None
-        return head.readings_of(index, columns)
+        return columns
 
     def _read_frame(self, id_: int, head: BlockHead, number: int) -> _Columns:
         offset, length = head.bytes_of(number)
@@ -131,7 +134,7 @@ class BlockReader:
             self._frame_bytes -= _nbytes(self._frames.popitem(last=False)[1])
         return columns
 
-    def _head(self, id_: int) -> BlockHead | None:
+    def head_of(self, id_: int) -> BlockHead | None:
         """Returns the head of a block; None if it is damaged."""
         if id_ in self._heads:
             return self._heads[id_]

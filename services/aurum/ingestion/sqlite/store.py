@@ -30,6 +30,7 @@ from aurum.ingestion.sqlite import reads, schema
 from aurum.ingestion.sqlite.blocks import BlockReader, DamagedPart
 from aurum.ingestion.sqlite.compaction import Compactor, expire
 from aurum.ingestion.sqlite.flush import Frozen, flush
+from aurum.ingestion.sqlite.last_readings import read_last_together
 from aurum.ingestion.sqlite.quarantine import report_damaged_parts, set_apart
 from aurum.ingestion.sqlite.readers import Readers
 from aurum.ingestion.sqlite.series_ends import NEVER, AllEnds, SeriesEnds
@@ -310,9 +311,14 @@ class SqliteStore:
         damaged: dict[DamagedPart, str] = {}
 
         def query(connection: sqlite3.Connection) -> list[Points]:
+            blocks = BlockReader(connection, damaged)
+            if last:
+                numbers = [self.series.number_of(key) for key in keys]
+                together = _read_together(connection, blocks, numbers, recent, start_us, end_us, points, last)
+                if together is not None:
+                    return together
             points_of: list[Points] = []
             count = 0
-            blocks = BlockReader(connection, damaged)
             for key, parts in zip(keys, recent, strict=True):
                 series = reads.SqliteSeries(connection, self.series.number_of(key), parts, blocks, damaged)
                 points_of.append(_read_series(series, key, start_us, end_us, points, last))
@@ -595,6 +601,25 @@ def _run_work(work: Work, connection: sqlite3.Connection) -> Any:
     except Exception:
         logger.exception("work on the tables failed")
         return InternalError("the store failed; its log says more")
+
+
+def _read_together(  # noqa: PLR0917
+    connection: sqlite3.Connection,
+    blocks: BlockReader,
+    numbers: Sequence[int | None],
+    recent: Sequence[Sequence[SeriesPart]],
+    start_us: int,
+    end_us: int,
+    points: int,
+    last: int,
+) -> list[Points] | None:
+    """Reads the last readings of series together; None if they have to be read one by one, which reports damage."""
+    try:
+        return read_last_together(connection, blocks, numbers, recent, start_us, end_us, points, last)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        return None
 
 
 def _read_series(  # noqa: PLR0917

@@ -10,9 +10,10 @@ import time
 from collections.abc import Awaitable, Callable
 
 from aurum.alarms import journal
+from aurum.alarms.followed_rules import FollowedRules
 from aurum.alarms.lifecycle import Transition
 from aurum.prediction.fleet import metrics
-from aurum.prediction.fleet.alarm_states import MAX_ALARMS, AlarmStates, FleetView
+from aurum.prediction.fleet.alarm_states import MAX_ALARMS, AlarmStates, FleetView, watched_sensors
 from aurum.prediction.fleet.delay_history import DelayHistory
 from aurum.readings.limits import MAX_EVENTS
 from aurum.resilience import Criticality, criticality_scope
@@ -63,24 +64,30 @@ class AlarmEvaluation:
     """Evaluates the rules in rounds.
 
     Args:
-        states: The alarms.
+        rules: The rules in force.
         alarm_journal: The journal.
         history: Finds out since when conditions hold.
+        watch: Makes the view contain sensors.
         view: Returns the machines, or None while new readings may be missing.
         clock: Present time in seconds since 1970.
     """
 
     def __init__(
         self,
-        states: AlarmStates,
+        rules: FollowedRules,
         alarm_journal: AlarmJournal,
         history: DelayHistory,
+        *,
+        watch: Callable[[tuple[str, ...]], Awaitable[None]],
         view: Callable[[], Awaitable[FleetView | None]],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._states = states
+        self._rules = rules
+        self._evaluated_rules = rules.current
+        self._states = AlarmStates(rules.current)
         self._journal = alarm_journal
         self._history = history
+        self._watch = watch
         self._view = view
         self._clock = clock
 
@@ -100,6 +107,11 @@ class AlarmEvaluation:
     async def run_round(self) -> None:
         """Reads the journal, evaluates the rules and writes the transitions. Raises AurumError."""
         await self._read_journal()
+        rules = self._rules.current
+        if rules is not self._evaluated_rules:
+            await self._watch(watched_sensors(rules))
+            self._states.replace_rules(rules)
+            self._evaluated_rules = rules
         view = await self._view()
         if view is not None:
             with metrics.alarm_evaluation_seconds.time():

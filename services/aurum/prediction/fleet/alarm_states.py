@@ -10,9 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from aurum.alarms.journaled import JournaledAlarms
-from aurum.alarms.lifecycle import Alarm, Transition, TransitionKind
+from aurum.alarms.lifecycle import (
+    CHATTER_US,
+    RULE_CHANGED,
+    RULE_REMOVED,
+    TYPE_NOT_COVERED,
+    Alarm,
+    Transition,
+    TransitionKind,
+    alarm_id,
+)
 from aurum.alarms.metrics import alarm_transitions_dropped_total
-from aurum.alarms.rules import AlarmRules
+from aurum.alarms.rules import AlarmRule, AlarmRules
 from aurum.prediction.fleet import metrics
 from aurum.prediction.fleet.array_conditions import ArrayCondition, Observations
 from aurum.prediction.fleet.step_locator import Flags, Integers
@@ -48,12 +57,26 @@ def watched_sensors(rules: AlarmRules) -> tuple[str, ...]:
 
 
 class _RuleState:
-    """One rule for all machines: its condition, and its alarms by the journal."""
+    """One rule for all machines: its condition, and its alarms by the journal.
 
-    def __init__(self, condition: ArrayCondition) -> None:
+    Attributes:
+        replaced: Whether the rule is new or has changed, and has not been evaluated since.
+    """
+
+    def __init__(self, condition: ArrayCondition, *, replaced: bool = False) -> None:
         self.condition = condition
+        self.replaced = replaced
         self.active: Flags = np.zeros(0, np.bool_)
         self.suppressed: Flags = np.zeros(0, np.bool_)
+
+    def with_rule(self, rule: AlarmRule) -> "_RuleState":
+        """Returns the state after a change of the rule, with the same alarms."""
+        changed = _RuleState(ArrayCondition(rule), replaced=True)
+        changed.extend(len(self.active))
+        changed.condition.alarming[:] = self.condition.alarming
+        changed.condition.hold_us[:] = self.condition.hold_us
+        changed.active, changed.suppressed = self.active, self.suppressed
+        return changed
 
     def extend(self, machines: int) -> None:
         self.condition.extend(machines)
@@ -75,6 +98,31 @@ class AlarmStates:
         self._rules = {rule.name: _RuleState(ArrayCondition(rule)) for rule in rules.rules}
         self._machines: dict[str, int] = {}
         self._evaluated: Flags = np.zeros(0, np.bool_)
+        self._types: Integers = np.zeros(0, np.int64)  # of the machines at the last evaluation
+        self._to_justify = True  # whether there may be alarms that no rule justifies
+
+    def replace_rules(self, rules: AlarmRules) -> None:
+        """Evaluates other rules from now on. Alarms that they do not justify are cleared with a reason."""
+        states: dict[str, _RuleState] = {}
+        for rule in rules.rules:
+            state = self._rules.get(rule.name)
+            if state is None:
+                states[rule.name] = self._new_state(rule)
+            else:
+                states[rule.name] = state if state.condition.rule == rule else state.with_rule(rule)
+        self._rules = states
+        self._to_justify = True
+
+    def _new_state(self, rule: AlarmRule) -> _RuleState:
+        """Returns the state of a rule that is new, with alarms of an earlier rule of this name."""
+        state = _RuleState(ArrayCondition(rule), replaced=True)
+        state.extend(len(self._machines))
+        for alarm in self.alarms:
+            machine = self._machines.get(alarm.machine_id) if alarm.rule == rule.name else None
+            if machine is not None:
+                state.active[machine], state.suppressed[machine] = alarm.active, alarm.suppressed
+                state.condition.alarming[machine] = alarm.active
+        return state
 
     def condition(self, rule: str) -> ArrayCondition:
         """Returns the condition of a rule."""
@@ -85,6 +133,7 @@ class AlarmStates:
         for number, transition in entries:
             self.alarms.apply_entry(number, transition, now_us)
             self._follow(transition)
+            self._to_justify |= transition.kind == "raised"
             state, machine = self._rules.get(transition.rule), self._machines.get(transition.machine_id)
             if state is not None and machine is not None:
                 state.condition.alarming[machine] = state.active[machine]
@@ -100,6 +149,7 @@ class AlarmStates:
         self._evaluated = view.evaluated.copy()
         if new.any():
             self._begin(np.flatnonzero(new).tolist())
+        self._clear_unjustified(view, moved=bool(new.any()))
         fault = view.observations.sensors[FAULT]
         faulty = (fault[0] != 0) & (fault[1] >= 0.5)
         resumed: list[tuple[str, list[int]]] = []
@@ -114,23 +164,77 @@ class AlarmStates:
             ).tolist():
                 kind: TransitionKind = "suppressed" if suppressed[machine] else "unsuppressed"
                 self._detect(Transition(kind, view.ids[machine], name, at))
+            if state.replaced:
+                self._clear_ended(state, view, wanted & ~suppressed)
             changes = state.condition.evaluate(view.observations, wanted & ~suppressed)
             for index, machine in enumerate(changes.machines.tolist()):
                 value = float(changes.values[index])
-                self._detect(
-                    Transition(
-                        "raised" if changes.alarming[index] else "cleared",
-                        view.ids[machine],
-                        name,
-                        int(changes.times[index]),
-                        value=None if np.isnan(value) else value,
-                    )
-                )
-            begun = new & wanted & ((state.condition.since > 0) | (rule.rate is not None))
+                at_us, known = int(changes.times[index]), None if np.isnan(value) else value
+                if changes.alarming[index]:
+                    self._raise(state, machine, view.ids[machine], at_us, known)
+                else:
+                    self._detect(Transition("cleared", view.ids[machine], name, at_us, value=known))
+            begun = (new | state.replaced) & wanted & ((state.condition.since > 0) | (rule.rate is not None))
             if begun.any():
                 resumed.append((name, np.flatnonzero(begun).tolist()))
+            state.replaced = False
         metrics.alarm_unwritten.set(len(self.pending))
         return resumed
+
+    def _raise(self, state: _RuleState, machine: int, machine_id: str, at_us: int, value: float | None) -> None:
+        rule = state.condition.rule
+        self._detect(
+            Transition(
+                "raised",
+                machine_id,
+                rule.name,
+                at_us,
+                value=value,
+                text=rule.text,
+                priority=rule.priority,
+                quantity=rule.quantity,
+                sensor=rule.sensor_name,
+                limit=rule.limit,
+            )
+        )
+        self._damp(state, machine, self.alarms.find(alarm_id(machine_id, rule.name)))
+
+    def _damp(self, state: _RuleState, machine: int, alarm: Alarm | None) -> None:
+        """Clears an alarm that chatters only after its condition has been over for a while."""
+        chatters = alarm is not None and alarm.active and alarm.chatters
+        state.condition.hold_us[machine] = CHATTER_US if chatters else 0
+
+    def _clear_unjustified(self, view: FleetView, *, moved: bool) -> None:
+        """Clears alarms of rules that are removed, or that do not cover the type of their machine any more."""
+        retyped = not np.array_equal(self._types, view.types)
+        if not (self._to_justify or moved or retyped):
+            return
+        self._to_justify, self._types = False, view.types.copy()
+        for alarm in list(self.alarms):
+            machine = self._machines.get(alarm.machine_id)
+            if machine is None or not view.evaluated[machine] or not (alarm.active or alarm.suppressed):
+                continue
+            state = self._rules.get(alarm.rule)
+            if state is None:
+                self._clear(alarm, view.observations.at_us, RULE_REMOVED)
+            elif not state.condition.rule.applies_to(view.type_names[view.types[machine]]):
+                self._clear(alarm, view.observations.at_us, TYPE_NOT_COVERED)
+                state.condition.reset(machine, alarming=False)
+
+    def _clear_ended(self, state: _RuleState, view: FleetView, wanted: Flags) -> None:
+        """Clears the alarms of a changed rule whose condition is not met any more, without its delay."""
+        condition = state.condition
+        for machine in condition.ended(view.observations, wanted).tolist():
+            alarm = self.alarms.find(alarm_id(view.ids[machine], condition.rule.name))
+            if alarm is not None and alarm.active:
+                self._clear(alarm, view.observations.at_us, RULE_CHANGED)
+            condition.reset(machine, alarming=False)
+
+    def _clear(self, alarm: Alarm, at_us: int, reason: str) -> None:
+        if alarm.suppressed:
+            self._detect(Transition("unsuppressed", alarm.machine_id, alarm.rule, at_us, reason=reason))
+        if alarm.active:
+            self._detect(Transition("cleared", alarm.machine_id, alarm.rule, at_us, reason=reason))
 
     def written(self, count: int) -> None:
         """Notes that the first pending transitions were written."""
@@ -156,8 +260,9 @@ class AlarmStates:
         for alarm in self._known_alarms():
             if self._machines.get(alarm.machine_id) in chosen:
                 self._set(alarm)
-                state = self._rules[alarm.rule]
-                state.condition.alarming[self._machines[alarm.machine_id]] = alarm.active
+                state, machine = self._rules[alarm.rule], self._machines[alarm.machine_id]
+                state.condition.alarming[machine] = alarm.active
+                self._damp(state, machine, alarm)
 
     def _known_alarms(self) -> Iterator[Alarm]:
         return (alarm for alarm in self.alarms if alarm.rule in self._rules)

@@ -24,6 +24,9 @@ class Observations:
         rul: The predicted RULs.
         anomaly: The anomaly scores.
         predicted: The moments for which the predictions were made.
+        live: Whether each machine has sent readings of the moment; all by default. One whose history was imported has
+            not, and is not silent.
+        served_since: Since when readings could arrive without an outage of the platform.
     """
 
     at_us: int
@@ -33,6 +36,8 @@ class Observations:
     rul: Values
     anomaly: Values
     predicted: Timestamps
+    live: Flags | None = None
+    served_since: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +72,14 @@ class ArrayCondition:
         rule: The rule.
         alarming: The last reported state of each machine.
         since: Since when the state differs from the reported one; 0 if it does not.
+        hold_us: The least delay before a machine is reported as not alarming, in µs; the rule's may be longer.
     """
 
     def __init__(self, rule: AlarmRule) -> None:
         self.rule = rule
         self.alarming: Flags = np.zeros(0, np.bool_)
         self.since: Integers = np.zeros(0, np.int64)
+        self.hold_us: Integers = np.zeros(0, np.int64)
         self.before_time: Integers = np.zeros(0, np.int64)  # of the reading that a rate is computed from
         self.before_value: Values = np.zeros(0)
         self.has_before: Flags = np.zeros(0, np.bool_)
@@ -81,14 +88,14 @@ class ArrayCondition:
         """Makes room for machines up to this number."""
         more = machines - len(self.alarming)
         if more > 0:
-            for name in ("alarming", "since", "before_time", "before_value", "has_before"):
+            for name in ("alarming", "since", "hold_us", "before_time", "before_value", "has_before"):
                 array = getattr(self, name)
                 setattr(self, name, np.concatenate([array, np.zeros(more, array.dtype)]))
 
     def reset(self, machine: int, *, alarming: bool) -> None:
         """Sets the reported state of a machine, and forgets its delays."""
         self.alarming[machine] = alarming
-        self.since[machine] = 0
+        self.since[machine] = self.hold_us[machine] = 0
         self.has_before[machine] = False
 
     def evaluate(self, observations: Observations, wanted: Flags) -> ConditionChanges:
@@ -98,13 +105,21 @@ class ArrayCondition:
         self.since[measured.known & ~differs] = 0
         begins = differs & (self.since == 0)
         self.since[begins] = measured.times[begins]
-        delay = np.where(measured.beyond, self.rule.on_delay_seconds, self.rule.off_delay_seconds) * _US
+        off_delay = np.maximum(self.rule.off_delay_seconds * _US, self.hold_us)
+        delay = np.where(measured.beyond, self.rule.on_delay_seconds * _US, off_delay)
         machines = np.flatnonzero(differs & (observations.at_us - self.since >= delay))
         self.alarming[machines] = measured.beyond[machines]
-        self.since[machines] = 0
+        self.since[machines] = self.hold_us[machines] = 0
         return ConditionChanges(
             machines, measured.beyond[machines], measured.values[machines], measured.times[machines]
         )
+
+    def ended(self, observations: Observations, wanted: Flags) -> Integers:
+        """Returns the machines that are reported as alarming and known not to be, whatever the delay."""
+        if self.rule.rate is not None:  # a rate is known only between two readings, which evaluate() takes
+            return np.zeros(0, np.int64)
+        measured = self._measure(observations, wanted)
+        return np.flatnonzero(measured.known & self.alarming & ~measured.beyond)
 
     def _measure(self, observations: Observations, wanted: Flags) -> _Measurement:
         rule = self.rule
@@ -112,8 +127,13 @@ class ArrayCondition:
             silent = (observations.at_us - observations.last_seen) / _US
             stale = silent > rule.stale.after_seconds
             due = observations.last_seen + int(rule.stale.after_seconds * _US)
+            known = wanted & (observations.last_seen != 0)
+            if observations.live is not None:
+                known = known & observations.live
+            if observations.at_us - observations.served_since <= rule.stale.after_seconds * _US:
+                known = known & ~stale  # the platform was away for a part of the time
             return _Measurement(
-                wanted & (observations.last_seen != 0),
+                known,
                 stale,
                 np.where(stale, silent, np.nan),
                 np.where(stale, due, observations.at_us),

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 OnModelThread = Callable[[Callable[[], T]], Awaitable[T]]
 
-_MACHINES = 64  # of a fill, at most; fewer after a failure, and while queries take long
+_MACHINES = 32  # of a fill, at most; fewer after a failure, and while queries take long
 _QUERY_SECONDS = 0.7  # that the queries of a fill should take at most, so that they delay no others
 _FILLS = 6  # in progress
 _QUERIES = 2  # at a time
@@ -51,7 +51,8 @@ class WindowFilling:
         self._run = run_on_model_thread
         self._settle_seconds = settle_seconds
         self._queries = asyncio.Semaphore(_QUERIES)
-        self._machines = _MACHINES // 4
+        self._machines = _MACHINES // 2
+        self._failing = False  # whether the last fill failed
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -70,10 +71,11 @@ class WindowFilling:
             try:
                 with criticality_scope(Criticality.BATCH):
                     await self._fill(fill)
+                self._failing = False
             except AurumError as error:
-                logger.warning(
-                    "%d windows could not be filled and will be later: %s", len(fill.machines), error.message
-                )
+                if not self._failing:  # all fills fail while ingestion is away, several times a second
+                    logger.warning("windows cannot be filled; they are when ingestion answers: %s", error.message)
+                self._failing = True
                 self._machines = max(1, len(fill.machines) // 2)
                 await self._put_back(fill)
                 await asyncio.sleep(_RETRY_SECONDS)

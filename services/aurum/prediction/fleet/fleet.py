@@ -68,6 +68,7 @@ class Fleet:
         sensors: The names of all sensors that it knows.
         groups: The machines with a model, by machine type.
         recent: The readings of machines that the rules assess.
+        settled: Whether the machines that there were at the start are known, so that further ones are new.
         reasons: For machines with a model that does not fit, why the rule assesses them.
     """
 
@@ -94,6 +95,7 @@ class Fleet:
         self.groups: dict[str, ModelGroup] = {}
         self.recent = RecentReadings(max(1, max_bytes // SERIES_BYTES))
         self.reasons: dict[int, str] = {}
+        self.settled = False
         self._members: Sequence[str] = ()
         self._member = ""
         self._held = HeldReadings()
@@ -120,9 +122,16 @@ class Fleet:
         for machine in np.flatnonzero(~tracked & mine).tolist():
             self._acquire(machine)
 
+    def watch(self, sensors: Iterable[str]) -> None:
+        """Keeps the latest readings of the sensors that alarm rules name, from their next readings on."""
+        self.table.watch(sensors)
+        self._watched = np.empty(0, np.int64)
+
     def note_machine(self, machine_id: str, machine_type: str) -> None:
         """Notes a machine of the stream, which is new or whose registration may have changed."""
+        new = self.table.ids.find(machine_id) < 0
         machine = self.table.add(machine_id)
+        self.table.newcomer[machine] |= new and self.settled
         number = self.table.type_names.number(machine_type)
         changed = self.table.types[machine] != number
         self.table.types[machine] = number
@@ -149,12 +158,13 @@ class Fleet:
                 numbers, times, values = decode_readings(response.readings)
                 self.add(series, numbers.astype(np.intp), times, values)
 
-    def view(self, at_us: int, grace: float) -> FleetView:
+    def view(self, at_us: int, grace: float, served_since_us: int = 0) -> FleetView:
         """Returns a copy of what alarm rules need to know.
 
         Args:
             at_us: The present time in µs since 1970.
             grace: Seconds after which the rules of a machine that was taken over are evaluated.
+            served_since_us: Since when readings could arrive without an outage, in µs since 1970.
         """
         table = self.table
         known = slice(len(table))
@@ -164,8 +174,17 @@ class Fleet:
             sensor: (table.watched_time[known, column].copy(), table.watched_value[known, column].copy())
             for column, sensor in enumerate(table.watched)
         }
-        copies = (getattr(table, name)[known].copy() for name in ("risk", "rul", "anomaly", "predicted_us"))
-        observations = Observations(at_us, table.last_seen[known].copy(), sensors, *copies)
+        observations = Observations(
+            at_us,
+            table.last_seen[known].copy(),
+            sensors,
+            risk=table.risk[known].copy(),
+            rul=table.rul[known].copy(),
+            anomaly=table.anomaly[known].copy(),
+            predicted=table.predicted_us[known].copy(),
+            live=table.live[known].copy(),
+            served_since=served_since_us,
+        )
         types = list(table.type_names.names), table.types[known].copy()
         return FleetView(table.ids.names, *types, evaluated, observations)
 
@@ -197,7 +216,7 @@ class Fleet:
         metrics.prediction_fleet_readings_total.inc(len(machines))
         metrics.prediction_fleet_lag_seconds.set(time.time() - int(times.max()) / 1e6)
         table = self.table
-        table.note_readings(machines, self._watched_columns()[sensors], times, values)
+        table.note_readings(machines, self._watched_columns()[sensors], times, values, int(time.time() * 1e6))
         dirty = np.unique(machines)
         dirty = dirty[table.dirty_since[dirty] == 0]
         table.dirty_since[dirty] = self._clock()
@@ -216,7 +235,6 @@ class Fleet:
                 continue
             self._release(machine)
             self.table.mode[machine] = FILLING
-            self._held.begin(machine)
             self._to_fill.setdefault(machine, reason)
 
     def refill_all(self, reason: str) -> None:
@@ -246,7 +264,7 @@ class Fleet:
             began, fills = self._filled_at.get(machine, (now, 0))
             self._filled_at[machine] = (now, 1) if now - began > _FILL_PERIOD else (began, fills + 1)
             self._fill_of[machine] = self._fills + 1
-            self._held.begin(machine)
+            self._held.begin(machine)  # the store, which is asked now, has all earlier readings
         metrics.prediction_fleet_filling.set(len(self._to_fill))
         if not chosen:
             return None
@@ -260,6 +278,7 @@ class Fleet:
         for machine in fill.machines:
             if self._fill_of.get(machine) == fill.number:
                 del self._fill_of[machine]
+                self._held.take(machine)
                 self._to_fill.setdefault(machine, reason)
                 self._filled_at.pop(machine, None)
 
@@ -280,9 +299,9 @@ class Fleet:
         for machine, machine_id in zip(fill.machines, fill.machine_ids, strict=True):
             if self._fill_of.get(machine) != fill.number:
                 continue  # given up, or to be filled anew, in the meantime
-            columns = readings.get(machine_id, {})
+            columns, now_us = readings.get(machine_id, {}), int(time.time() * 1e6)
             for sensor, (times, values) in latest.get(machine_id, {}).items():
-                self.table.note_latest(machine, sensor, int(times[-1]), float(values[-1]))
+                self.table.note_latest(machine, sensor, int(times[-1]), float(values[-1]), now_us)
             self.table.latest_known[machine] = True
             if not self._install(machine, columns, fill.spec):
                 unfit.append(machine)
@@ -354,7 +373,6 @@ class Fleet:
     def _acquire(self, machine: int) -> None:
         self.table.mode[machine] = FILLING
         self.table.acquired_at[machine] = self._clock()
-        self._held.begin(machine)
         self._to_fill.setdefault(machine, "acquired")
 
     def _release(self, machine: int) -> None:

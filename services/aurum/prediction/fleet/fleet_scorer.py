@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from aurum.alarms.rules import AlarmRules
+from aurum.alarms.followed_rules import FollowedRules
 from aurum.prediction.fleet import metrics
 from aurum.prediction.fleet.alarm_evaluation import AlarmEvaluation, AlarmJournal
-from aurum.prediction.fleet.alarm_states import AlarmStates, FleetView, watched_sensors
+from aurum.prediction.fleet.alarm_states import FleetView, watched_sensors
 from aurum.prediction.fleet.delay_history import DelayHistory
 from aurum.prediction.fleet.filling import WindowFilling
 from aurum.prediction.fleet.fleet import Fleet
@@ -20,6 +20,7 @@ from aurum.prediction.fleet.machine_table import StreamSeries
 from aurum.prediction.fleet.membership import Membership
 from aurum.prediction.fleet.publishing import PredictionPublisher
 from aurum.prediction.fleet.scoring import FleetScoring
+from aurum.prediction.serving.batching import MicroBatcher
 from aurum.prediction.serving.predictor import Predictor
 from aurum.prediction.serving.readings_client import ReadingsClient
 from aurum.prediction.serving.registry import ModelRegistry
@@ -38,9 +39,11 @@ logger = logging.getLogger(__name__)
 _FOLLOW_MS = 200  # between two responses of a stream
 _SETTLE_SECONDS = 2 * _FOLLOW_MS / 1000
 _ROUND_SECONDS = 0.2  # between two looks for machines that are due
+_GATHER_SECONDS = 0.5  # for which a few due machines wait for others, since a call of the model has a fixed cost
 _SLICE = 128  # machines that are scored at a time, while requested predictions wait
 _RULE_SLICE = 16  # the same for the fallback rule, which takes longer
 _BY_QUERY = 4  # machines that are scored by one query
+_OUTAGE_SECONDS = 5.0  # without all streams of readings, after which the silence of machines begins anew
 _GRACE_SECONDS = 3.0  # until the alarm rules of a machine that came from another scorer are evaluated
 
 Record = Callable[[Prediction, prediction_pb2.PredictResponse], None]
@@ -55,7 +58,7 @@ class FleetScorer:
         ingestion: Dependency,
         predictor: Predictor,
         registry: ModelRegistry,
-        rules: AlarmRules,
+        rules: FollowedRules,
         record: Record,
     ) -> None:
         """Builds the parts.
@@ -76,9 +79,13 @@ class FleetScorer:
         self._predictor = predictor
         self._record = record
         self._interval = settings.prediction_score_interval
-        self._fleet = Fleet(registry, watched_sensors(rules), settings.prediction_window_bytes)
+        self._fleet = Fleet(registry, watched_sensors(rules.current), settings.prediction_window_bytes)
         self._scoring = FleetScoring(self._fleet, registry, predictor.scorer)
+        self._answers: MicroBatcher[str, Prediction | None] = predictor.batcher(self._scoring.answer)
+        self._max_lag = settings.prediction_window_lag
         self._membership = Membership(service, settings.prediction_peers, settings.prediction_own_address)
+        self._last_view = float("-inf")  # monotonic seconds
+        self._served_since_us = 0
         self._grace = 0.0 if self._membership.alone else _GRACE_SECONDS
         self._publisher = PredictionPublisher()
         self._connections = ReplicaConnections(
@@ -88,7 +95,7 @@ class FleetScorer:
             self._fleet, ReadingsClient(ingestion, once=True), registry, predictor.compute, _SETTLE_SECONDS
         )
         self._delays = DelayHistory(ingestion)
-        self._alarms = AlarmEvaluation(AlarmStates(rules), AlarmJournal(ingestion), self._delays, self._view)
+        self._alarms = AlarmEvaluation(rules, AlarmJournal(ingestion), self._delays, watch=self._watch, view=self._view)
 
     def start(self) -> None:
         """Starts the background work."""
@@ -112,13 +119,39 @@ class FleetScorer:
         hashes = np.array([name_hash(name)], np.uint64)
         return members.names[int(owners_of(hashes, members.names)[0])] == members.own
 
+    def close(self) -> None:
+        """Stops answering requests."""
+        self._answers.close()
+
+    async def predict(self, machine_id: str) -> Prediction | None:
+        """Predicts a machine from its window.
+
+        Returns:
+            The prediction; None if the machine has no window here, or if readings that became durable longer ago than
+            AURUM_PREDICTION_WINDOW_LAG may be missing in it.
+
+        Raises:
+            ResourceExhaustedError: Too many predictions wait for the model.
+        """
+        if self._connections.lag > self._max_lag:
+            return None
+        return (await self._answers([machine_id]))[0]
+
     async def _apply(self, series: StreamSeries, response: columns_pb2.FollowedReadings) -> None:
         await self._predictor.compute(lambda: self._fleet.apply(series, response))
+
+    async def _watch(self, sensors: tuple[str, ...]) -> None:
+        await self._predictor.compute(lambda: self._fleet.watch(sensors))
 
     async def _view(self) -> FleetView | None:
         if not self._connections.current:
             return None
-        return await self._predictor.compute(lambda: self._fleet.view(int(time.time() * 1e6), self._grace))
+        now, now_us = time.monotonic(), int(time.time() * 1e6)
+        if now - self._last_view > _OUTAGE_SECONDS:
+            self._served_since_us = now_us
+        self._last_view = now
+        self._fleet.settled = True
+        return await self._predictor.compute(lambda: self._fleet.view(now_us, self._grace, self._served_since_us))
 
     async def _follow_members(self) -> None:
         members = self._membership.current
@@ -129,9 +162,14 @@ class FleetScorer:
 
     async def _score(self) -> None:
         """Scores the machines that are due, slice by slice, so that requested predictions come in between."""
+        scored = 0.0
         while True:
             started = time.monotonic()
-            for by_model, machines in await self._predictor.compute(self._due):
+            due = await self._predictor.compute(self._due)
+            if sum(len(machines) for _, machines in due) < _SLICE and started - scored < _GATHER_SECONDS:
+                due = []
+            for by_model, machines in due:
+                scored = started
                 size = _SLICE if by_model else _RULE_SLICE
                 for start in range(0, len(machines), size):
                     await self._score_slice(machines[start : start + size])

@@ -7,9 +7,10 @@ only the readings that were sent to it.
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -18,6 +19,7 @@ from aurum.prediction.fleet import metrics
 from aurum.prediction.fleet.addresses import resolve, split_address
 from aurum.prediction.fleet.machine_table import StreamSeries
 from aurum.prediction.fleet.membership import RESOLVE_SECONDS, Members, Membership
+from aurum.prediction.fleet.stream_lag import StreamLag
 from aurum.readings.transport.follow_columns import follow_method
 from aurum.runtime.errors import AurumError
 from aurum.runtime.grpc.client import Dependency
@@ -27,6 +29,7 @@ from aurum.v1 import columns_pb2, ingestion_pb2
 
 logger = logging.getLogger(__name__)
 
+_HEARTBEAT_MS = 400  # a stream without responses for much longer is stuck
 _BACKOFF, _MAX_BACKOFF = 0.2, 5.0  # seconds before a broken stream is opened again
 _SETTLED = 1.0  # seconds after which an open stream has delivered what had waited
 
@@ -36,10 +39,17 @@ Accompany = Callable[[str, Dependency], Coroutine[Any, Any, None]]
 
 @dataclass(slots=True)
 class _Replica:
-    """A replica of ingestion: its tasks, and since when its stream is open (monotonic seconds); None if it is not."""
+    """A replica of ingestion.
+
+    Attributes:
+        task: Keeps the connection.
+        open_since: Since when its stream is open (monotonic seconds); None if it is not.
+        lag: The lag of the stream, or of the former one if it is not open.
+    """
 
     task: asyncio.Task[None]
     open_since: float | None = None
+    lag: StreamLag = field(default_factory=StreamLag)
 
 
 class ReplicaConnections:
@@ -78,6 +88,15 @@ class ReplicaConnections:
         latest = time.monotonic() - _SETTLED
         return bool(self._replicas) and all(
             replica.open_since is not None and replica.open_since <= latest for replica in self._replicas.values()
+        )
+
+    @property
+    def lag(self) -> float:
+        """For how many seconds readings may have become durable that were not applied; infinite if it is unknown."""
+        now = time.monotonic()
+        return max(
+            (math.inf if each.open_since is None else each.lag.seconds(now) for each in self._replicas.values()),
+            default=math.inf,
         )
 
     async def run(self) -> None:
@@ -153,17 +172,22 @@ class ReplicaConnections:
             member=members.own if members.names else "",
             position=stream.position,
             interval_ms=self._interval_ms,
+            heartbeat_ms=_HEARTBEAT_MS,
         )
-        series = StreamSeries()
+        series, lag = StreamSeries(), StreamLag()
         async with contextlib.aclosing(replica.endless(follow_method(replica.channel), request)) as responses:
             async for response in responses:
-                self._note(address, self._replicas[address].open_since or time.monotonic())
-                await self._apply(series, response)
+                received = time.monotonic()
+                self._note(address, self._replicas[address].open_since or received, lag)
+                if response.HasField("readings") or response.machines or response.gap:
+                    await self._apply(series, response)
+                lag.note(response.complete_us, received)
                 stream.position = response.position
 
-    def _note(self, address: str, open_since: float | None) -> None:
+    def _note(self, address: str, open_since: float | None, lag: StreamLag | None = None) -> None:
         if address in self._replicas:
-            self._replicas[address].open_since = open_since
+            replica = self._replicas[address]
+            replica.open_since, replica.lag = open_since, lag or replica.lag
         opened = sum(replica.open_since is not None for replica in self._replicas.values())
         metrics.prediction_fleet_streams.set(opened)
 

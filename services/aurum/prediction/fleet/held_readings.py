@@ -1,4 +1,4 @@
-"""Readings of machines whose windows are being filled from the store, until they are."""
+"""Readings that arrive while windows are being filled from the store, for the machines of a fill in progress."""
 
 from collections.abc import Mapping
 
@@ -29,14 +29,17 @@ class HeldReadings:
         self._parts[machine] = []
 
     def hold(self, machines: Indices, sensors: Indices, times: Timestamps, values: Values) -> None:
-        """Holds readings of several machines."""
-        order = np.argsort(machines, kind="stable")
+        """Holds those of the readings whose machines are being filled."""
+        if not self._parts:
+            return
+        filling = np.flatnonzero(np.isin(machines, np.fromiter(self._parts, np.intp, len(self._parts))))
+        order = filling[np.argsort(machines[filling], kind="stable")]
         machines = machines[order]
+        if not len(order):
+            return
         begins = np.flatnonzero(np.append(True, machines[1:] != machines[:-1])).tolist()
         for start, end in zip(begins, [*begins[1:], len(machines)], strict=True):
             machine, part = int(machines[start]), order[start:end]
-            if machine not in self._parts:
-                continue
             if self._count + len(part) > _MOST:
                 self.overflowed.add(machine)
                 continue

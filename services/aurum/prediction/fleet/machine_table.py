@@ -18,6 +18,8 @@ by the fallback rule; by a query for each prediction."""
 MODES = ("apart", "filling", "model", "rule", "query")
 
 _FIRST_SIZE = 256
+_LIVE_US = 300_000_000  # a reading that arrives within this time was made live, not imported
+_LIVE_BEFORE_US = 86_400_000_000  # the same for a reading that is already stored when its machine is taken over
 
 
 class NameIndex:
@@ -59,6 +61,8 @@ class MachineTable:
         acquired_at: When this scorer began to be responsible for it (monotonic seconds).
         last_seen: Time of its latest reading; 0 without any.
         latest_known: Whether the latest readings are known, also those from before the stream.
+        live: Whether it has sent a reading of the moment, so that its silence means something.
+        newcomer: Whether it appeared while this scorer ran, so that its stored readings were imported.
         risk: The predicted risk; NaN if there is none that a model made.
         rul: The predicted RUL likewise.
         anomaly: The anomaly score likewise.
@@ -82,6 +86,8 @@ class MachineTable:
         self.acquired_at: Values = np.zeros(size)
         self.last_seen: Timestamps = np.zeros(size, np.int64)
         self.latest_known: Flags = np.zeros(size, np.bool_)
+        self.live: Flags = np.zeros(size, np.bool_)
+        self.newcomer: Flags = np.zeros(size, np.bool_)
         self.risk: Values = np.full(size, np.nan)
         self.rul: Values = np.full(size, np.nan)
         self.anomaly: Values = np.full(size, np.nan)
@@ -113,27 +119,40 @@ class MachineTable:
         self.row[machine] = -1
         self.dirty_since[machine] = self.scored_at[machine] = 0.0
         self.last_seen[machine] = self.predicted_us[machine] = 0
-        self.latest_known[machine] = False
+        self.latest_known[machine] = self.live[machine] = False
         self.risk[machine] = self.rul[machine] = self.anomaly[machine] = np.nan
         self.watched_time[machine], self.watched_value[machine] = 0, np.nan
 
-    def note_latest(self, machine: int, sensor: str, at_us: int, value: float) -> None:
-        """Notes a reading that may be the latest of its series."""
+    def watch(self, sensors: Iterable[str]) -> None:
+        """Keeps the latest readings of further sensors, from their next readings on."""
+        more = [sensor for sensor in dict.fromkeys(sensors) if sensor not in self.watched]
+        self.watched += tuple(more)
+        size = len(self.row), len(more)
+        self.watched_time = np.concatenate([self.watched_time, np.zeros(size, np.int64)], axis=1)
+        self.watched_value = np.concatenate([self.watched_value, np.full(size, np.nan)], axis=1)
+
+    def note_latest(self, machine: int, sensor: str, at_us: int, value: float, now_us: int = 0) -> None:
+        """Notes a stored reading that may be the latest of its series. now_us: The present time in µs since 1970."""
+        self.live[machine] |= not self.newcomer[machine] and at_us >= now_us - _LIVE_BEFORE_US
         self.last_seen[machine] = max(int(self.last_seen[machine]), at_us)
         if sensor in self.watched:
             column = self.watched.index(sensor)
             if at_us >= self.watched_time[machine, column]:
                 self.watched_time[machine, column], self.watched_value[machine, column] = at_us, value
 
-    def note_readings(self, machines: Indices, watched: Indices, times: Timestamps, values: Values) -> None:
-        """Notes readings of many machines.
+    def note_readings(
+        self, machines: Indices, watched: Indices, times: Timestamps, values: Values, now_us: int = 0
+    ) -> None:
+        """Notes readings of many machines that have just arrived.
 
         Args:
             machines: The machine of each reading.
             watched: The column of its sensor among the watched sensors; -1 if it is not watched.
             times: Its time.
             values: Its value.
+            now_us: The present time in µs since 1970.
         """
+        self.live[machines[times >= now_us - _LIVE_US]] = True
         np.maximum.at(self.last_seen, machines, times)
         at = np.flatnonzero(watched >= 0)
         if not len(at):

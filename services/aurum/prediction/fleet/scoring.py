@@ -14,6 +14,7 @@ from aurum.prediction.fleet import metrics
 from aurum.prediction.fleet.fleet import Fleet
 from aurum.prediction.fleet.machine_table import BY_MODEL, Indices
 from aurum.prediction.fleet.model_group import ModelGroup, same_features
+from aurum.prediction.fleet.step_locator import Flags
 from aurum.prediction.model.features import TIME, Matrix
 from aurum.prediction.model.model import Model, Predictions
 from aurum.prediction.serving.inputs import LEAST_SENSORS, PredictionInput, missing_sensor, rule_reason
@@ -74,6 +75,40 @@ class FleetScoring:
         metrics.prediction_fleet_scored_total.inc(len(scored))
         return scored
 
+    def answer(self, machine_ids: Sequence[str]) -> list[Prediction | None]:
+        """Predicts machines on request from their windows, whether they have new readings or not.
+
+        Returns:
+            For each machine the prediction that its readings in the store would give; None if this has to be found out
+            from the store, because no model scores the machine here, or not the present champion.
+        """
+        table = self._fleet.table
+        answers: list[Prediction | None] = [None] * len(machine_ids)
+        by_type: dict[str, dict[int, list[int]]] = {}  # machine type → row → indices of the answer
+        for index, machine_id in enumerate(machine_ids):
+            machine = table.ids.find(machine_id)
+            if machine >= 0 and table.mode[machine] == BY_MODEL:
+                rows_of_type = by_type.setdefault(table.type_of(machine), {})
+                rows_of_type.setdefault(int(table.row[machine]), []).append(index)
+        for machine_type, indices in by_type.items():
+            group = self._fleet.groups.get(machine_type)
+            if group is None or not self._answers_requests(group, machine_type):
+                continue
+            rows = np.fromiter(indices, np.intp, len(indices))
+            for row, prediction in self._predict_rows(group, rows[_fits(group, rows)], observe=False):
+                for index in indices[row]:
+                    answers[index] = prediction
+        return answers
+
+    def _answers_requests(self, group: ModelGroup, machine_type: str) -> bool:
+        """Whether windows hold all that a request of machines of a type needs, also for its shadow model."""
+        model, shadow = group.model, self._registry.shadow(machine_type)
+        return (
+            model.risk is not None
+            and model is self._registry.active(machine_type)
+            and (shadow is None or same_features(shadow.spec, model.spec))
+        )
+
     def note(self, machine_id: str, prediction: Prediction) -> None:
         """Notes a prediction that was made from a query."""
         machine = self._fleet.table.ids.find(machine_id)
@@ -103,23 +138,35 @@ class FleetScoring:
 
     def _by_model(self, group: ModelGroup, machines: Indices) -> list[tuple[int, Prediction]]:
         rows = self._fit(group, self._fleet.table.row[machines])
+        predicted = self._predict_rows(group, rows, observe=True)
+        if len(predicted) < len(rows):
+            metrics.prediction_fleet_errors_total.labels("too_few_readings").inc(len(rows) - len(predicted))
+        return [(int(group.machine_of[row]), prediction) for row, prediction in predicted]
+
+    def _predict_rows(self, group: ModelGroup, rows: Indices, *, observe: bool) -> list[tuple[int, Prediction]]:
+        """Returns the row and the prediction of each of the rows that has steps.
+
+        Args:
+            group: The machines and their model.
+            rows: The rows.
+            observe: Whether the drift is measured, which needs a sample of all machines.
+        """
         if not len(rows):
             return []
         started = time.perf_counter()
         rows, features = group.windows.features(rows)
-        if len(rows) < len(machines):
-            metrics.prediction_fleet_errors_total.labels("too_few_readings").inc(len(machines) - len(rows))
         if not len(rows):
             return []
         model = group.model
         result = model.predict(features)
-        self._observe(model, features)
+        if observe:
+            self._observe(model, features)
         as_of = group.windows.as_of(rows).tolist()
         predictions = []
-        for position, machine in enumerate(group.machine_of[rows].tolist()):
-            prediction_input = self._input(machine, model)
+        for position, row in enumerate(rows.tolist()):
+            prediction_input = self._input(int(group.machine_of[row]), model)
             predictions.append(
-                (machine, prediction_of(model, prediction_input, result, position, features[position], as_of[position]))
+                (row, prediction_of(model, prediction_input, result, position, features[position], as_of[position]))
             )
         risks = [prediction.risk_score for _, prediction in predictions]
         seconds = (time.perf_counter() - started) / len(rows)
@@ -135,11 +182,7 @@ class FleetScoring:
 
     def _fit(self, group: ModelGroup, rows: Indices) -> Indices:
         """Returns the rows whose machines have the sensors that the model needs. Others are filled for the rule."""
-        spec = group.model.spec
-        present = group.windows.present(rows)
-        fits = present[:, : len(spec.sensors)].sum(axis=1) >= LEAST_SENSORS * len(spec.sensors)
-        if spec.axis != TIME:
-            fits &= present[:, -1]
+        fits = _fits(group, rows)
         if not fits.all():
             self._fleet.refill(group.machine_of[rows[~fits]].tolist(), "missing_sensors")
         fitting: Indices = rows[fits]
@@ -171,3 +214,13 @@ class FleetScoring:
         if risk is not None:
             for difference in np.abs(risk - result.risk).tolist():
                 prediction_metrics.track_shadow(model.card.machine_type, difference)
+
+
+def _fits(group: ModelGroup, rows: Indices) -> Flags:
+    """Returns which of the rows are of machines with the sensors that the model needs."""
+    spec = group.model.spec
+    present = group.windows.present(rows)
+    fits: Flags = present[:, : len(spec.sensors)].sum(axis=1) >= LEAST_SENSORS * len(spec.sensors)
+    if spec.axis != TIME:
+        fits &= present[:, -1]
+    return fits

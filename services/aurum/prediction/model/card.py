@@ -139,6 +139,15 @@ class DriftPart(_Part):
     ranges: list[tuple[float, float]]
 
 
+class CategoryPart(_Part):
+    """A sensor whose readings stand for words: the reading 0 for the first word, 1 for the second, and so on."""
+
+    words: list[str]
+    encoding: Literal["ordered", "one-hot"] = Field(
+        description="How trees split it, chosen by cross-validation: by the order of the words, or word by word."
+    )
+
+
 class ModelCard(_Part):
     """The model card. It describes the model and contains all of its parameters except the trees."""
 
@@ -178,4 +187,7 @@ class ModelCard(_Part):
         None, description="How the risk is divided among failure modes; null if fewer than two are recorded."
     )
     drift: DriftPart
+    categories: dict[str, CategoryPart] = Field(
+        default={}, description="Sensor → the words for which its readings stand."
+    )
     files: dict[str, str] = Field(description="Model file → SHA-256.")

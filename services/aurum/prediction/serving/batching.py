@@ -119,7 +119,7 @@ class MicroBatcher(Generic[T, R]):
         waiting = _PendingCall[T, R](items, asyncio.get_running_loop().create_future(), now)
         self._queue.append(waiting)
         self._count += len(items)
-        metrics.prediction_batch_waiting.set(self._count)
+        metrics.prediction_batch_waiting.inc(len(items))
         self._arrived.set()
         return await waiting.answer
 
@@ -168,10 +168,10 @@ class MicroBatcher(Generic[T, R]):
         while self._queue and (not taken or size + len(self._queue[0].items) <= self._limits.most):
             waiting = self._queue.popleft()
             self._count -= len(waiting.items)
+            metrics.prediction_batch_waiting.dec(len(waiting.items))
             if not waiting.answer.done():
                 taken.append(waiting)
                 size += len(waiting.items)
-        metrics.prediction_batch_waiting.set(self._count)
         if not self._queue:
             self._arrived.clear()
         return taken

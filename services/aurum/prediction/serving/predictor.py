@@ -19,6 +19,7 @@ from aurum.prediction.serving.scoring import Explanation, Prediction, Scorer
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 
 T = TypeVar("T")
+R = TypeVar("R")
 Floats = npt.NDArray[np.float64]
 
 
@@ -35,9 +36,8 @@ class Predictor:
         self.scorer = Scorer()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._exclusive = threading.Lock()  # held while the scorer computes
-        self._batcher = MicroBatcher[PredictionInput, Prediction | AurumError](
-            self.scorer.score, self._thread, limits, self._exclusive
-        )
+        self._limits = limits
+        self._batcher: MicroBatcher[PredictionInput, Prediction | AurumError] = self.batcher(self.scorer.score)
         for machine_type in registry.types:
             if model := registry.active(machine_type):
                 self.scorer.monitor_for(model)
@@ -103,6 +103,10 @@ class Predictor:
     async def drift_of(self, machine_type: str, version: str) -> list[FeatureDrift]:
         """Returns the drift of a champion's features, as measured by this process; empty for any other version."""
         return await self.compute(lambda: self.scorer.drift_of(machine_type, version))
+
+    def batcher(self, work: Callable[[Sequence[T]], list[R]]) -> MicroBatcher[T, R]:
+        """Returns a batcher of calls of `work`, which are made in turn with everything else on the model thread."""
+        return MicroBatcher(work, self._thread, self._limits, self._exclusive)
 
     async def compute(self, work: Callable[[], T]) -> T:
         """Runs a function on the model thread, in turn with predictions, and returns its result."""

@@ -9,7 +9,7 @@ import collections
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -71,7 +71,9 @@ class Rescorer:
         if len(self._made) >= _WAITING:
             self._made.popleft()
             metrics.prediction_rescored_total.labels("skipped").inc()
-        self._made.append(_Scheduled(prediction, self._clock() + self._after))
+        # A row may be a part of the features of many machines, which it would keep in memory
+        kept = replace(prediction, row=prediction.row.copy())
+        self._made.append(_Scheduled(kept, self._clock() + self._after))
 
     async def run(self) -> None:
         """Repeats predictions that are due. Runs until cancelled."""

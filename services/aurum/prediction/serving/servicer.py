@@ -1,12 +1,13 @@
 """Implements the gRPC PredictionService with a predictor and a model registry."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
+from aurum.prediction import metrics
 from aurum.prediction.serving.predictor import Predictor
 from aurum.prediction.serving.registry import ModelEntry, ModelRegistry
 from aurum.prediction.serving.scoring import Explanation, Prediction
@@ -32,6 +33,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         registry: ModelRegistry,
         on_prediction: Callable[[Prediction, prediction_pb2.PredictResponse], None],
         audit: AuditLog,
+        from_window: Callable[[str], Awaitable[Prediction | None]] | None = None,
     ) -> None:
         """Connects the RPCs to their parts.
 
@@ -40,7 +42,10 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             registry: The models.
             on_prediction: Called with each prediction and its response.
             audit: The audit log for changes of models.
+            from_window: Predicts a machine from readings that are in memory; returns None if they are not, or not the
+                latest. None: they never are.
         """
+        self._from_window = from_window
         self._audit = audit
         self._on_prediction = on_prediction
         self._predictor = predictor
@@ -53,15 +58,24 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         _check_request(request, "")
         if request.machine_id:
             set_request_context(machine_id=request.machine_id)
-            answer = (await self._predictor.predict([request.machine_id]))[0]
-            if isinstance(answer, AurumError):
-                raise answer
+            answer = await self._predict_machine(request.machine_id)
         else:
             answer = await self._predictor.predict_features(request.machine_type, request.features)
         set_span_attributes({"aurum.machine_type": answer.machine_type, "aurum.degraded": bool(answer.degraded_reason)})
         response = response_of(answer)
         self._on_prediction(answer, response)
         return response
+
+    async def _predict_machine(self, machine_id: str) -> Prediction:
+        """Predicts a machine from the readings in memory if they are the latest, else from a query."""
+        known = await self._from_window(machine_id) if self._from_window is not None else None
+        metrics.track_source("query" if known is None else "window")
+        if known is not None:
+            return known
+        answer = (await self._predictor.predict([machine_id]))[0]
+        if isinstance(answer, AurumError):
+            raise answer
+        return answer
 
     async def PredictBatch(  # noqa: N802
         self, request_iterator: AsyncIterator[prediction_pb2.PredictBatchRequest], context: Any

@@ -11,6 +11,7 @@ from aurum.prediction.training.specification import TrainingOptions
 Floats = npt.NDArray[np.float64]
 
 _LEAF_SHARE, _SMALLEST_LEAF, _LARGEST_LEAF = 100, 5, 40  # least rows of a leaf: 1/100 of all, within these bounds
+_MOST_WORDS = 64  # of a category that is split word by word
 _PARAMETERS = {
     "learning_rate": 0.05,
     "num_leaves": 24,
@@ -49,9 +50,12 @@ def fit_trees(
         "num_threads": options.threads,
         "min_data_in_leaf": min(max(len(features) // _LEAF_SHARE, _SMALLEST_LEAF), _LARGEST_LEAF),
     }
+    if options.one_hot:
+        parameters["max_cat_to_onehot"] = _MOST_WORDS
+        monotone = [0 if index in options.one_hot else sign for index, sign in enumerate(monotone)]
     if any(monotone):
         parameters |= {"monotone_constraints": list(monotone), "monotone_constraints_method": "intermediate"}
-    data = lgb.Dataset(features, target, free_raw_data=True)
+    data = lgb.Dataset(features, target, free_raw_data=True, categorical_feature=list(options.one_hot))
     return lgb.train(parameters, data, num_boost_round=options.rounds)
 
 

@@ -1,6 +1,6 @@
 """Selects the columns of histories that a model may use, with a reason for each column that it may not."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,14 +60,23 @@ def ages_of(run: Run, axis: str) -> Floats:
     return ages
 
 
-def select_columns(runs: Sequence[Run], axis: str) -> Selection:
-    """Selects columns. Drops labels, counters, constants, and columns that leak the outcome."""
+def select_columns(runs: Sequence[Run], axis: str, categories: Container[str] = ()) -> Selection:
+    """Selects columns. Drops labels, counters, constants, and columns that leak the outcome.
+
+    Args:
+        runs: The histories.
+        axis: The sensor that counts life, or TIME.
+        categories: The columns whose values stand for words.
+    """
     common = set.intersection(*(set(run.columns) for run in runs))
     dropped = dict.fromkeys(sorted(set.union(*(set(run.columns) for run in runs)) - common), "is not in every run")
     failed = [run for run in runs if run.failed]
     sensors = []
     for name in sorted(common - {axis}):
-        if reason := _reason_to_drop(name, runs, failed, axis):
+        reason = _reason_to_drop(name, runs, failed, axis)
+        if reason is None and name in categories and failed:
+            reason = _word_leak(name, runs, failed, axis)
+        if reason is not None:
             dropped[name] = reason
         else:
             sensors.append(name)
@@ -110,7 +119,7 @@ def _reason_to_drop(name: str, runs: Sequence[Run], failed: Sequence[Run], axis:
     values = np.concatenate([run.columns[name] for run in runs])
     if name.lower() in LABELS:
         return "is a label of the outcome"
-    if name in AXES or _is_counter(name, runs):
+    if name.lower() in AXES or _is_counter(name, runs):
         return "counts life"
     present = values[~np.isnan(values)]
     if not len(present) or present.max() == present.min():
@@ -162,6 +171,13 @@ def _leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> s
     if explained >= _LEAK_SHARE:
         return f"leaks the outcome: alone it explains {explained:.1%} of the variance of the RUL of held-out machines"
     return None
+
+
+def _word_leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str) -> str | None:
+    """Returns a reason if any word of a category leaks the outcome as a switch does, else None."""
+    values = np.concatenate([run.columns[name] for run in runs])
+    words = np.unique(values[~np.isnan(values)]).tolist()
+    return next((leak for word in words if (leak := _switch_leak(name, runs, failed, axis, word))), None)
 
 
 def _switch_leak(name: str, runs: Sequence[Run], failed: Sequence[Run], axis: str, on: float) -> str | None:

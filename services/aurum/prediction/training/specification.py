@@ -1,7 +1,7 @@
 """Derives from histories what to train: the kind of model, its columns, steps of life and operating regimes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -37,6 +37,8 @@ class TrainingOptions:
         rows: Approximate maximum number of rows. Longer histories are thinned out evenly.
         rounds: Number of trees of each boosted model. Fewer trees train faster and predict less accurately.
         licence: Licence of the data, for the model card.
+        categories: The words of sensors whose values stand for words, in the order of the values.
+        one_hot: The features that trees split value by value instead of by order.
     """
 
     seed: int = 7
@@ -47,6 +49,8 @@ class TrainingOptions:
     rows: int = 20_000
     rounds: int = 140
     licence: str = "not declared"
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    one_hot: tuple[int, ...] = ()
 
 
 def kind_of(machine_type: str, runs: Sequence[Run]) -> ModelKind:
@@ -96,7 +100,7 @@ def derive_specification(runs: Sequence[Run], options: TrainingOptions) -> tuple
             f"the life column {options.life!r} is not in every run; the columns are {', '.join(sorted(common))}"
         )
     axis = options.life or life_axis(common) or TIME
-    selection = select_columns(runs, axis)
+    selection = select_columns(runs, axis, options.categories)
     if not selection.sensors:
         reasons = "; ".join(f"{name} {reason}" for name, reason in list(selection.dropped.items())[:5])
         raise TrainingDataError(f"no sensor is left to train on: {reasons or 'there are no columns'}")
@@ -127,7 +131,7 @@ def derive_specification(runs: Sequence[Run], options: TrainingOptions) -> tuple
             raise TrainingDataError("no sensor is left to train on: all are constant in each operating regime")
     else:
         try:
-            check_units(runs, sensors)
+            check_units(runs, [name for name in sensors if name not in options.categories])
         except UnitChangeError as error:
             raise TrainingDataError(str(error)) from error
     return FeatureSpec(axis, step, sensors, regimes), dropped
@@ -154,8 +158,10 @@ def training_outcomes(
 
 
 def unit_of(axis: str) -> str:
-    """Returns the unit of a life axis, such as `h` or `cycles`."""
-    return AXES.get(axis, "h" if axis == TIME else axis)
+    """Returns the unit of a life axis, such as `h` or `cycles`, whatever the capitals of its name."""
+    name = axis.lower()
+    usual = "h" if axis == TIME or "hour" in name else "cycles" if "cycle" in name else axis
+    return AXES.get(name, usual)
 
 
 def _two_digits(value: float) -> float:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import lightgbm as lgb
@@ -15,6 +16,7 @@ from aurum.prediction.model.features import MIDDLE, SHORT, TIME, FeatureSpec
 from aurum.prediction.model.model import CARD, FOREST, Model, assemble
 from aurum.prediction.model.regimes import Regimes
 from aurum.prediction.training.anomaly_fit import fit_anomaly
+from aurum.prediction.training.categories import one_hot_features
 from aurum.prediction.training.causes_fit import fit_causes
 from aurum.prediction.training.lifetime_fit import fit_lifetime
 from aurum.prediction.training.specification import (
@@ -88,12 +90,15 @@ def train(
                 )
             lifetime, evaluation = fit_lifetime(runs, table, target, spec.axis, options.seed)
         else:
+            options = replace(options, one_hot=one_hot_features(table, target, spec.names, options))
             fitted = fit_outcomes(table, target, spec, options, progress)
             evaluation = fitted.evaluation
             later = evaluate_later_lives(runs, table, target, fitted.monotone, options)
         healthy = table.share <= _HEALTHY_SHARE if kind == "rul" else ~target.soon
     progress(0.9, "anomaly")
     usual = [index for index, name in enumerate(spec.names) if name.endswith((f".mean_{SHORT}", f".std_{MIDDLE}"))]
+    numbers = [index for index in usual if spec.names[index].rpartition(".")[0] not in options.categories]
+    usual = numbers or usual
     usual_means = [index for index in usual if spec.names[index].endswith(f".mean_{SHORT}")]
     anomaly, forest = fit_anomaly(table.features[healthy], usual, options.seed)
     files = {**(fitted.files if fitted else {}), FOREST: forest}
@@ -137,6 +142,7 @@ def train(
         lifetime=lifetime,
         causes=fit_causes(runs, table, soon, healthy, usual_means, options.seed) if soon.any() else None,
         drift=_drift(table.features, spec, strongest),
+        categories=_categories(spec, options),
         files={name: hashlib.sha256(content.encode()).hexdigest() for name, content in files.items()},
     )
     progress(1.0, "done")
@@ -161,6 +167,15 @@ def _drift(features: Floats, spec: FeatureSpec, strongest: npt.NDArray[np.intp])
 
 def _monotone_names(spec: FeatureSpec, monotone: Sequence[int]) -> list[str]:
     return [name if sign > 0 else f"-{name}" for name, sign in zip(spec.names, monotone, strict=False) if sign]
+
+
+def _categories(spec: FeatureSpec, options: TrainingOptions) -> dict[str, parts.CategoryPart]:
+    one_hot = {spec.names[index].rpartition(".")[0] for index in options.one_hot}
+    return {
+        name: parts.CategoryPart(words=list(words), encoding="one-hot" if name in one_hot else "ordered")
+        for name, words in options.categories.items()
+        if name in spec.queried
+    }
 
 
 def _regime_part(regimes: Regimes | None) -> parts.RegimePart | None:

@@ -377,7 +377,7 @@ class _Measured:
             code, seconds = outcome.code.name, time.perf_counter() - self._started
             metrics.track_rpc_server(outcome.method.name, code, seconds)
             self._span.set_attribute("rpc.grpc.status_code", outcome.code.value[0])
-            if trace.get_current_span().get_span_context().is_valid:
+            if not outcome.method.endless:  # the end of a stream says nothing about what it sent
                 access_logger.info(
                     "%s %s",
                     outcome.method.name,

@@ -180,6 +180,8 @@ def setup_logging(service: str = "aurum", settings: Settings | None = None) -> N
                 encoding="utf-8",
             )
         )
+    # Nor the place in the code, which costs a walk of the stack for each line ("Optimization" in the docs of logging)
+    logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no format has them
     root = logging.getLogger()
     for handler in root.handlers[:]:

@@ -5,6 +5,7 @@ They can be inspected without other programs, for example on a laptop.
 
 import collections
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -129,9 +130,19 @@ class SpanRing(SpanProcessor):
 
 
 def _size_of(span: ReadableSpan) -> int:
-    size = _SPAN_BYTES + len(span.name) + len(span.status.description or "")
-    for attributes in (span.attributes or {}, *(event.attributes or {} for event in span.events)):
-        size += sum(_ATTRIBUTE_BYTES + (len(value) if isinstance(value, str) else 0) for value in attributes.values())
+    size = _SPAN_BYTES + len(span.name) + len(span.status.description or "") + _size_of_attributes(span.attributes)
+    for event in span.events:
+        size += _size_of_attributes(event.attributes)
+    return size
+
+
+def _size_of_attributes(attributes: Mapping[str, Any] | None) -> int:
+    if not attributes:
+        return 0
+    size = _ATTRIBUTE_BYTES * len(attributes)
+    for value in attributes.values():
+        if isinstance(value, str):
+            size += len(value)
     return size
 
 

@@ -92,6 +92,10 @@ class RecordedSpan(trace.Span, ReadableSpan):
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Sets attributes. It does nothing after the end of the span."""
+        if self._end_time is None and len(self._attributes) + len(attributes) <= _MOST:
+            for key, value in attributes.items():
+                self._attributes[key] = value[:LONGEST_ATTRIBUTE] if type(value) is str else value
+            return
         for key, value in attributes.items():
             self.set_attribute(key, value)
 

@@ -1,0 +1,106 @@
+"""The alarm rules in force: those of a file, which is followed while the service runs."""
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from aurum.alarms.rules import AlarmRule, AlarmRules, AlarmRulesError, load_rules
+from aurum.runtime import damage
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 2.0
+_MOST_NAMED = 20  # changes in one log line
+
+_Stamp = tuple[int, int, int]
+
+
+class FollowedRules:
+    """The alarm rules of a file. An invalid file is reported, and the last valid rules stay in force.
+
+    Attributes:
+        current: The rules in force. A change replaces the object.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Reads the rules.
+
+        Args:
+            path: The file; None for the built-in rules, which never change.
+
+        Raises:
+            AlarmRulesError: The file cannot be read or is invalid.
+        """
+        self._path = path
+        self._stamp = _stamp_of(path)
+        self.current = load_rules(path)
+
+    async def run(self) -> None:
+        """Follows the file until cancelled."""
+        while self._path is not None:
+            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.to_thread(self.refresh)
+
+    def refresh(self) -> None:
+        """Reads the file again if it has changed."""
+        stamp = _stamp_of(self._path)
+        if self._path is None or stamp == self._stamp:
+            return
+        try:
+            rules = load_rules(self._path)
+        except AlarmRulesError as error:
+            damage.report("rules", str(self._path), str(error), "the last valid alarm rules stay in force")
+            return  # it is read again at each poll, since it may have been half-written
+        self._stamp = stamp
+        damage.withdraw("rules", str(self._path))
+        changes = list(describe_changes(self.current, rules))
+        self.current = rules
+        if changes:
+            logger.info(
+                "alarm rules were replaced: %s; alarms that they no longer justify are closed",
+                "; ".join(changes[:_MOST_NAMED]),
+                extra={"changes": len(changes)},
+            )
+
+
+def describe_changes(before: AlarmRules, after: AlarmRules) -> Iterator[str]:
+    """Yields what differs between two versions of the rules, one text for each rule."""
+    old, new = _by_name(before), _by_name(after)
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new:
+            yield f"{name} removed"
+        elif name not in old:
+            yield f"{name} added"
+        elif old[name] != new[name]:
+            fields = _changed_fields(old[name].model_dump(mode="json"), new[name].model_dump(mode="json"))
+            yield f"{name} changed ({', '.join(fields)})"
+
+
+def _by_name(rules: AlarmRules) -> dict[str, AlarmRule]:
+    return {rule.name: rule for rule in rules.rules}
+
+
+def _changed_fields(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for field in sorted(before.keys() | after.keys()):
+        old, new = before.get(field), after.get(field)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _changed_fields(old, new, f"{prefix}{field}.")
+        elif old != new:
+            yield f"{prefix}{field}: {_shown(old)} → {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{field} {each}" for field, each in value.items() if each not in (None, 0.0))
+    return "none" if value is None else str(value)
+
+
+def _stamp_of(path: Path | None) -> _Stamp | None:
+    """Returns what changes with the content of a file; None if it cannot be accessed."""
+    try:
+        status = path.stat() if path is not None else None  # of the file behind the links of a mounted ConfigMap
+    except OSError:
+        return None
+    return (status.st_mtime_ns, status.st_ino, status.st_size) if status is not None else None

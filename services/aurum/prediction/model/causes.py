@@ -37,7 +37,9 @@ class CauseShares:
     def __call__(self, features: Floats) -> Floats:
         """Returns shares[row, mode], which sum to 1, from features[row, feature]."""
         standard = standardize_causes(features[:, self.columns], self.mean, self.scale)
-        scores = standard @ self.coefficients.T + self.intercepts
+        # Sums over contiguous memory, so that a row's result does not depend on the number of rows
+        products = np.ascontiguousarray(standard)[:, None, :] * self.coefficients
+        scores = np.ascontiguousarray(products).sum(axis=2) + self.intercepts
         powers = np.exp(scores - scores.max(axis=1, keepdims=True))
         shares: Floats = powers / powers.sum(axis=1, keepdims=True)
         return shares

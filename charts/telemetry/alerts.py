@@ -306,6 +306,26 @@ _DISK = Alert(
     ),
 )
 
+_MERGE_LAG = Alert(
+    "AurumAIMergeLag",
+    "Batches in Cassandra are merged late",
+    "The oldest batches that are not merged are {{ $value | humanizeDuration }} old. Above an hour, new readings are "
+    "refused.",
+    # Each replica reports the slots that all share
+    'max by (k8s_namespace_name, service_name) (ingestion_merge_lag_seconds{service_name="ingestion"}) > 600',
+    "5m",
+    "warning",
+    "ingestion",
+    service="ingestion",
+    labels={"k8s_namespace_name": "plant", "service_name": "ingestion"},
+    cases=_cases(
+        f"ingestion_merge_lag_seconds{{{_STORE}}}",
+        ("700x30", 10, True),
+        ("60x30", 10, False),
+        ("700x15 60x30", 25, False),
+    ),
+)
+
 _DAMAGED = Alert(
     "AurumAIDamaged",
     "{{ $labels.k8s_pod_name }} has damaged items of kind {{ $labels.kind }}",
@@ -511,6 +531,7 @@ ALERTS: tuple[Alert, ...] = (
     _INPUT_REFUSES,
     _INCOMPLETE,
     _DISK,
+    _MERGE_LAG,
     _DAMAGED,
     _DRIFT,
     _POLICY,

@@ -23,15 +23,13 @@ from aurum.runtime.errors import (
     UnavailableError,
     to_status,
 )
-from aurum.runtime.faults import Faults
 from aurum.runtime.grpc.client import Dependency
-from aurum.runtime.grpc.server import rpc_server
-from aurum.runtime.health import Health
 from aurum.runtime.policy.document import parse_platform_document
 from aurum.runtime.policy.policies import Policies
 from aurum.runtime.service import Service
 from aurum.runtime.settings import Settings, load_settings
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
+from tests.support.bare_server import bare_server
 from tests.support.ports import free_port
 from tests.support.scripted_server import bench
 from tests.support.waiting import until
@@ -250,17 +248,12 @@ async def test_abandoned_stream_is_closed_without_error_log(caplog: pytest.LogCa
     servicer, port = _Long(), free_port()
     settings = load_settings(Settings)
     policies = Policies("server", settings)
-    async with rpc_server(
+    async with bare_server(
         lambda server: ingestion_pb2_grpc.add_IngestionServiceServicer_to_server(servicer, server),
-        ["aurum.v1.IngestionService"],
-        host="127.0.0.1",
-        port=port,
-        setting="PORT",
-        settings=settings,
-        health_state=Health(),
-        limits=(policies.admission(), policies.stream_limit(10)),
-        faults=Faults(False),
-        authorizer=None,
+        port,
+        settings,
+        policies,
+        streams=10,
     ):
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             for _ in range(3):

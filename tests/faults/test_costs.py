@@ -26,7 +26,6 @@ MEMORY = 100 * MB  # above idle
 PAUSE = 0.25  # seconds
 CPU = 20.0  # seconds of a request
 TOGETHER = 2  # times the memory of one request that several at a time may take
-BATCHES_TOGETHER = 4  # the same for batches, which also fill the memory of recent readings and of the feed
 SMALL = Size(machines=40, sensors=25, broadest=1000, readings=20_000, long=2, days=4, events=200, versions=3, at_once=1)
 MACHINES = int(os.environ.get("AURUM_COSTS_MACHINES", "1000"))
 LARGE = Size(
@@ -119,7 +118,7 @@ def test_largest_request_costs_little(small: CostPlant, row: Row) -> None:
 @pytest.mark.parametrize("row", INGEST_ROWS, ids=str)
 def test_largest_batches_at_once_cost_little(small: CostPlant, row: Row) -> None:
     """Batches are of the same size in any plant, so streams of them are tested together in this one too."""
-    check(measured(small, row, LARGE.at_once), BATCHES_TOGETHER * MEMORY, LARGE.at_once)
+    check(measured(small, row, LARGE.at_once), TOGETHER * MEMORY, LARGE.at_once)
 
 
 @pytest.mark.proof("costs")

@@ -85,6 +85,33 @@ def test_mqtt_messages_become_readings(platform: Platform, broker: Mosquitto, ve
     device.close()
 
 
+def test_second_mqtt_topic_of_a_sensor_is_refused(platform: Platform, broker: Mosquitto) -> None:
+    """Two topics with the same machine and sensor do not mix in one series, unless the file declares it."""
+    start_gateway(
+        platform,
+        mqtt_input(
+            broker.port,
+            {"pattern": "hall/{line}/{machine}/level", "sensor": "level", "format": "number"},
+            {"pattern": "copy/{machine}/level", "sensor": "level", "format": "number", "shared_series": True},
+        ),
+    )
+    wait_for(lambda: is_connected(platform, "hall-1"), 15, "the gateway is connected")
+    device = Publisher(broker.port)
+    device.publish("hall/a/pump-1/level", "1").wait_for_publish(10)
+    device.publish("hall/b/pump-1/level", "2").wait_for_publish(10)
+    device.publish("copy/pump-1/level", "3").wait_for_publish(10)
+    device.publish("hall/a/pump-1/level", "4").wait_for_publish(10)
+    wait_for(lambda: stored_values(platform, "pump-1", "level") == [1, 3, 4], 15, "the other values are stored")
+    assert input_counts(platform, "hall-1", "readings")["invalid"] == 1
+    wait_for(lambda: platform.metric("edge", 'edge_input_contested{input="hall-1"}') == 1, 15, "the topic is counted")
+    assert any(
+        "pump-1 level of hall/b/pump-1/level would be stored as pump-1 level, as pump-1 level of hall/a/pump-1/level is"
+        in line
+        for line in platform.processes["edge"].lines()
+    )
+    device.close()
+
+
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
 def test_retained_mqtt_messages_are_stored_once(platform: Platform, broker: Mosquitto, version: str) -> None:
     """Restarts store retained messages neither again nor as if they were of now, and lose no live ones."""

@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
-from aurum.readings.batch import Series, encode
+from aurum.readings.batch import Series, encode, now_us
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from tests.support.models import pump_model
 from tests.support.platform import Platform
@@ -152,22 +152,23 @@ def test_continuous_predictions_equal_requested_ones(plant: Plant) -> None:
     assert [published[machine_id].degraded for machine_id in MACHINES] == [True] + [False] * 11
 
 
-def predict(platform: Platform, machine_id: str) -> prediction_pb2.PredictResponse | None:
+def predict(platform: Platform, machine_id: str, written_us: int = 0) -> prediction_pb2.PredictResponse | None:
     """Requests a prediction; returns None if ingestion was needed for it and did not answer."""
     with grpc.insecure_channel(f"127.0.0.1:{platform.port('prediction')}") as channel:
         stub = prediction_pb2_grpc.PredictionServiceStub(channel)
         try:
-            return stub.Predict(prediction_pb2.PredictRequest(machine_id=machine_id))
+            return stub.Predict(prediction_pb2.PredictRequest(machine_id=machine_id, written_us=written_us))
         except grpc.RpcError as error:
             if error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
                 raise
             return None
 
 
-def answers_from_window(platform: Platform, machine_id: str) -> bool:
+def answers_from_window(platform: Platform, machine_id: str, written_us: int = 0) -> bool:
     windows = 'prediction_requests_total{source="window"}'
     before = platform.metric("prediction", windows)
-    return predict(platform, machine_id) is not None and platform.metric("prediction", windows) == before + 1
+    answer = predict(platform, machine_id, written_us)
+    return answer is not None and platform.metric("prediction", windows) == before + 1
 
 
 def test_windows_answer_as_queries_do(plant: Plant) -> None:
@@ -184,6 +185,9 @@ def test_windows_answer_as_queries_do(plant: Plant) -> None:
             assert answer == predict(by_query, machine_id)
             assert not answers_from_window(by_query, machine_id)
         assert not answers_from_window(plant.first, MACHINES[0])  # it has no model
+        # The window may miss readings that the caller has just written
+        assert not answers_from_window(plant.first, MACHINES[1], now_us())
+        assert answers_from_window(plant.first, MACHINES[1], now_us() - 10_000_000)
     finally:
         by_query.stop()
 

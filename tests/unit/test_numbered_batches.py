@@ -17,13 +17,11 @@ from aurum.readings.transport.numbered_batches import NumberedBatches
 from aurum.readings.transport.refusals import Refused
 from aurum.readings.transport.uplink import QueuedBatch, Uplink
 from aurum.runtime.errors import ResourceExhaustedError
-from aurum.runtime.faults import Faults
 from aurum.runtime.grpc.client import Dependency
-from aurum.runtime.grpc.server import rpc_server
-from aurum.runtime.health import Health
 from aurum.runtime.policy.policies import Policies
 from aurum.runtime.settings import Settings, load_settings
 from aurum.v1 import columns_pb2
+from tests.support.bare_server import bare_server
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
@@ -132,18 +130,7 @@ async def _sent(server: _Server, requests: Sequence[bytes]) -> AsyncGenerator[No
     loaded = load_settings(Settings, shutdown_grace=0.05)
     policies, port = Policies("edge", loaded), free_port()
     dependency = Dependency("edge", "ingestion", f"127.0.0.1:{port}", policies, 1_000_000)
-    async with rpc_server(
-        lambda grpc_server: add_ingestion_service(server, grpc_server),
-        ["aurum.v1.IngestionService"],
-        host="127.0.0.1",
-        port=port,
-        setting="PORT",
-        settings=loaded,
-        health_state=Health(),
-        limits=(policies.admission(), policies.stream_limit(100)),
-        faults=Faults(False),
-        authorizer=None,
-    ):
+    async with bare_server(lambda grpc_server: add_ingestion_service(server, grpc_server), port, loaded, policies):
         sending = asyncio.create_task(Uplink(_Outbox(requests), dependency).run())
         try:
             await until(lambda: len(server.batches) == len(requests), "all batches have arrived")

@@ -7,6 +7,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from aurum.readings.limits import MAX_EVENTS
 from aurum.readings.transport.query_columns import query_method
+from aurum.readings.transport.recorded_events import list_events_after
 from aurum.readings.transport.watch_machines import watch_method
 from aurum.readings.transport.write_call import SerializedSeries, write_method, write_request
 from aurum.resilience.policy import FallbackSpec
@@ -16,7 +17,6 @@ from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.rpc_methods import INGESTION_SERVICE, PREDICTION_SERVICE
 from aurum.v1 import columns_pb2, ingestion_pb2, ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
-_OVERLAP = 5_000_000  # event numbers derive from clocks in µs; the clocks of a store's replicas may differ by so much
 _MAX_SEARCHED = 20_000  # events that are searched for those that a caller may see
 
 
@@ -141,28 +141,8 @@ class IngestionBackend(_Backend):
             request.limit = limit - len(events) if selects is None else MAX_EVENTS
 
     async def list_events_after(self, kind: str, number: int, limit: int) -> list[ingestion_pb2.Event]:
-        """Returns events of the whole plant that were recorded after an event number, in the order of their numbers.
-
-        The replicas of a shared store number events by their own clocks. Therefore some earlier events are returned as
-        well.
-
-        Args:
-            kind: The kind of the events.
-            number: The number after which events are returned.
-            limit: Maximum number of events. If there are more, the newest are returned.
-
-        Raises:
-            AurumError: Ingestion did not answer.
-        """
-        request = ingestion_pb2.ListEventsRequest(kind=kind, by_number=True, after_number=max(0, number - _OVERLAP))
-        events: list[ingestion_pb2.Event] = []
-        while True:
-            request.limit = min(MAX_EVENTS, limit - len(events))
-            answer = await self._dependency.unary(self._stub.ListEvents, request)
-            events += answer.events
-            if not answer.next_page_token or len(events) >= limit:
-                return events[::-1]
-            request.page_token = answer.next_page_token
+        """Returns events after an event number; see aurum.readings.transport.recorded_events."""
+        return await list_events_after(self._dependency, self._stub, kind, number, limit)
 
     def watch_machines(self, interval_ms: int, *, predictions: bool) -> AsyncIterator[columns_pb2.WatchedMachines]:
         """Streams the state of all machines, then their changes. Raises AurumError when the stream breaks.

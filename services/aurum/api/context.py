@@ -18,6 +18,7 @@ from aurum.api.live_feed import LiveFeed
 from aurum.api.machine_cache import MachineCache
 from aurum.api.own_source import OwnSource
 from aurum.api.platform_view import PlatformView
+from aurum.api.recent_writes import RecentWrites
 from aurum.api.settings import ApiSettings
 from aurum.maintenance.costs import CostTable
 from aurum.runtime.audit import AuditLog
@@ -58,6 +59,7 @@ class ApiContext:
         admin_servers: The admin servers of the other services, by name.
         stream_shares: Limits on long answers.
         own_source: The source of readings whose callers name none.
+        recent_writes: When this replica last wrote readings of each machine.
     """
 
     settings: ApiSettings
@@ -82,6 +84,7 @@ class ApiContext:
     admin_servers: Mapping[str, HttpDependency]
     stream_shares: StreamShares
     own_source: OwnSource
+    recent_writes: RecentWrites
 
 
 async def _context(request: Request) -> ApiContext:

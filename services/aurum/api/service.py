@@ -26,6 +26,7 @@ from aurum.api.middleware import RequestMiddleware
 from aurum.api.own_source import OwnSource
 from aurum.api.platform_view import PlatformView
 from aurum.api.query_parameters import KnownParameters
+from aurum.api.recent_writes import RecentWrites
 from aurum.api.request_spans import RequestSpans
 from aurum.api.routes import (
     alarms,
@@ -162,6 +163,7 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
         admin_servers={name: server for name, server in admin_servers.items() if name != "api"},
         stream_shares=_stream_shares(settings, lambda: max(admission.limit, admission.config.limit)),
         own_source=OwnSource(),
+        recent_writes=RecentWrites(),
     )
     service.health.on_change(lambda serving: None if serving else machine_cache.close())
     service.health.add_check("plant", lambda: machine_cache.readiness_problem(settings.api_first_look))

@@ -12,16 +12,16 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from aurum.ingestion.memtable_packing import MemtableColumns, expanded, following, pack
 from aurum.ingestion.series_index import SeriesIndex
 from aurum.readings.batch import Batch, Numbers, SeriesKey, Timestamps, Values
-from aurum.storage.block import BLOCK_SERIES
-from aurum.storage.packed_readings import PackedReadings, Positions, sort_in_time
-from aurum.storage.ranks import Rank, Ranks
+from aurum.storage.packed_readings import PackedReadings
+from aurum.storage.ranks import Rank
 
-_SORTED_AT_ONCE = 250_000  # readings; sorting takes about 50 bytes for each
 _MOST_NEW_ROWS = 262_144  # by which columns grow at a time
 _CHAIN = 64  # entries of a series that are followed one by one; more are found by a search in all
-_READING_BYTES, _ENTRY_BYTES, _BATCH_BYTES, _SERIES_BYTES = 16, 20, 100, 8
+READING_BYTES, ENTRY_BYTES = 16, 20  # memory of each
+_BATCH_BYTES, _SERIES_BYTES = 100, 8
 _NONE = -1
 _Column = TypeVar("_Column", bound=npt.NDArray[Any])
 
@@ -79,7 +79,7 @@ class Memtable:
         self._readings = _Columns(max(1024, readings), np.int64, np.float64)  # times, values
         # Series, first reading, batch, earlier entry of the series, number of earlier entries of the series
         self._entries = _Columns(max(1024, entries), *[np.int32] * 5)
-        self._batches = _Columns(256, np.int32)  # run
+        self._batches = _Columns(256, np.int32, np.int64)  # run, sequence
         self._newest = np.empty(0, np.int32)  # by series: its newest entry
         self._counts = np.empty(0, np.int32)  # by series: how many entries it has
         self._run_ranks: list[Rank] = []  # by run: the rank of its last batch
@@ -99,8 +99,8 @@ class Memtable:
     def nbytes(self) -> int:
         """The approximate memory that the batches take."""
         return (
-            _READING_BYTES * self._readings.count
-            + _ENTRY_BYTES * self._entries.count
+            READING_BYTES * self._readings.count
+            + ENTRY_BYTES * self._entries.count
             + _BATCH_BYTES * self._batches.count
             + _SERIES_BYTES * len(self._newest)
         )
@@ -123,7 +123,8 @@ class Memtable:
                 self._add_entry(int(numbers[0]), end - readings)
             else:
                 self._add_entries(numbers, batch.lengths, end - readings, single=readings == entries)
-            self._batches.columns[0][self._batches.count] = self._run_of(rank)
+            runs, sequences = self._batches.columns
+            runs[self._batches.count], sequences[self._batches.count] = self._run_of(rank), rank[-1]
             self._readings.count = end
             self._entries.count += entries
             self._batches.count += 1
@@ -188,14 +189,14 @@ class Memtable:
             runs = self._batches.columns[0][batches[entries]]
             one = bool((runs == runs[0]).all())
             ranks = {run: self._run_ranks[run] for run in (runs[:1].tolist() if one else np.unique(runs).tolist())}
-        lengths = _following(starts, len(values), entries) - starts[entries]
+        lengths = following(starts, len(values), entries) - starts[entries]
         if one:
-            readings = _expanded(starts[entries], lengths)
+            readings = expanded(starts[entries], lengths)
             return [SeriesPart(rank, timestamps[readings], values[readings]) for rank in ranks.values()]
         parts: list[SeriesPart] = []
         for run, rank in ranks.items():
             chosen = runs == run
-            readings = _expanded(starts[entries[chosen]], lengths[chosen])
+            readings = expanded(starts[entries[chosen]], lengths[chosen])
             parts.append(SeriesPart(rank, timestamps[readings], values[readings]))
         return parts
 
@@ -218,133 +219,15 @@ class Memtable:
             return np.flatnonzero(self._counts).astype(np.int32)
 
     def packed(self) -> Iterator[PackedReadings]:
-        """Yields the present readings, sorted, and each series once. Bounds how many are sorted at once."""
+        """Yields the present readings as `aurum.ingestion.memtable_packing.pack` does."""
         with self._lock:
-            counts = self._counts.copy()
-            run_ranks = list(self._run_ranks)
-            entries, readings = self._entries.present(), self._readings.present()
-            runs = self._batches.present()[0]
-        if not len(readings[0]):
-            return
-        series, starts, batches, _, places = entries
-        lengths = _following(starts, len(readings[0])) - starts
-        # The place of each entry follows from its series and from how many entries the series had before
-        ends = np.cumsum(counts)
-        order = np.empty(len(series), np.int32)
-        order[(ends - counts)[series] + places] = np.arange(len(series), dtype=np.int32)
-        numbers = np.flatnonzero(counts).astype(np.int32)
-        sizes = np.add.reduceat(lengths[order], (ends - counts)[numbers])  # readings by series
-        sorting = _Sorting(series, starts, lengths, runs[batches], run_ranks, *readings)
-        for first, after in _cuts(numbers, sizes):
-            start, end = ends[numbers[first]] - counts[numbers[first]], ends[numbers[after - 1]]
-            yield sorting.packed(order[start:end])
-
-
-class _Sorting:
-    """Sorts entries of a memtable."""
-
-    def __init__(  # noqa: PLR0917
-        self,
-        series: Numbers,
-        starts: Numbers,
-        lengths: Numbers,
-        runs: Numbers,
-        run_ranks: list[Rank],
-        timestamps: Timestamps,
-        values: Values,
-    ) -> None:
-        self._series = series  # of each entry, as the next three
-        self._starts = starts
-        self._lengths = lengths
-        self._runs = runs
-        self._timestamps = timestamps
-        self._values = values
-        self._single = len(lengths) == len(values)  # each entry has one reading
-        # The runs in the order of their ranks, which Ranks needs
-        by_rank = sorted(range(len(run_ranks)), key=run_ranks.__getitem__)
-        self._sources = tuple(dict.fromkeys(run_ranks[run][:-1] for run in by_rank))
-        place_of = {source: place for place, source in enumerate(self._sources)}
-        self._levels = np.empty(len(run_ranks), np.int32)  # by run
-        self._levels[by_rank] = np.arange(len(run_ranks), dtype=np.int32)
-        self._places = np.array([place_of[run_ranks[run][:-1]] for run in by_rank])  # by level
-        self._sequences = np.array([run_ranks[run][-1] for run in by_rank], np.int64)
-
-    def packed(self, entries: Numbers) -> PackedReadings:
-        """Packs the readings of entries, which are in the order of series and arrival."""
-        readings: Positions
-        if self._single:
-            readings, numbers = entries.astype(np.intp), self._series[entries]
-        else:
-            lengths = self._lengths[entries]
-            readings = _expanded(self._starts[entries], lengths)
-            numbers = np.repeat(self._series[entries], lengths)
-        order, timestamps = sort_in_time(readings, numbers, self._timestamps[readings], self._levels_at)
-        if len(order) < len(numbers):
-            numbers = self._series[self._entries_at(order)]
-        starts = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1]))
-        return PackedReadings(
-            numbers[starts],
-            np.diff(np.append(starts, len(numbers))),
-            timestamps,
-            self._values[order],
-            self._ranks_at(order),
+            series, starts, batches, _, places = self._entries.present()
+            runs, sequences = self._batches.present()
+            timestamps, values = self._readings.present()
+            run_ranks, counts = list(self._run_ranks), self._counts.copy()
+        return pack(
+            MemtableColumns(series, starts, batches, places, runs, sequences, run_ranks, timestamps, values, counts)
         )
-
-    def _entries_at(self, readings: Positions) -> Positions:
-        """Returns the entries of readings."""
-        return readings if self._single else np.searchsorted(self._starts, readings, side="right") - 1
-
-    def _levels_at(self, readings: Positions) -> npt.NDArray[np.int32]:
-        return self._levels[self._runs[self._entries_at(readings)]]
-
-    def _ranks_at(self, readings: Positions) -> Ranks:
-        if len(self._sequences) == 1:
-            return Ranks.uniform((*self._sources[0], int(self._sequences[0])), len(readings))
-        levels = self._levels_at(readings)
-        starts = np.flatnonzero(np.append(True, levels[1:] != levels[:-1]))
-        lengths = np.diff(np.append(starts, len(levels)))
-        runs = levels[starts]
-        return Ranks.from_runs(self._sources, self._places[runs], self._sequences[runs], lengths)
-
-
-def _cuts(numbers: Numbers, sizes: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Divides series into those that are sorted at once, if possible between two buckets.
-
-    Args:
-        numbers: The numbers of the series.
-        sizes: The number of readings of each.
-    """
-    total = np.cumsum(sizes)
-    bucket_ends = np.flatnonzero(np.append(np.diff(numbers // BLOCK_SERIES), 1)) + 1
-    first = 0
-    while first < len(numbers):
-        before = int(total[first - 1]) if first else 0
-        limit = max(first + 1, int(np.searchsorted(total, before + _SORTED_AT_ONCE, side="right")))
-        at = int(np.searchsorted(bucket_ends, limit, side="right"))
-        bucket_end = int(bucket_ends[at - 1]) if at else 0
-        after = bucket_end if bucket_end > first else limit
-        yield first, after
-        first = after
-
-
-def _following(starts: Numbers, total: int, entries: npt.NDArray[Any] | None = None) -> npt.NDArray[np.int32]:
-    """Returns the position after the last reading of entries; those of all by default."""
-    if entries is None:
-        return np.append(starts[1:], np.int32(total))
-    ends = np.full(len(entries), total, np.int32)
-    inner = entries < len(starts) - 1
-    ends[inner] = starts[entries[inner] + 1]
-    return ends
-
-
-def _expanded(starts: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> Positions:
-    """Returns the positions of the readings of entries."""
-    if len(starts) == len(lengths) and lengths.max() == 1:
-        return starts.astype(np.intp)
-    ends = np.cumsum(lengths, dtype=np.intp)
-    positions = np.arange(ends[-1], dtype=np.intp)
-    positions += np.repeat(starts - (ends - lengths), lengths)
-    return positions
 
 
 def _lengthened(column: npt.NDArray[np.int32], length: int, rest: int) -> npt.NDArray[np.int32]:

@@ -1,5 +1,7 @@
 """Metrics of services that accept readings."""
 
+from functools import cache
+
 from prometheus_client import Counter, Histogram
 
 from aurum.runtime.metrics import FAST, bounded, exemplar
@@ -12,9 +14,20 @@ data_ingestion_duration_seconds = Histogram(
     ["transport"],
     buckets=FAST,
 )
-for _result in ("accepted", "duplicate"):
-    for _transport in ("stream", "unary"):
-        data_ingestion_total.labels(_transport, _result)
+
+
+class _OfTransport:
+    """The series of a transport. To look them up for each batch would cost more than to count it."""
+
+    def __init__(self, transport: str) -> None:
+        self.accepted = data_ingestion_total.labels(transport, "accepted")
+        self.duplicate = data_ingestion_total.labels(transport, "duplicate")
+        self.duration = data_ingestion_duration_seconds.labels(transport)
+
+
+_of_transport = cache(_OfTransport)
+for _transport in ("stream", "unary"):
+    _of_transport(_transport)
 
 
 def track_ingestion(readings: int, duration: float, transport: str = "unary", duplicates: int = 0) -> None:
@@ -26,10 +39,11 @@ def track_ingestion(readings: int, duration: float, transport: str = "unary", du
         transport: "stream" or "unary".
         duplicates: The readings of a duplicate.
     """
-    data_ingestion_total.labels(transport, "accepted").inc(readings, exemplar())
+    series, trace = _of_transport(transport), exemplar()
+    series.accepted.inc(readings, trace)
     if duplicates:
-        data_ingestion_total.labels(transport, "duplicate").inc(duplicates, exemplar())
-    data_ingestion_duration_seconds.labels(transport).observe(duration, exemplar())
+        series.duplicate.inc(duplicates, trace)
+    series.duration.observe(duration, trace)
 
 
 def track_ingestion_error(reason: str, transport: str = "unary") -> None:

@@ -80,7 +80,7 @@ outcomes_dropped_total = Counter("outcomes_dropped_total", "Outcomes of calls th
 
 
 stream_places_in_use = Gauge(
-    "stream_places_in_use", "Open streams by kind: ingest, watch, query, events, other.", ["kind"]
+    "stream_places_in_use", "Open streams by kind: ingest, watch, follow, query, events, other.", ["kind"]
 )
 streams_refused_total = Counter(
     "streams_refused_total", "Streams refused because their kind or their caller had used its share.", ["kind", "why"]

@@ -227,6 +227,13 @@ class Settings(BaseSettings):
     )
     rpc_ingest_share: float = Field(0.7, gt=0, le=1, description="Share of these streams for Ingest.")
     rpc_watch_share: float = Field(0.2, gt=0, le=1, description="Share of these streams for Watch and Follow.")
+    rpc_follow_share: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="Share of the streams for Watch and Follow that is for Follow alone; the others are for Watch. So "
+        "consoles and scorers do not take each other's places.",
+    )
     rpc_other_share: float = Field(
         0.1, gt=0, le=1, description="Share of these streams for health checks and reflection."
     )

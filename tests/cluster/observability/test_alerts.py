@@ -195,12 +195,13 @@ ROUNDS = (
         "AurumAIDamaged",
     },
 )
+OF_CASSANDRA = {"AurumAIMergeLag"}  # the release stores in SQLite
 
 
 @pytest.mark.proof("alerts")
 def test_fault_rounds_cover_every_alert_once() -> None:
-    """The rounds of faults list each defined alert exactly once."""
-    names = [name for each in ROUNDS for name in each]
+    """The rounds of faults list each defined alert exactly once, except those of a store in Cassandra."""
+    names = [*OF_CASSANDRA, *(name for each in ROUNDS for name in each)]
     assert sorted(names) == sorted(alert.name for alert in ALERTS)
 
 

@@ -115,10 +115,10 @@ async def test_damage_is_reported_by_reading_together(tmp_path: Path) -> None:
     plant = await plant_with_readings(path, 6)
     await plant.store.close()
     with contextlib.closing(sqlite3.connect(path)) as tables, tables:
-        tables.execute("UPDATE blocks SET head = substr(head, 1, 20) WHERE id = (SELECT max(id) FROM blocks)")
+        tables.execute("UPDATE blocks SET head = substr(head, 1, 20)")
     plant.store = SqliteStore(SqliteOptions(path))
     await plant.store.start()
     found = await plant.store.read_several("m-59", SENSORS, 0, END, last=1000)
-    assert damage.counts() == {"block": 1}
+    assert damage.counts().keys() == {"block"}
     assert_same(found, await plant.one_by_one("m-59", 0, END, 1000, 0))
     await plant.store.close()

@@ -1,15 +1,18 @@
 """Recent readings in columns: what they answer and pack is what the batches say."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurum.ingestion import memtable
+from aurum.ingestion import memtable, memtable_packing
 from aurum.ingestion.memtable import Memtable, SeriesPart
 from aurum.ingestion.series_index import SeriesIndex
 from aurum.readings.batch import Batch, Series, SeriesKey
-from aurum.storage.ranks import Rank
+from aurum.storage.packed_readings import PackedReadings
+from aurum.storage.ranks import Rank, Ranked, merge_ranked
 
 Batches = list[tuple[tuple[object, ...], int, dict[str, list[int]]]]  # source, distance, times by machine
 Readings = dict[SeriesKey, dict[int, tuple[Rank, float]]]  # by series and time: rank and value
@@ -85,12 +88,46 @@ def test_parts_by_rank_say_what_the_batches_say(batches: Batches, chain: int) ->
 
 @given(received, st.integers(1, 30))
 def test_packing_in_pieces_loses_and_reorders_nothing(batches: Batches, at_once: int) -> None:
-    """However few readings are sorted at once: each series once, sorted, with what counts at each time and its rank."""
+    """However few readings are sorted at once: sorted, and by rank what counts at each time."""
     recent, series, said = filled(batches)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memtable, "_SORTED_AT_ONCE", at_once)
+        patch.setattr(memtable_packing, "_SORTED_AT_ONCE", at_once)
         packed = list(recent.packed())
     found: Readings = {}
+    for number, piece in pieces_by_series(packed):
+        readings = found.setdefault(series.key_of(number), {})
+        for at, (rank, value) in piece.items():
+            assert at not in readings or readings[at][0] != rank
+            readings[at] = max(readings.get(at, (rank, value)), (rank, value))
+    assert {key: values_of(readings) for key, readings in found.items()} == {
+        key: values_of(readings) for key, readings in said.items()
+    }
+    _check_ranks(found, said, batches)
+
+
+@given(received, st.integers(1, 30))
+def test_merged_pieces_are_the_undivided_series(batches: Batches, at_once: int) -> None:
+    """Whatever the order in which the pieces are read, as those of different segments are."""
+    recent, _, _ = filled(batches)
+    undivided = {number: values_of(piece) for number, piece in pieces_by_series(list(recent.packed()))}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memtable_packing, "_SORTED_AT_ONCE", at_once)
+        packed = list(recent.packed())
+    parts: dict[int, list[Ranked]] = {}
+    for each in reversed(packed):
+        ends = each.ends.tolist()
+        for number, start, end in zip(each.numbers.tolist(), (each.ends - each.lengths).tolist(), ends, strict=True):
+            parts.setdefault(number, []).append(
+                (each.timestamps[start:end], each.values[start:end], each.ranks.between(start, end))
+            )
+    merged = {number: merge_ranked(some) for number, some in parts.items()}
+    assert {
+        number: list(zip(times.tolist(), values.tolist(), strict=True)) for number, (times, values, _) in merged.items()
+    } == undivided
+
+
+def pieces_by_series(packed: list[PackedReadings]) -> Iterator[tuple[int, dict[int, tuple[Rank, float]]]]:
+    """Yields the number of each series, and by time its readings and their ranks, for each piece of the series."""
     for each in packed:
         assert (np.diff(each.numbers) > 0).all()
         for number, start, end in zip(
@@ -99,15 +136,13 @@ def test_packing_in_pieces_loses_and_reorders_nothing(batches: Batches, at_once:
             times, ranks = each.timestamps[start:end], each.ranks.between(start, end)
             assert (np.diff(times) > 0).all()
             runs = np.repeat(np.arange(len(ranks.lengths)), ranks.lengths).tolist()
-            assert series.key_of(number) not in found
-            found[series.key_of(number)] = {
-                at: ((*ranks.sources[ranks.places[run]], int(ranks.sequences[run])), value)
-                for at, value, run in zip(times.tolist(), each.values[start:end].tolist(), runs, strict=True)
-            }
-    assert {key: values_of(readings) for key, readings in found.items()} == {
-        key: values_of(readings) for key, readings in said.items()
-    }
-    _check_ranks(found, said, batches)
+            yield (
+                number,
+                {
+                    at: ((*ranks.sources[ranks.places[run]], int(ranks.sequences[run])), value)
+                    for at, value, run in zip(times.tolist(), each.values[start:end].tolist(), runs, strict=True)
+                },
+            )
 
 
 def _check_ranks(found: Readings, said: Readings, batches: Batches) -> None:

@@ -41,7 +41,9 @@ async def advice(
     used exceeds the expected cost of a failure.
     """
     set_request_context(machine_id=machine_id)
-    prediction = await context.prediction.predict(prediction_pb2.PredictRequest(machine_id=machine_id))
+    prediction = await context.prediction.predict(
+        prediction_pb2.PredictRequest(machine_id=machine_id, written_us=context.recent_writes.last(machine_id))
+    )
     costs = context.cost_table.costs_for(prediction.machine_type)
     if not prediction.HasField("rul") or not prediction.rul.quantiles:
         raise FailedPreconditionError(

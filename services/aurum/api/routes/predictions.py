@@ -98,7 +98,9 @@ async def machine_features(context: Context, machine_id: str) -> FeaturesOut:
 async def _predict_machine(context: ApiContext, machine_id: str) -> PredictionOut:
     set_request_context(machine_id=machine_id)
     try:
-        response = await context.prediction.predict(prediction_pb2.PredictRequest(machine_id=machine_id))
+        response = await context.prediction.predict(
+            prediction_pb2.PredictRequest(machine_id=machine_id, written_us=context.recent_writes.last(machine_id))
+        )
     except FAILURES as error:
         degraded = await context.prediction_fallback.substitute(machine_id, context.prediction.fallback_spec, error)
         return prediction_out(degraded.prediction, degraded.age)

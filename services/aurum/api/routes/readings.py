@@ -106,6 +106,7 @@ async def write_readings(
         written = await _write_once(context, idempotency_key, content)
     else:
         written = await _write_as_own(context, content.series)
+    context.recent_writes.note(content.series.machine_ids)
     return ReadingsOut(
         accepted=written.accepted, duplicate=written.duplicate, absent=content.absent, notes=content.notes
     )

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from aurum.ingestion import metrics, series_reader
-from aurum.ingestion.memtable import Memtable, SeriesPart
+from aurum.ingestion.memtable import ENTRY_BYTES, READING_BYTES, Memtable, SeriesPart
 from aurum.ingestion.series_index import SeriesIndex
 from aurum.ingestion.sqlite import reads, schema
 from aurum.ingestion.sqlite.blocks import BlockReader, DamagedPart
@@ -50,7 +50,7 @@ from aurum.ingestion.store import (
     complete_registration,
     require_same_registration,
 )
-from aurum.readings.batch import Batch, SeriesKey, now_us
+from aurum.readings.batch import MAX_READINGS, MAX_SERIES, Batch, SeriesKey, now_us
 from aurum.readings.batch_decoding import decode
 from aurum.readings.source_owner import owner_after
 from aurum.readings.transport.ingest_stream import Written
@@ -138,7 +138,7 @@ class SqliteStore:
         self.series = SeriesIndex()
         self.series.load(reads.read_series(self._log_connection))
         self._flushed_series = len(self.series)  # series with lower numbers are in the tables
-        self._recent = Memtable(self.series)
+        self._recent = self._new_memtable()
         self._frozen: Frozen | None = None
         self._replay()
         self._compactor = Compactor()
@@ -196,7 +196,7 @@ class SqliteStore:
 
     async def append_batch(self, batch: Batch, *, wait: bool) -> Awaitable[Written]:
         """Queues a batch for the log; see Store.append_batch."""
-        while self._recent_bytes > 2 * self._options.recent_bytes:
+        while self._is_full():
             if self._tables_problem:
                 raise ResourceExhaustedError(
                     f"the store accepts no more batches: {self._tables_problem}", retry_after=1.0
@@ -349,6 +349,19 @@ class SqliteStore:
 
     # Recent readings
 
+    def _is_full(self) -> bool:
+        """Whether what is flushed, what follows it, and the readings that wait for the log take too much memory."""
+        recent = self._recent_bytes
+        waiting = self.waiting_bytes // 2  # the rest are their messages
+        # With fewer recent readings than one flush, no flush would end the wait
+        return recent > self._options.recent_bytes and recent + waiting > 2 * self._options.recent_bytes
+
+    def _new_memtable(self) -> Memtable:
+        """Returns a memtable with room for what is flushed at once, which takes memory only as it is filled."""
+        recent_bytes = self._options.recent_bytes
+        readings = recent_bytes // READING_BYTES + MAX_READINGS
+        return Memtable(self.series, readings, recent_bytes // (READING_BYTES + ENTRY_BYTES) + MAX_SERIES)
+
     @property
     def _recent_bytes(self) -> int:
         return self._recent.nbytes + (self._frozen.recent.nbytes if self._frozen else 0)
@@ -431,6 +444,7 @@ class SqliteStore:
                 self._recent.add_batch(batch, rank)
                 outcomes[places[place]] = Written(batch.readings, 0, rank)
             if self._recent.nbytes >= self._options.recent_bytes:
+                self._freeze()  # at once, so that what waits in the queue does not enlarge what is flushed
                 self._wake_housekeeping()
         return outcomes
 
@@ -449,8 +463,7 @@ class SqliteStore:
         if self._frozen is None and self._recent.readings:
             new_series = self.series.added_since(self._flushed_series)
             frozen = Frozen(self._recent, self._log.next_id - 1, new_series, *self._sources.freeze())
-            memtable = Memtable(self.series, self._recent.readings, self._recent.entries)
-            self._frozen, self._recent = frozen, memtable
+            self._frozen, self._recent = frozen, self._new_memtable()
         return self._frozen
 
     def _wake_housekeeping(self) -> None:

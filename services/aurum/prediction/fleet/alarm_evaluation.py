@@ -16,6 +16,7 @@ from aurum.prediction.fleet import metrics
 from aurum.prediction.fleet.alarm_states import MAX_ALARMS, AlarmStates, FleetView, watched_sensors
 from aurum.prediction.fleet.delay_history import DelayHistory
 from aurum.readings.limits import MAX_EVENTS
+from aurum.readings.transport.recorded_events import list_events_after
 from aurum.resilience import Criticality, criticality_scope
 from aurum.runtime.errors import AurumError
 from aurum.runtime.grpc.client import Dependency
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 _ROUND_SECONDS = 0.5
 _RETRY_SECONDS = 2.0  # between rounds while the store is unreachable
-_OVERLAP = 5_000_000  # event numbers derive from clocks in µs; the clocks of a store's replicas may differ by so much
 
 
 class AlarmJournal:
@@ -41,17 +41,7 @@ class AlarmJournal:
         Raises:
             AurumError: Ingestion did not answer.
         """
-        request = ingestion_pb2.ListEventsRequest(
-            kind=journal.EVENT_KIND, by_number=True, after_number=max(0, number - _OVERLAP)
-        )
-        events: list[ingestion_pb2.Event] = []
-        while True:
-            request.limit = min(MAX_EVENTS, MAX_ALARMS - len(events))
-            answer = await self._ingestion.unary(self._stub.ListEvents, request)
-            events += answer.events
-            if not answer.next_page_token or len(events) >= MAX_ALARMS:
-                return events[::-1]
-            request.page_token = answer.next_page_token
+        return await list_events_after(self._ingestion, self._stub, journal.EVENT_KIND, number, MAX_ALARMS)
 
     async def write(self, transitions: list[Transition]) -> None:
         """Appends transitions. It is idempotent. Raises AurumError if ingestion did not answer."""

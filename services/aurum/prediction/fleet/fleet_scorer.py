@@ -43,6 +43,7 @@ _GATHER_SECONDS = 0.5  # for which a few due machines wait for others, since a c
 _SLICE = 128  # machines that are scored at a time, while requested predictions wait
 _RULE_SLICE = 16  # the same for the fallback rule, which takes longer
 _BY_QUERY = 4  # machines that are scored by one query
+_CLOCK_SKEW = 1.0  # seconds by which the clocks of callers may differ
 _OUTAGE_SECONDS = 5.0  # without all streams of readings, after which the silence of machines begins anew
 _GRACE_SECONDS = 3.0  # until the alarm rules of a machine that came from another scorer are evaluated
 
@@ -123,17 +124,23 @@ class FleetScorer:
         """Stops answering requests."""
         self._answers.close()
 
-    async def predict(self, machine_id: str) -> Prediction | None:
+    async def predict(self, machine_id: str, written_us: int) -> Prediction | None:
         """Predicts a machine from its window.
+
+        Args:
+            machine_id: The machine.
+            written_us: When the caller last wrote readings of it, in µs since 1970; 0 if it wrote none.
 
         Returns:
             The prediction; None if the machine has no window here, or if readings that became durable longer ago than
-            AURUM_PREDICTION_WINDOW_LAG may be missing in it.
+            AURUM_PREDICTION_WINDOW_LAG, or readings of the caller, may be missing in it.
 
         Raises:
             ResourceExhaustedError: Too many predictions wait for the model.
         """
         if self._connections.lag > self._max_lag:
+            return None
+        if time.time() - written_us / 1e6 < self._max_lag + _CLOCK_SKEW:
             return None
         return (await self._answers([machine_id]))[0]
 

@@ -33,7 +33,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         registry: ModelRegistry,
         on_prediction: Callable[[Prediction, prediction_pb2.PredictResponse], None],
         audit: AuditLog,
-        from_window: Callable[[str], Awaitable[Prediction | None]] | None = None,
+        from_window: Callable[[str, int], Awaitable[Prediction | None]] | None = None,
     ) -> None:
         """Connects the RPCs to their parts.
 
@@ -58,7 +58,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         _check_request(request, "")
         if request.machine_id:
             set_request_context(machine_id=request.machine_id)
-            answer = await self._predict_machine(request.machine_id)
+            answer = await self._predict_machine(request.machine_id, request.written_us)
         else:
             answer = await self._predictor.predict_features(request.machine_type, request.features)
         set_span_attributes({"aurum.machine_type": answer.machine_type, "aurum.degraded": bool(answer.degraded_reason)})
@@ -66,9 +66,9 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         self._on_prediction(answer, response)
         return response
 
-    async def _predict_machine(self, machine_id: str) -> Prediction:
+    async def _predict_machine(self, machine_id: str, written_us: int) -> Prediction:
         """Predicts a machine from the readings in memory if they are the latest, else from a query."""
-        known = await self._from_window(machine_id) if self._from_window is not None else None
+        known = await self._from_window(machine_id, written_us) if self._from_window is not None else None
         metrics.track_source("query" if known is None else "window")
         if known is not None:
             return known

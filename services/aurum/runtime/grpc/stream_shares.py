@@ -13,17 +13,19 @@ import grpc
 
 from aurum.runtime import metrics
 from aurum.runtime.errors import DETAILS_KEY, STREAM_LIMIT, ResourceExhaustedError, to_status
-from aurum.runtime.rpc_methods import Method
+from aurum.runtime.rpc_methods import INGESTION_SERVICE, Method
 from aurum.runtime.settings import Settings
 
 _RETRY_AFTER = {"query": 1.0}  # seconds; other streams last longer
 _RETRY_AFTER_OTHERS = 10.0
 _LONGEST_SERVICE = 200  # characters
+_FOLLOW = f"/{INGESTION_SERVICE}/Follow"
 _HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 
-# ingest, watch: endless streams, from a client and to a client. query: streams that end, and long responses of the API.
-# events: server-sent events of the API. other: health and reflection.
-Kind = Literal["ingest", "watch", "query", "events", "other"]
+# ingest: endless streams from a client. follow: those of new readings to a client. watch: other endless ones to a
+# client. query: streams that end, and long responses of the API. events: server-sent events of the API. other: health
+# and reflection.
+Kind = Literal["ingest", "watch", "follow", "query", "events", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +107,13 @@ def rpc_shares(settings: Settings, calls: Callable[[], int]) -> StreamShares:
         places = max(1, int(settings.rpc_max_streams * share))
         return lambda: places
 
+    watching = "AURUM_RPC_MAX_STREAMS, AURUM_RPC_WATCH_SHARE, AURUM_RPC_FOLLOW_SHARE"
+    follow_share = settings.rpc_watch_share * settings.rpc_follow_share
     return StreamShares(
         {
             "ingest": Share(of_streams(settings.rpc_ingest_share), "AURUM_RPC_MAX_STREAMS, AURUM_RPC_INGEST_SHARE"),
-            "watch": Share(of_streams(settings.rpc_watch_share), "AURUM_RPC_MAX_STREAMS, AURUM_RPC_WATCH_SHARE"),
+            "watch": Share(of_streams(settings.rpc_watch_share - follow_share), watching),
+            "follow": Share(of_streams(follow_share), watching),
             "other": Share(of_streams(settings.rpc_other_share), "AURUM_RPC_MAX_STREAMS, AURUM_RPC_OTHER_SHARE"),
             "query": query_share(settings, calls),
         },
@@ -127,7 +132,9 @@ def kind_of(method: Method) -> Kind:
         return "other"
     if not method.endless:
         return "query"
-    return "ingest" if method.client_streaming else "watch"
+    if method.client_streaming:
+        return "ingest"
+    return "follow" if method.name == _FOLLOW else "watch"
 
 
 def address_of(context: Any) -> str:

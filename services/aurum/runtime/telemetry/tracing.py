@@ -223,5 +223,5 @@ def traceparent() -> str:
 
 
 def context_of(parent: str) -> Context:
-    """Converts a W3C traceparent to a context."""
-    return extract({"traceparent": parent})
+    """Converts a W3C traceparent to a context; an empty one, to a context without a parent."""
+    return extract({"traceparent": parent}) if parent else Context()

@@ -14,10 +14,10 @@ from aurum.edge.inputs.common.reading_times import Clock, Flags, ReadingTimes, o
 from aurum.edge.inputs.common.redelivery_cache import Arrival
 from aurum.edge.inputs.common.refusals import Reason, Refusals
 from aurum.edge.inputs.common.spool_writer import SpoolWriter
-from aurum.edge.inputs.common.tag import Tag, TagKind
+from aurum.edge.inputs.common.tag import ONLY_SOURCE, Tag, TagKind, TagSource
 from aurum.edge.inputs.common.tags import Indices, Tags
 from aurum.edge.spool import Spool
-from aurum.readings.batch import MAX_READINGS, MAX_SERIES, Series, Timestamps, Values, now_us
+from aurum.readings.batch import MAX_READINGS, MAX_SERIES, Series, SeriesKey, Timestamps, Values, now_us
 from aurum.readings.transport.ingest_stream import Written
 from aurum.security.source_limits import SourceLimits
 
@@ -94,6 +94,7 @@ class BatchBuilder:
         *,
         good: bool = True,
         arrival: Arrival | None = None,
+        source: TagSource = ONLY_SOURCE,
     ) -> None:
         """Adds a value.
 
@@ -105,8 +106,9 @@ class BatchBuilder:
             value: The value.
             good: Whether the device marks the value as good.
             arrival: The first arrival of a repeated message; None for a new one.
+            source: What the device sends it by.
         """
-        tag = self.tags.tag_for(machine, sensor)
+        tag = self.tags.tag_for(machine, sensor, source)
         if tag.kind is TagKind.DROPPED:
             self._results["unwanted"].inc()
             return
@@ -136,7 +138,15 @@ class BatchBuilder:
         self._values.append(converted)
 
     def add_past_value(
-        self, device: str, machine: str, sensor: str, at_us: int, value: float, *, good: bool = True
+        self,
+        device: str,
+        machine: str,
+        sensor: str,
+        at_us: int,
+        value: float,
+        *,
+        good: bool = True,
+        source: TagSource = ONLY_SOURCE,
     ) -> bool:
         """Adds a value that was measured earlier, and that is stored by its own time whatever `clock` says.
 
@@ -150,6 +160,7 @@ class BatchBuilder:
             at_us: The time of the value.
             value: The value.
             good: Whether the device marks the value as good.
+            source: What the device sends it by.
 
         Returns:
             Whether its time can be used.
@@ -157,14 +168,23 @@ class BatchBuilder:
         arrived = now_us()
         at = self._reading_times.corrected(at_us, self.skew_us(device))
         if not self._reading_times.are_plausible(at, arrived):
-            self.refuse_value(device, machine, sensor, Reason.WRONG_TIME, shown_time(at))
+            problem = shown_time(at)
+            self.refuse_value(device, machine, sensor, Reason.WRONG_TIME, problem, source=source)
             return False
-        self.add_value(device, machine, sensor, None, value, good=good, arrival=Arrival(at))
+        self.add_value(device, machine, sensor, None, value, good=good, arrival=Arrival(at), source=source)
         self.devices.state_for(device).seen_us = arrived
         return True
 
     def refuse_value(
-        self, device: str, machine: str, sensor: str, reason: Reason, problem: str, count: int = 1
+        self,
+        device: str,
+        machine: str,
+        sensor: str,
+        reason: Reason,
+        problem: str,
+        count: int = 1,
+        *,
+        source: TagSource = ONLY_SOURCE,
     ) -> None:
         """Counts and logs values that an input cannot store, unless a rule drops them anyway.
 
@@ -175,8 +195,9 @@ class BatchBuilder:
             reason: Why they are not stored. A text of a sensor that has had a number counts as not a number.
             problem: What they were.
             count: The number of values.
+            source: What the device sends it by.
         """
-        tag = self.tags.tag_for(machine, sensor)
+        tag = self.tags.tag_for(machine, sensor, source)
         if tag.kind is TagKind.DROPPED:
             self._results["unwanted"].inc(count)
             return
@@ -352,6 +373,8 @@ class BatchBuilder:
         for start in range(0, len(values), self.max_readings):
             part = slice(start, start + self.max_readings)
             series = list(self._group_by_tag(indices[part], times[part], values[part]))
+            if self.tags.shared:
+                series = _joined(series)
             batches += [series[first : first + _MAX_SERIES] for first in range(0, len(series), _MAX_SERIES)]
         return batches
 
@@ -372,3 +395,14 @@ class BatchBuilder:
     def _count_retimed(self, device: str, tag: Tag, at_us: int, count: int = 1) -> None:
         self._results["retimed"].inc(count)
         self.refusals.correct(Reason.WRONG_TIME, f"{tag}: {shown_time(at_us)}", count, device=device)
+
+
+def _joined(series: list[Series]) -> list[Series]:
+    """Joins the values of tags that are stored as the same series, which a batch may have only once."""
+    parts: dict[SeriesKey, list[Series]] = {}
+    for each in series:
+        parts.setdefault((each.machine_id, each.sensor), []).append(each)
+    return [
+        Series(*key, np.concatenate([each.timestamps for each in some]), np.concatenate([each.values for each in some]))
+        for key, some in parts.items()
+    ]

@@ -207,6 +207,10 @@ class Topic(_Model):
         None, description="JSON path or CSV column of the time; the time of arrival if absent."
     )
     columns: tuple[str, ...] = Field((), description="CSV: names of the columns; the first line if absent.")
+    shared_series: bool = Field(
+        False,
+        description="Whether these topics may store what other topics store too, because their values are the same.",
+    )
 
     @property
     def filter(self) -> str:

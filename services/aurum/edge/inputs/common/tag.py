@@ -35,6 +35,22 @@ class TagKind(IntEnum):
     DROPPED = 3
 
 
+@dataclass(frozen=True, slots=True)
+class TagSource:
+    """What a device sends a tag by, if it may send several tags with the same names, such as a topic.
+
+    Attributes:
+        name: Its name; empty if a device has no two tags with the same names.
+        shares: Whether its tags may store series that other tags store.
+    """
+
+    name: str = ""
+    shares: bool = False
+
+
+ONLY_SOURCE = TagSource()
+
+
 @dataclass(slots=True)
 class Tag:
     """One sensor of one machine, with its stored names.
@@ -59,6 +75,7 @@ class Tag:
         held: Whether the tag is in use although no value arrives, because its device sends changes only.
         last_value: The value that was stored last, if it is BANDED.
         last_us: The time of that value.
+        source: What the device sends it by.
     """
 
     index: int
@@ -80,6 +97,7 @@ class Tag:
     held: bool = False
     last_value: float = float("nan")
     last_us: int = -1
+    source: TagSource = ONLY_SOURCE
 
     def passes(self, at_us: int, value: float) -> bool:
         """Returns whether a converted value of a BANDED tag is outside the deadband. Remembers it in that case."""

@@ -10,8 +10,10 @@ from aurum.edge.inputs.common.configuration import TagRule
 from aurum.edge.inputs.common.series_owners import SILENT_US, SeriesOwners
 from aurum.edge.inputs.common.tag import (
     LARGEST,
+    ONLY_SOURCE,
     Tag,
     TagKind,
+    TagSource,
     apply_rule,
     is_escaped,
     names_problem,
@@ -36,6 +38,7 @@ class Tags:
         unusable: Why names cannot be stored, by machine and sensor as the device names them; the first hundred.
         renamed: The tags whose names are stored in an escaped form; the first hundred.
         ranged: Whether any tag has a minimum or maximum.
+        shared: Whether any tag may store a series that another one stores.
         name: The name of the input.
     """
 
@@ -67,14 +70,14 @@ class Tags:
     def forget(self) -> None:
         """Forgets all tags and begins a new generation."""
         self.generation += 1
-        self._by_name: dict[tuple[str, str], Tag] = {}
+        self._by_name: dict[tuple[str, str, str], Tag] = {}
         for tag in self._tags:
             self._owners.release(tag)
         self._tags = []
         self._contested: dict[int, int] = {}  # by index of a tag whose series another tag stores: last refusal in µs
         self.unusable: dict[tuple[str, str], str] = {}
         self.renamed: list[Tag] = []
-        self.ranged = False
+        self.ranged = self.shared = False
         self.kinds = np.zeros(1024, np.uint8)
         self.factors = np.ones(1024)
         self.offsets = np.zeros(1024)
@@ -87,11 +90,10 @@ class Tags:
         """Whether the tags should be forgotten, for example because a device keeps sending new names."""
         return len(self._tags) > _MAX_TAGS
 
-    def tag_for(self, machine: str, sensor: str) -> Tag:
-        """Returns the tag for the names that a device uses."""
-        key = (machine, sensor)
-        tag = self._by_name.get(key)
-        return self._create(key) if tag is None else tag
+    def tag_for(self, machine: str, sensor: str, source: TagSource = ONLY_SOURCE) -> Tag:
+        """Returns the tag for the names that a device uses, and what it sends the tag by."""
+        tag = self._by_name.get((machine, sensor, source.name))
+        return self._create(machine, sensor, source) if tag is None else tag
 
     def tag_at(self, index: int) -> Tag:
         """Returns the tag with an index of the present generation."""
@@ -142,13 +144,13 @@ class Tags:
         self._contested[tag.index] = 0
         self._set_kind(tag, TagKind.INVALID, self._contest_problem(tag, other, winner))
         self._change_log.warn(
-            f"{tag} was the source of {tag.machine_id} {tag.sensor} and has sent nothing for "
+            f"{_with_origin(tag)} was the source of {tag.machine_id} {tag.sensor} and has sent nothing for "
             f"{SILENT_US // 1_000_000} s or is gone; {_source(other, winner, self.name)} is its source from now on"
         )
 
     def release(self, machine: str, sensor: str) -> None:
         """Lets other tags store the series of a tag that its device no longer has."""
-        if (tag := self._by_name.get((machine, sensor))) is not None:
+        if (tag := self._by_name.get((machine, sensor, ""))) is not None:
             self.let_go([tag])
 
     def let_go(self, tags: Iterable[Tag]) -> None:
@@ -162,16 +164,16 @@ class Tags:
         since = self._owners.now_us() - SILENT_US
         return sum(at > since for at in self._contested.values())
 
-    def _create(self, key: tuple[str, str]) -> Tag:
-        machine, sensor = key
+    def _create(self, machine: str, sensor: str, source: TagSource) -> Tag:
         _, rule = rule_for(self._rules, machine, sensor)
         machine_id, name = stored_names(rule, self._machines, machine, sensor)
-        tag = Tag(len(self._tags), machine, sensor, machine_id, name)
+        tag = Tag(len(self._tags), machine, sensor, machine_id, name, source=source)
         if rule is not None:
             apply_rule(tag, rule)
         if rule is not None and rule.drop:
             tag.kind = TagKind.DROPPED
-        self._by_name[key] = tag
+        self.shared = self.shared or source.shares
+        self._by_name[machine, sensor, source.name] = tag
         self._tags.append(tag)
         self._add_to_arrays(tag)
         if tag.kind is not TagKind.DROPPED:
@@ -181,7 +183,7 @@ class Tags:
     def _check_names(self, tag: Tag) -> None:
         """Marks a tag whose names cannot be stored. Two tags never share a stored name, as their values would mix."""
         problem = names_problem(tag)
-        if problem is None and (problem := self._claim(tag)):
+        if problem is None and not tag.source.shares and (problem := self._claim(tag)):
             self._contested[tag.index] = self._owners.now_us()
         if problem is not None:
             self._set_kind(tag, TagKind.INVALID, problem)
@@ -197,10 +199,14 @@ class Tags:
 
     def _contest_problem(self, tag: Tag, other: Tag, winner: str) -> str:
         advice = "add a rule for it"
-        if winner != self.name:
+        if tag.source.name and winner == self.name:
+            advice = (
+                "give its topic another machine or sensor, or declare shared_series for it if the values are the same"
+            )
+        elif winner != self.name:
             advice += ", or declare shared_series for one of the two inputs if their values are the same"
         source = _source(other, winner, self.name)
-        return f"{tag} would be stored as {tag.machine_id} {tag.sensor}, as {source} is; {advice}"
+        return f"{_with_origin(tag)} would be stored as {tag.machine_id} {tag.sensor}, as {source} is; {advice}"
 
     def _note_unusable(self, tag: Tag, problem: str) -> None:
         """Remembers and logs why a tag cannot be stored, once."""
@@ -234,4 +240,9 @@ class Tags:
 
 def _source(tag: Tag, holder: str, own: str) -> str:
     """Returns the names of a tag, with the input if that is another one."""
-    return str(tag) if holder == own else f"{tag} of input {holder}"
+    return _with_origin(tag) if holder == own else f"{_with_origin(tag)} of input {holder}"
+
+
+def _with_origin(tag: Tag) -> str:
+    """Returns the names of a tag, with what the device sends it by if that is known."""
+    return f"{tag} of {tag.source.name}" if tag.source.name else str(tag)

@@ -11,6 +11,7 @@ from aurum.edge.inputs.common.configuration import MqttInput
 from aurum.edge.inputs.common.reconnect import Reconnector
 from aurum.edge.inputs.common.redelivery_cache import Arrival, RedeliveryCache
 from aurum.edge.inputs.common.refusals import Reason
+from aurum.edge.inputs.common.tag import TagSource
 from aurum.edge.inputs.mqtt.connection import Message, MqttConnection
 from aurum.edge.inputs.mqtt.consumer import consume
 from aurum.edge.inputs.mqtt.excerpts import excerpt
@@ -75,19 +76,20 @@ class Mqtt:
             self._results["invalid"].inc()
             self._refuse(error.reason, message, f" {error}: {excerpt(message.payload)}")
             return
+        source = TagSource(message.topic, topic_format.topic.shared_series)
         if content.refused:
-            self._refuse_values(message, content)
+            self._refuse_values(message, content, source)
         elif not content.values:
             self._results["empty"].inc()
             self._refuse(Reason.NOTHING_IN_IT, message, f": {excerpt(message.payload)}")
             return
         if message.retained and content.values:
-            self._add_retained(message, content.values)
+            self._add_retained(message, content.values, source)
         else:
             self._results["read"].inc()
-            self._add_values(message, content.values)
+            self._add_values(message, content.values, source)
 
-    def _add_values(self, message: Message, values: list[PayloadValue]) -> None:
+    def _add_values(self, message: Message, values: list[PayloadValue], source: TagSource) -> None:
         arrival = (
             self._redeliveries.first_arrival(message.packet_id, message.topic, message.payload)
             if message.redelivered
@@ -97,7 +99,7 @@ class Mqtt:
         for position, (machine, sensor, at, value) in enumerate(values):
             # Values without a time are placed one microsecond apart
             self._builder.add_value(
-                machine, machine, sensor, at, value, arrival=Arrival(arrived_us + position, skew_us)
+                machine, machine, sensor, at, value, arrival=Arrival(arrived_us + position, skew_us), source=source
             )
             if skew_us is None:
                 skew_us = self._builder.skew_us(machine) if self._corrected else 0.0
@@ -106,7 +108,7 @@ class Mqtt:
                 message.packet_id, message.topic, message.payload, Arrival(arrived_us, skew_us or 0.0)
             )
 
-    def _add_retained(self, message: Message, values: list[PayloadValue]) -> None:
+    def _add_retained(self, message: Message, values: list[PayloadValue], source: TagSource) -> None:
         """Adds the values of a retained message by their own times, and only once.
 
         The message may be of last year, so its values would be wrong under the time of arrival. The skew of a clock is
@@ -118,13 +120,13 @@ class Mqtt:
             problem = f"has the time of a clock that is not used, because of clock: {self._options.clock}"
             self._refuse_old(message, problem, len(values))
         else:
-            self._add_past_values(message, values)
+            self._add_past_values(message, values, source)
 
-    def _add_past_values(self, message: Message, values: list[PayloadValue]) -> None:
+    def _add_past_values(self, message: Message, values: list[PayloadValue], source: TagSource) -> None:
         stored = 0
         for machine, sensor, at, value in values:
             if at is not None:
-                stored += self._builder.add_past_value(machine, machine, sensor, at, value)
+                stored += self._builder.add_past_value(machine, machine, sensor, at, value, source=source)
         if stored:
             self._uncommitted.append(message)
             self._results["read"].inc()
@@ -151,10 +153,10 @@ class Mqtt:
         else:
             asyncio.ensure_future(durable).add_done_callback(remember)
 
-    def _refuse_values(self, message: Message, content: Content) -> None:
+    def _refuse_values(self, message: Message, content: Content, source: TagSource) -> None:
         for reason, text, machine, sensor, count in content.refused:
             if sensor:
-                self._builder.refuse_value(machine, machine, sensor, reason, text, count)
+                self._builder.refuse_value(machine, machine, sensor, reason, text, count, source=source)
             else:
                 self._refuse(reason, message, f" {text}", count)
 

@@ -338,7 +338,7 @@ def import_(
     asyncio.run(run())
 
 
-for command in (models.train, models.evaluate, models.predict, models.explain):
+for command in (models.train, models.learn, models.evaluate, models.predict, models.explain):
     app.command(rich_help_panel=_DATA)(command)
 app.add_typer(models.registry, name="models", rich_help_panel=_DATA)
 app.add_typer(keys.keys, name="key", rich_help_panel=_HERE)

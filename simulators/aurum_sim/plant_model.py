@@ -95,6 +95,10 @@ class MachineGroup:
         """Which machines have failed and are not repaired yet."""
         return self._down_until > self.clock_hours
 
+    def worst_mode(self, machine: int) -> str:
+        """Returns the failure mode that has worn a machine most. After a failure, it is the one that failed."""
+        return self.kind.modes[int(self.wear[machine].argmax())].name
+
     def step(self, hours: float) -> Step:
         """Advances by some hours and reads all sensors."""
         self.clock_hours += hours
@@ -188,11 +192,14 @@ def run_to_failure(kind: MachineType, machines: int, seed: int, step_hours: floa
     group = MachineGroup(kind, machines, rng, planned_maintenance=False)
     steps: list[Step] = []
     ended = np.zeros(machines, dtype=bool)
+    modes = [""] * machines
     lengths = np.zeros(machines, dtype=np.intp)
     limit = int(20 * max(mode.life_hours for mode in kind.modes) / step_hours)
     while not ended.all() and len(steps) < limit:
         steps.append(group.step(step_hours))
         lengths[~ended] = len(steps)
+        for machine in np.flatnonzero(group.faulty & ~ended).tolist():
+            modes[machine] = group.worst_mode(machine)
         ended |= group.faulty
     values = np.stack([step.values for step in steps])
     present = np.stack([step.present for step in steps])
@@ -203,6 +210,7 @@ def run_to_failure(kind: MachineType, machines: int, seed: int, step_hours: floa
             failed=bool(ended[machine]),
             timestamps=(np.arange(lengths[machine]) * (step_hours * HOUR_US)).astype(np.int64),
             columns={sensor: values[: lengths[machine], machine, index] for index, sensor in enumerate(group.sensors)},
+            mode=modes[machine],
         )
         for machine in range(machines)
     ]

@@ -88,6 +88,8 @@ def test_rendered_pods_meet_production_standards(values: Path) -> None:
         ("aurumai", "store.url=cassandra://a/b", "store.url: is for store.type cassandra"),
         ("aurumai", "ingestion.replicas=2", "ingestion.replicas: more than one pod needs store.type cassandra"),
         ("aurumai", "accounting.provider.type=carbon_aware", "accounting.provider.url: is needed"),
+        ("aurumai", "learning.enabled=true", "learning.enabled: needs prediction.models.existingClaim"),
+        ("aurumai", "learning.schedule=often", "/learning/schedule"),
         ("aurumai", "ingress.enabled=true", "ingress.host: is needed"),
         ("aurumai", "httpRoute.enabled=true", "httpRoute.parentRefs: at least one"),
         ("aurumai", "telemetry.gateway=collector", "/telemetry/gateway"),
@@ -274,3 +276,19 @@ def test_skaffold_and_example_values_fit_the_charts(tmp_path: Path) -> None:
     used = set(releases["aurumai"]["setValueTemplates"].values())
     wanted = {"{{.IMAGE_FULLY_QUALIFIED_" + image.replace("/", "_") + "}}" for image in images}
     assert used == wanted
+
+
+def test_learning_runs_as_a_job_on_the_models_of_prediction() -> None:
+    """The job of learning shares the volume of the models, calls ingestion only, and has no probes and no Service."""
+    values = CHARTS / "aurumai/ci/learning-values.yaml"
+    rendered = objects(template(CHARTS / "aurumai", "--values", str(values)).stdout)
+    (job,) = (each for each in rendered if each["kind"] == "CronJob")
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["args"][:2] == ["learn", "--ingestion"]
+    assert pod["restartPolicy"] == "Never"
+    assert pod["automountServiceAccountToken"] is False
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert not {"readinessProbe", "livenessProbe", "startupProbe", "ports"} & set(container)
+    assert {"name": "models", "persistentVolumeClaim": {"claimName": "own-models"}} in pod["volumes"]
+    assert not any(each["kind"] == "Service" and each["metadata"]["name"].endswith("learning") for each in rendered)

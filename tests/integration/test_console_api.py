@@ -208,3 +208,40 @@ def test_maintenance_is_recorded_once_and_validated(serving: Platform) -> None:
         assert refused.status == 422
         assert field in json.dumps(refused.json)
     assert http("POST", f"{serving.api}/api/machines/nobody/maintenance", record).status == 404
+
+
+def test_record_is_edited_and_deleted_with_a_trail(serving: Platform) -> None:
+    read(serving, "edited", 1)
+    path = f"{serving.api}/api/machines/edited/maintenance"
+    failure = {
+        "text": "Stopped",
+        "by": "Ada",
+        "kind": "failure",
+        "from": "2026-01-02T03:00:00Z",
+        "to": "2026-01-02T09:00:00Z",
+        "component": "bearing",
+        "failure_mode": "wear",
+        "cost": 1200,
+        "downtime": 6,
+    }
+    made = http("POST", path, failure)
+    assert made.status == 201
+    assert made.json.items() >= failure.items()
+    record = f"{path}/{made.json['id']}"
+    moved = http("PUT", record, failure | {"from": "2026-01-02T02:00:00Z", "failure_mode": "seizure"})
+    assert (moved.status, moved.json["revision"], moved.json["failure_mode"]) == (200, 1, "seizure")
+    assert [item["from"] for item in http("GET", path).json["items"]] == ["2026-01-02T02:00:00Z"]
+    assert http("GET", f"{path}?start=2026-01-02T02:30:00Z").json["items"] == []
+    record = f"{path}/{moved.json['id']}"
+    outdated = http("PUT", record, failure | {"revision": 0})
+    assert (outdated.status, outdated.json["type"]) == (409, "urn:aurumai:problem:record-changed")
+    assert http("DELETE", record).status == 204
+    assert http("DELETE", record).status == 404
+    assert http("GET", path).json["items"] == []
+    changes = http("GET", f"{record}/changes").json["items"]
+    assert [each["action"] for each in changes] == ["deleted", "edited", "created"]
+    assert [each["after"]["failure_mode"] for each in changes] == ["seizure", "seizure", "wear"]
+    for wrong, field in (({"to": "2026-01-01T00:00:00Z"}, "to"), ({"kind": "party"}, "kind"), ({"cost": -1}, "cost")):
+        refused = http("POST", path, failure | wrong)
+        assert refused.status == 422
+        assert field in json.dumps(refused.json)

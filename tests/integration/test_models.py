@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import grpc
 import numpy as np
@@ -36,6 +37,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
             "AURUM_PREDICTION_RESCORE_AFTER": "1",
             "AURUM_PREDICTION_RESCORE_RATE": "200",
             "AURUM_PREDICTION_HISTORY_INTERVAL": "0",
+            "AURUM_PREDICTION_OUTCOME_INTERVAL": "1",
             "AURUM_PREDICTION_WINDOW_LAG": "0",  # readings are in the next prediction, and requests in the drift
             "AURUM_LOG_LEVEL": "INFO",
         },
@@ -241,3 +243,33 @@ def test_advice_compares_cost_of_each_decision(plant: Platform) -> None:
     refused = http("GET", f"{plant.api}/api/machines/sundial-1/advice")
     assert refused.status == 409
     assert "no model predicts its RUL" in json.dumps(refused.json)
+
+
+def test_predictions_are_compared_with_what_happened(plant: Platform) -> None:
+    """Forecasts of a life that ends in a recorded failure become a scorecard, metrics, and an answer of the API."""
+    (run,) = run_to_failure(PUMP, 1, seed=41)
+    name, rows = "pump-outcome", len(run.timestamps)
+    send(plant, run, slice(0, 1), name)
+    body = {"machine_id": name, "machine_type": "pump"}
+    assert http("POST", f"{plant.api}/api/machines", body).status == 201
+    for start in range(1, rows, rows // 24 + 1):
+        send(plant, run, slice(start, start + rows // 24 + 1), name)
+        assert http("POST", f"{plant.api}/api/machines/{name}/predict").status == 200
+    failure = {"text": "Stopped", "kind": "failure", "failure_mode": "bearing"}
+    assert http("POST", f"{plant.api}/api/machines/{name}/maintenance", failure).status == 201
+
+    def months() -> list[dict[str, Any]]:
+        items = http("GET", f"{plant.api}/api/outcomes?machine_type=pump").json["items"]
+        return [item for item in items if item["predicted_failures"]]
+
+    wait_for(months, 30, "the failure and the warning before it are in a scorecard")
+    (found,) = months()
+    assert (found["failures"], found["predicted_failures"]) == (1, 1)
+    assert found["lead_time"] > 0
+    items = http("GET", f"{plant.api}/api/outcomes?machine_type=pump").json["items"]  # the life may span two months
+    assert sum(item["predictions"] for item in items) > 0
+    for item in items:
+        assert sum(each["predictions"] for each in item["calibration"]) == item["predictions"]
+    metric = 'prediction_outcome_failures{machine_type="pump",result="predicted"}'
+    wait_for(lambda: plant.metric("prediction", metric) == 1, 15, "the metric shows it too")
+    assert http("GET", f"{plant.api}/api/outcomes?machine_type=oven").json["items"] == []

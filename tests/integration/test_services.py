@@ -388,9 +388,11 @@ def test_openapi_contains_every_route_of_the_contract(serving: Platform) -> None
         /health /livez /readyz /metrics /api/machines /api/machines/{machine_id} /api/readings /api/predict
         /api/machines/{machine_id}/metrics /api/machines/{machine_id}/features /api/machines/{machine_id}/predict
         /api/machines/{machine_id}/explanation /api/energy /api/carbon /api/water /api/alarms
-        /api/carbon/hint /api/machines/{machine_id}/advice /api/models
+        /api/carbon/hint /api/machines/{machine_id}/advice /api/models /api/outcomes
         /api/alarms/{alarm_id}/ack /api/alarms/{alarm_id}/shelve /api/alarms/journal /api/resilience /api/events
         /api/console /api/today /api/platform /api/platform/traces /api/machines/{machine_id}/maintenance
+        /api/machines/{machine_id}/maintenance/{record_id}
+        /api/machines/{machine_id}/maintenance/{record_id}/changes
     """
     for path in routes.split():
         assert path in paths, path

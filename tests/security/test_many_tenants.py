@@ -46,6 +46,7 @@ BODIES: dict[str, Callable[[str], Any]] = {
 }
 OTHER_BODIES: dict[str, Any] = {
     "/api/machines/{machine_id}/maintenance": {"text": "looked at"},
+    "/api/machines/{machine_id}/maintenance/{record_id}": {"text": "looked at"},
     "/api/alarms/{alarm_id}/shelve": {"minutes": 5},
 }
 

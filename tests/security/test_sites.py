@@ -126,6 +126,8 @@ def test_flood_of_another_site_is_not_told(plants: tuple[Platform, dict[str, dic
         "GET /api/machines/{}/metrics",
         "GET /api/machines/{}/maintenance",
         "POST /api/machines/{}/maintenance",
+        "DELETE /api/machines/{}/maintenance/1-a",
+        "GET /api/machines/{}/maintenance/1-a/changes",
         "GET /api/machines?site=north",
         "GET /api/energy?machine_id={}",
         "GET /api/energy?site=north",

@@ -18,6 +18,7 @@ NORTH, SOUTH = "tenant-north", "tenant-south"  # sites, and the machines at them
 BODIES: dict[str, Any] = {
     "/api/machines": {"machine_id": f"{NORTH}-new", "machine_type": "pump", "site": NORTH},
     "/api/machines/{machine_id}/maintenance": {"text": "looked at"},
+    "/api/machines/{machine_id}/maintenance/{record_id}": {"text": "looked at"},
     "/api/predict": {"machine_id": NORTH},
     "/api/readings": {"readings": [{"machine_id": NORTH, "sensor": "s", "timestamp": 1.7e9, "value": 1.0}]},
     "/api/alarms/{alarm_id}/shelve": {"minutes": 5},
@@ -95,9 +96,10 @@ def traced(guarded: Guarded, headers: dict[str, str]) -> str:
 
 def ask(guarded: Guarded, method: str, template: str, headers: dict[str, str]) -> Answer:
     path = template.replace("{machine_id}", NORTH).replace("{alarm_id}", f"{NORTH}~stopped")
+    path = path.replace("{record_id}", "1-0")
     path = path.replace("{service}", "prediction").replace("{trace_id}", "0" * 32).replace("{path:path}", "app.js")
     assert "{" not in path, f"{template}: say what its parameters are"
-    body = BODIES.get(template, {}) if method == "POST" else None
+    body = BODIES.get(template, {}) if method in ("POST", "PUT") else None
     return http(method, f"{guarded.api}{path}", body, headers)
 
 

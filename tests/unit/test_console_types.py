@@ -8,11 +8,21 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from aurum.api import alarm_schemas, problems, schemas, sustainability_schemas
+from aurum.api import alarm_schemas, maintenance_schemas, outcome_schemas, problems, schemas, sustainability_schemas
 from aurum.api.routes import console, platform, session
 
 TYPES = (Path(__file__).parents[2] / "services/aurum/api/console/types.d.ts").read_text()
-MODULES = (schemas, alarm_schemas, sustainability_schemas, problems, console, platform, session)
+MODULES = (
+    schemas,
+    alarm_schemas,
+    maintenance_schemas,
+    outcome_schemas,
+    sustainability_schemas,
+    problems,
+    console,
+    platform,
+    session,
+)
 INTERFACES = re.findall(r"/\*\* (\w+) \*/\nexport interface (\w+)(?: extends \w+)? \{\n(.*?)\n\}", TYPES, re.DOTALL)
 
 
@@ -22,7 +32,8 @@ def _models(name: str) -> list[type[BaseModel]]:
 
 
 def _is_nullable(annotation: object) -> bool:
-    return isinstance(annotation, types.UnionType) and types.NoneType in typing.get_args(annotation)
+    union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+    return union and types.NoneType in typing.get_args(annotation)
 
 
 @pytest.mark.parametrize(("model", "interface", "body"), INTERFACES, ids=[each[1] for each in INTERFACES])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from aurum.readings.batch import MAX_AHEAD_US, MAX_SEQUENCE, Batch, Series, encode, now_us
 from aurum.readings.batch_decoding import decode, parse_request
 from aurum.readings.csv_table import read_csv
-from aurum.readings.history import FAULT, OPERATING_HOURS, split_runs
+from aurum.readings.history import FAULT, OPERATING_HOURS, Run, Stop, split_runs
 from aurum.readings.tables import Rows, TableError, read_cmapss, to_series
 from aurum.readings.times import parse_timestamp
 from aurum.readings.transport.write_call import SerializedSeries, write_request
@@ -342,6 +342,66 @@ def test_runs_are_split_at_overhauls_and_end_at_faults() -> None:
     assert first.columns["x"].tolist() == [0, 1, 2]
     assert not second.failed  # there is a fault signal, and it did not come on
     assert second.columns["x"].tolist() == [4, 5, 6, 7]
+
+
+def lives_of(runs: list[Run]) -> list[tuple[list[int], bool, str]]:
+    return [(run.timestamps.tolist(), run.failed, run.mode) for run in runs]
+
+
+def test_recorded_failures_end_lives_and_overhauls_begin_them() -> None:
+    at = np.arange(0, 200, 10, dtype=np.int64)
+    stops = [
+        Stop(35, 62, failed=True, mode="wear"),
+        Stop(100, 120, renewed=True),
+        Stop(150, failed=True, mode="seizure"),
+        Stop(165, 170),
+    ]
+    runs = split_runs("m", at, {"x": np.arange(20.0)}, ends_in_failure=False, stops=stops)
+    assert lives_of(runs) == [
+        ([0, 10, 20, 30], True, "wear"),
+        ([70, 80, 90], False, ""),
+        ([120, 130, 140, 150], True, "seizure"),
+        ([170, 180, 190], False, ""),
+    ]
+    assert {run.machine for run in runs} == {"m"}
+
+
+def test_next_life_begins_at_once_if_no_record_says_when() -> None:
+    at = np.arange(6, dtype=np.int64)
+    runs = split_runs("m", at, {"x": np.arange(6.0)}, ends_in_failure=True, stops=[Stop(2, failed=True)])
+    assert lives_of(runs) == [([0, 1, 2], True, ""), ([3, 4, 5], False, "")]
+
+
+def test_counter_that_decreases_ends_the_time_after_a_failure() -> None:
+    at = np.arange(7, dtype=np.int64)
+    columns = {OPERATING_HOURS: np.array([5.0, 6, 7, 7, 7, 0, 1])}
+    first, second = split_runs("m", at, columns, ends_in_failure=False, stops=[Stop(2, failed=True)])
+    assert (first.failed, first.timestamps.tolist(), second.timestamps.tolist()) == (True, [0, 1, 2], [5, 6])
+
+
+def test_counter_that_goes_on_is_noted_for_the_new_life() -> None:
+    columns = {OPERATING_HOURS: np.arange(100.0, 106.0)}
+    stops = [Stop(3, renewed=True)]
+    _, second = split_runs("m", np.arange(6, dtype=np.int64), columns, ends_in_failure=False, stops=stops)
+    assert second.begun == 103
+
+
+@given(
+    st.lists(st.builds(Stop, st.integers(-5, 60), st.none(), st.booleans(), st.booleans()), max_size=8),
+    st.lists(st.booleans(), min_size=1, max_size=50),
+    st.booleans(),
+)
+def test_runs_are_disjoint_and_in_order(stops: list[Stop], faults: list[bool], with_fault: bool) -> None:
+    """Whatever is recorded, runs do not overlap, and each recorded failure ends at most one of them."""
+    at = np.arange(len(faults), dtype=np.int64)
+    columns = {"x": np.arange(float(len(faults)))} | ({FAULT: np.array(faults, float)} if with_fault else {})
+    runs = split_runs("m", at, columns, ends_in_failure=False, stops=stops)
+    times = [time for run in runs for time in run.timestamps.tolist()]
+    assert times == sorted(set(times))
+    if not with_fault:
+        assert sum(run.failed for run in runs) <= len({stop.from_us for stop in stops if stop.failed})
+        if not stops:
+            assert times == at.tolist()
 
 
 @given(

@@ -2,7 +2,7 @@
 The components of a release by name, with everything in which they differ. The other templates create their objects.
 
 image       name of the image                     values   the component's part of the values
-kind        Deployment or StatefulSet             port     gRPC or, for the API, HTTP; none for operator and simulators
+kind        Deployment, StatefulSet or CronJob    port     gRPC or, for the API, HTTP; none for operator and simulators
 arguments   of the container                      env      settings that the chart derives
 fieldEnv    settings that are fields of the pod
 calls       services that it calls                volume   {size, storageClass} of its persistent state, if any
@@ -101,6 +101,19 @@ prediction:
   models: true
   files: {{ empty .Values.alarms.rules | not }}
   values: {{ toJson $values.prediction }}
+{{- if .Values.learning.enabled }}
+learning:
+  image: learning
+  kind: CronJob
+  arguments: {{ concat (list "learn" "--ingestion" (printf "%s-ingestion:50051" $name)) .Values.learning.arguments | toJson }}
+  env:
+    AURUM_MODEL_DIR: /var/lib/aurum/models
+    AURUM_LEARN_AGREEMENT: {{ .Values.learning.agreement | quote }}
+    OMP_NUM_THREADS: "1"
+  calls: [ingestion]
+  models: true
+  values: {{ merge (dict "models" $values.prediction.models) $values.learning | toJson }}
+{{- end }}
 {{- if .Values.edge.enabled }}
 edge:
   image: edge
@@ -225,6 +238,9 @@ AURUM_AUTH_OIDC_ROLE_NAMES: {{ join "," . | quote }}
 {{- if and (ne .type "none") (not .url) -}}
 {{- fail (printf "accounting.provider.url: is needed when accounting.provider.type is %s" .type) -}}
 {{- end -}}
+{{- end -}}
+{{- if and .Values.learning.enabled (not .Values.prediction.models.existingClaim) -}}
+{{- fail "learning.enabled: needs prediction.models.existingClaim, a volume that the pods of prediction share with the job" -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- fail "ingress.host: is needed when ingress.enabled is true" -}}

@@ -4,7 +4,8 @@
 {{- $component := .component -}}
 {{- $values := $component.values -}}
 {{- $fullname := include "aurumai.fullname" $root -}}
-{{- $collector := $root.Values.telemetry.collector -}}
+{{- $job := eq $component.kind "CronJob" -}}
+{{- $collector := ternary (dict "enabled" false) $root.Values.telemetry.collector $job -}}
 metadata:
   labels:
     {{- include "aurumai.labels" (list $root .name) | nindent 4 }}
@@ -22,6 +23,9 @@ metadata:
 spec:
   serviceAccountName: {{ $fullname }}-{{ .name }}
   automountServiceAccountToken: false
+  {{- if $job }}
+  restartPolicy: Never
+  {{- end }}
   enableServiceLinks: false # a release named aurum would set AURUM_API_PORT
   terminationGracePeriodSeconds: {{ add $root.Values.drainSeconds 15 }}
   securityContext:
@@ -77,6 +81,7 @@ spec:
       args: {{ toJson $component.arguments }}
       env:
         {{- include "aurumai.env" (dict "root" $root "component" $component) | nindent 8 }}
+      {{- if not $job }}
       ports:
         {{- if $component.port }}
         - {name: {{ include "aurumai.portName" $component }}, containerPort: {{ $component.port }}}
@@ -96,6 +101,7 @@ spec:
         periodSeconds: 10
         timeoutSeconds: 5
         failureThreshold: 6
+      {{- end }}
       securityContext:
         {{- include "aurumai.containerSecurity" $root | nindent 8 }}
       resources:

@@ -230,6 +230,57 @@ PAGE = Page(
                     most=1.0,
                 ),
                 Panel(
+                    "Failures predicted",
+                    "Failures of the last 90 days, by whether a warning (a risk of at least 0.5) preceded them.",
+                    "docs/prediction.md",
+                    "none",
+                    (
+                        Query(
+                            or_zero(
+                                largest("prediction_outcome_failures", _MODEL, "machine_type, result"), "machine_type"
+                            ),
+                            "{{machine_type}} {{result}}",
+                        ),
+                        Query(
+                            or_zero(
+                                largest("prediction_outcome_warnings", _MODEL, "machine_type, result"), "machine_type"
+                            ),
+                            "{{machine_type}} {{result}} warnings",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Skill in service",
+                    "Share by which the error of predictions whose outcome is known is less than that of their base "
+                    "rate, and their calibration error; 0 until a failure was observed.",
+                    "docs/prediction.md",
+                    "percentunit",
+                    (
+                        Query(
+                            or_zero(largest("prediction_outcome_skill", _MODEL, "machine_type"), "machine_type"),
+                            "{{machine_type}} skill",
+                        ),
+                        Query(
+                            or_zero(
+                                largest("prediction_outcome_calibration_error", _MODEL, "machine_type"), "machine_type"
+                            ),
+                            "{{machine_type}} calibration error",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Lead time",
+                    "Median life between a warning and the failure, in the unit of the model; 0 without failures.",
+                    "docs/prediction.md",
+                    "none",
+                    (
+                        Query(
+                            or_zero(largest("prediction_outcome_lead_time", _MODEL, "machine_type"), "machine_type"),
+                            "{{machine_type}}",
+                        ),
+                    ),
+                ),
+                Panel(
                     "Re-scored",
                     "Checks of stored predictions for late readings per second, by result.",
                     "docs/prediction.md",

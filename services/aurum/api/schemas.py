@@ -152,38 +152,19 @@ class MetricsOut(BaseModel):
     series: list[SeriesOut]
 
 
-class MaintenanceIn(_In):
-    """A maintenance record to store."""
-
-    text: str = Field(min_length=1, max_length=500, examples=["Bearing replaced"])
-    by: str = Field("", max_length=100)
-    at: str | None = Field(
-        None, description="Time of the maintenance, ISO 8601 or a number since 1970; by default now."
-    )
-
-
-class MaintenanceOut(BaseModel):
-    """A maintenance record."""
-
-    id: str
-    at: datetime
-    text: str
-    by: str
-
-
-class MaintenanceRecords(BaseModel):
-    """The maintenance records of a machine."""
-
-    machine_id: str
-    items: list[MaintenanceOut] = Field(description="Items, the newest first.")
-
-
 class PredictIn(_In):
     """A machine, or a machine type and features, to predict for."""
 
     machine_id: str | None = None
     machine_type: str | None = None
     features: dict[str, float | None] | None = None
+
+
+class CauseOut(BaseModel):
+    """The part of a risk that a failure mode accounts for."""
+
+    mode: str
+    risk: float = Field(description="Probability of a failure in this mode within the horizon, before any other.")
 
 
 class PredictionOut(BaseModel):
@@ -202,6 +183,7 @@ class PredictionOut(BaseModel):
     )
     as_of: datetime | None = Field(description="Time of the latest reading that was used.")
     inputs_sha256: str | None = Field(None, description="Digest of the features.")
+    causes: list[CauseOut] = Field([], description="The risk by failure mode, the greatest first; empty if unknown.")
     trace_id: str
 
 

@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime
 
 from aurum.api.schemas import (
+    CauseOut,
     MachineDetail,
     MachineOut,
     PastPredictionOut,
@@ -104,6 +105,7 @@ def prediction_out(prediction: prediction_pb2.PredictResponse, age: float | None
         age_seconds=None if age is None else round(age, 1),
         as_of=to_optional_datetime(prediction.as_of_us),
         inputs_sha256=prediction.inputs_sha256 or None,
+        causes=[CauseOut(mode=cause.mode, risk=cause.risk) for cause in prediction.causes],
         trace_id=current_trace_id(),
     )
 

@@ -236,6 +236,7 @@ class AdviceOut(BaseModel):
         description="Expected savings in money of the best option compared with waiting for the failure."
     )
     advice: str
+    likely_mode: str | None = Field(None, description="The most likely failure mode, if the model knows modes.")
     trace_id: str
 
 

@@ -101,6 +101,10 @@ def _print_explanation(model: Model, run: Run, top: int) -> None:
         low, high = predicted.quantiles[0, 0], predicted.quantiles[0, -1]
         parts.append(f"RUL {predicted.rul[0]:.4g} ({low:.4g} to {high:.4g}) {model.card.unit}")
     print(f"{run.machine_id}: {', '.join(parts)}")
+    if model.causes is not None and predicted.causes is not None:
+        index = int(predicted.causes[0].argmax())
+        share = float(predicted.causes[0, index] / max(float(predicted.causes[0].sum()), 1e-12))
+        print(f"  most likely failure mode: {model.causes.modes[index]} ({share:.0%} of the risk)")
     contributions = model.contributions(row[0])
     for index in np.argsort(-np.abs(contributions), kind="stable")[:top]:
         name, amount = model.spec.names[index], contributions[index]

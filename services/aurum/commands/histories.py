@@ -1,18 +1,23 @@
 """Histories for training: from the plant model, C-MAPSS files, CSV files or a store, as runs by machine type."""
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from aurum.maintenance.lives import stops_of
+from aurum.maintenance.records import RECORD, Record, RecordError, decode
 from aurum.readings.batch import Timestamps, Values
 from aurum.readings.csv_table import DELIMITERS, LONG_COLUMNS, TableNotes, TableOptions, read_csv
-from aurum.readings.history import Run, split_runs
+from aurum.readings.history import Run, Stop, split_runs
 from aurum.readings.table_text import PARQUET, TextError, open_table
 from aurum.readings.tables import CMAPSS_COLUMNS, Rows, cmapss_prefix, read_cmapss, to_series
 from aurum_sim.machine_types import MACHINE_TYPES
 from aurum_sim.plant_model import run_to_failure
+
+logger = logging.getLogger(__name__)
 
 _BLOCK = 1_000_000  # readings held as Python objects at a time
 Columns = dict[str, tuple[Timestamps, Values]]
@@ -84,19 +89,37 @@ def from_csv(
 
 
 def from_store(files: Sequence[Path], only_type: str | None, ends_in_failure: bool) -> dict[str, list[Run]]:
-    """Returns the histories of a store's registered machines by type. Raises HistoryError if there are none."""
-    from aurum.ingestion.sqlite.snapshot import read_histories  # noqa: PLC0415 - images that only train lack its packages
+    """Returns the histories of a store's registered machines by type, split by its maintenance records.
+
+    Raises HistoryError if there are none.
+    """
+    from aurum.ingestion.sqlite.snapshot import (  # noqa: PLC0415 - images that only train lack its packages
+        read_events,
+        read_histories,
+    )
 
     types: dict[str, dict[str, Columns]] = {}
+    stops: dict[str, list[Stop]] = {}
     for file in files:
-        for record, columns in read_histories(file):
-            if record.machine_type and only_type in (None, record.machine_type):
-                types.setdefault(record.machine_type, {})[record.machine_id] = columns
+        for machine_id, events in read_events(file, RECORD).items():
+            records = (_record_of(machine_id, event.at_us, event.id, event.data) for event in events)
+            stops.setdefault(machine_id, []).extend(stops_of(record for record in records if record is not None))
+        for machine, columns in read_histories(file):
+            if machine.machine_type and only_type in (None, machine.machine_type):
+                types.setdefault(machine.machine_type, {})[machine.machine_id] = columns
     if not types:
         raise HistoryError(
             f"{', '.join(map(str, files))} has no machine {f'of type {only_type!r}' if only_type else 'with a type'}"
         )
-    return {machine_type: _runs(machines, ends_in_failure) for machine_type, machines in types.items()}
+    return {machine_type: _runs(machines, ends_in_failure, stops) for machine_type, machines in types.items()}
+
+
+def _record_of(machine_id: str, at_us: int, digest: str, content: bytes) -> Record | None:
+    try:
+        return decode(at_us, digest, content)
+    except RecordError as error:
+        logger.warning("a maintenance record of %s at %d cannot be read and is left out: %s", machine_id, at_us, error)
+        return None
 
 
 def describe_files(files: Iterable[Path]) -> str:
@@ -116,11 +139,14 @@ def _add_blocks(machines: dict[str, Columns], blocks: Iterable[Rows], value_colu
             )
 
 
-def _runs(machines: Mapping[str, Columns], ends_in_failure: bool) -> list[Run]:
+def _runs(
+    machines: Mapping[str, Columns], ends_in_failure: bool, stops: Mapping[str, Sequence[Stop]] | None = None
+) -> list[Run]:
     runs = []
     for machine_id, columns in machines.items():
         timestamps, aligned = align(columns)
-        runs.extend(split_runs(machine_id, timestamps, aligned, ends_in_failure=ends_in_failure))
+        of_machine = (stops or {}).get(machine_id, ())
+        runs.extend(split_runs(machine_id, timestamps, aligned, ends_in_failure=ends_in_failure, stops=of_machine))
     return runs
 
 

@@ -87,6 +87,38 @@ def train(
     )
 
 
+def learn(
+    files: Annotated[list[Path] | None, typer.Argument(help="Stores; by default that of ingestion.")] = None,
+    models: Models = None,
+    ingestion: Annotated[
+        str | None, typer.Option(help="host:port of a running ingestion service to read from, instead of stores.")
+    ] = None,
+    machine_type: Annotated[str | None, typer.Option(help="Only this machine type; all if absent.")] = None,
+    rows: Annotated[
+        int, typer.Option(min=100, max=1_000_000, help="Approximate maximum number of training rows.")
+    ] = 20_000,
+    rounds: Annotated[
+        int, typer.Option(min=10, max=2000, help="Trees of each model; fewer train faster and predict less accurately.")
+    ] = 140,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed and data give the same model.")] = 7,
+) -> None:
+    """Train again when enough lives have ended, compare in the shadow on later lives, and promote what is better."""
+    from aurum.commands.learning import learn_from_ingestion, learn_from_stores, learning_options
+    from aurum.platform_settings import PlatformSettings
+    from aurum.prediction.training.train import TrainingOptions
+    from aurum.runtime.settings import load_settings
+
+    settings = load_settings(PlatformSettings)
+    options = learning_options(settings, TrainingOptions(seed, rows=rows, rounds=rounds))
+    root = models or settings.models_path
+    if ingestion:
+        if files:
+            raise typer.BadParameter("give either stores or --ingestion, not both", param_hint="FILES")
+        learn_from_ingestion(ingestion, machine_type, root, options, settings)
+    else:
+        learn_from_stores(files or [settings.store_path], machine_type, root, options, settings.audit_file)
+
+
 @takes_histories
 def evaluate(
     given: HistoryOptions,

@@ -94,6 +94,8 @@ class Supervisor:
         self._logs.mkdir(parents=True, exist_ok=True)
         await self._train_missing_models()
         keepers = [asyncio.create_task(self._keep_running(name, command)) for name, command in self._commands.items()]
+        if self._settings.learn_every and "prediction" in self._commands:
+            keepers.append(asyncio.create_task(self._learn_now_and_then()))
         try:
             if await self._wait_until_ready():
                 url = f"http://{self._settings.api_host}:{self._settings.api_port}/"
@@ -191,6 +193,30 @@ class Supervisor:
             _print_status(f"{name} {ended}; restarting it")
             await asyncio.sleep(backoff)
 
+    async def _learn_now_and_then(self) -> None:
+        """Runs `aurum learn` periodically, with low priority. What it says goes to its own log."""
+        log = _Log(self._logs / "learn.log", "learn")
+        while True:
+            await asyncio.sleep(self._settings.learn_every)
+            process = await asyncio.create_subprocess_exec(
+                *_aurum_command("learn", "--ingestion", self._settings.ingestion_target),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_begin_low if sys.platform == "linux" else None,
+                limit=1_000_000,
+                env=self._environment,
+            )
+            self._processes["learn"] = process
+            await self._copy_output(process, log, "learn")
+            if await process.wait() and not self._stop.is_set():
+                reason = (self._last_errors.get("learn") or ["see its log"])[-1]
+                _print_status(
+                    f"aurum learn failed: {reason}; the present models keep serving, and it is tried again in "
+                    f"{self._settings.learn_every:.0f} s"
+                )
+
     async def _copy_output(self, process: asyncio.subprocess.Process, log: _Log, name: str) -> None:
         if process.stdout is None:
             return
@@ -247,6 +273,12 @@ def _aurum_command(*arguments: str) -> tuple[str, ...]:
 def _die_with_parent() -> None:
     """Runs between fork and exec, and makes the kernel end the process when a killed supervisor dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _begin_low() -> None:
+    """Runs between fork and exec: dies with the supervisor, and leaves the processor to the services."""
+    _die_with_parent()
+    os.nice(19)
 
 
 def _print_status(sentence: str) -> None:

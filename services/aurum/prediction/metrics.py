@@ -7,6 +7,7 @@ from typing import Literal
 from prometheus_client import Counter, Gauge, Histogram
 
 from aurum.heuristics.metrics import ml_predictions_total
+from aurum.maintenance.track_record import Month
 from aurum.runtime.metrics import FAST, bounded, exemplar
 
 ml_prediction_duration_seconds = Histogram(
@@ -62,6 +63,34 @@ prediction_model_calibration_error = Gauge(
 prediction_model_interval_coverage = Gauge(
     "prediction_model_interval_coverage",
     "Share of the true remaining lives within the active model's intervals, on held-out runs.",
+    ["machine_type"],
+)
+prediction_outcome_errors_total = Counter(
+    "prediction_outcome_errors_total", "Failed comparisons of predictions with what happened, which are repeated."
+)
+prediction_outcome_failures = Gauge(
+    "prediction_outcome_failures",
+    "Failures of the last 90 days, by whether a warning preceded them.",
+    ["machine_type", "result"],
+)
+prediction_outcome_warnings = Gauge(
+    "prediction_outcome_warnings",
+    "Warnings of the last 90 days that were false, or that are neither true nor false.",
+    ["machine_type", "result"],
+)
+prediction_outcome_lead_time = Gauge(
+    "prediction_outcome_lead_time",
+    "Median lead time of the warnings before failures in the last 90 days, in the unit of the model.",
+    ["machine_type"],
+)
+prediction_outcome_calibration_error = Gauge(
+    "prediction_outcome_calibration_error",
+    "Expected calibration error of the predictions of the last 90 days whose outcome is known.",
+    ["machine_type"],
+)
+prediction_outcome_skill = Gauge(
+    "prediction_outcome_skill",
+    "Share by which the squared error of these predictions is less than that of their base rate.",
     ["machine_type"],
 )
 prediction_requests_total = Counter(
@@ -146,6 +175,21 @@ def track_feature_drift(machine_type: str, feature: str, psi: float, changes: in
 def track_shadow(machine_type: str, difference: float) -> None:
     """Records the absolute difference in risk between champion and shadow model."""
     prediction_shadow_risk_difference.labels(bounded("machine_type", machine_type)).observe(difference, exemplar())
+
+
+def track_outcomes(machine_type: str, found: Month) -> None:
+    """Sets what became of the predictions for a machine type."""
+    kind = bounded("machine_type", machine_type)
+    prediction_outcome_failures.labels(kind, "predicted").set(found.predicted)
+    prediction_outcome_failures.labels(kind, "missed").set(found.failures - found.predicted)
+    prediction_outcome_warnings.labels(kind, "false").set(found.false_warnings)
+    prediction_outcome_warnings.labels(kind, "undecided").set(found.undecided_warnings)
+    for gauge, value in (
+        (prediction_outcome_lead_time, found.lead_time),
+        (prediction_outcome_calibration_error, found.calibration_error),
+        (prediction_outcome_skill, found.skill),
+    ):
+        gauge.labels(kind).set(float("nan") if value is None else value)
 
 
 def track_model(machine_type: str, calibration_error: float, interval_coverage: float) -> None:

@@ -10,6 +10,7 @@ from aurum.alarms.rules import AlarmRulesError
 from aurum.prediction.fleet.fleet_scorer import FleetScorer
 from aurum.prediction.serving.batching import BatchLimits
 from aurum.prediction.serving.history import PredictionHistory
+from aurum.prediction.serving.outcomes import OutcomeScorer
 from aurum.prediction.serving.predictor import Predictor
 from aurum.prediction.serving.readings_client import ReadingsClient
 from aurum.prediction.serving.registry import ModelRegistry
@@ -64,6 +65,10 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
             rescorer.schedule(prediction)
 
     fleet = FleetScorer(service, ingestion, predictor, registry, rules, record_scored)
+    outcomes = OutcomeScorer(
+        ingestion, ReadingsClient(ingestion, once=True), registry, fleet.owns, settings.prediction_outcome_interval
+    )
+    service.spawn(outcomes.run(), "prediction-outcomes")
     from_window = fleet.predict if settings.prediction_window_lag > 0 else None
     servicer = PredictionServicer(predictor, registry, record, service.audit, from_window)
     service.spawn(_watch_models(registry, settings.prediction_model_poll), "model-watch")

@@ -60,6 +60,47 @@ class PredictionSettings(AlarmSettings):
     )
     prediction_rescore_rate: float = Field(5.0, gt=0, le=1000, description="Maximum re-scoring checks per second.")
 
+    prediction_outcome_interval: float = Field(
+        900.0, ge=1, description="Seconds between two comparisons of the recorded predictions with what happened."
+    )
+    learn_failures: int = Field(
+        5,
+        ge=1,
+        le=10_000,
+        description="Lives that must have ended in a failure since the last training for `aurum learn` to train again.",
+    )
+    learn_drift: float = Field(
+        0.25, gt=0, description="Population stability index from which `aurum learn` trains after a single such life."
+    )
+    learn_compared_failures: int = Field(
+        3,
+        ge=1,
+        le=10_000,
+        description="Lives that must have ended in a failure since a shadow model was trained before it is judged.",
+    )
+    learn_confidence: float = Field(
+        0.8,
+        gt=0.5,
+        lt=1,
+        description="Share of resampled machines on which a shadow model must have skill and be better than the "
+        "champion to be promoted.",
+    )
+    learn_days: int = Field(
+        730, ge=1, le=36_500, description="Days of readings that `aurum learn --ingestion` learns from."
+    )
+    learn_readings: int = Field(
+        30_000_000,
+        ge=1000,
+        description="Readings of a machine type that `aurum learn --ingestion` holds in memory, about 40 bytes each. "
+        "If there are more, it learns from fewer days.",
+    )
+    learn_every: float = Field(
+        21_600.0, ge=0, description="Seconds between two runs of `aurum learn` by `make run`; 0 for none."
+    )
+    learn_agreement: bool = Field(
+        False, description="Whether a person must agree to a promotion, by `aurum models activate`."
+    )
+
     @property
     def models_path(self) -> Path:
         """The folder of the models."""

@@ -1,13 +1,15 @@
 """Histories of machines, from which models are trained: runs from an overhaul until a failure."""
 
 import itertools
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from aurum.readings.batch import Timestamps, Values
+
+Bools = npt.NDArray[np.bool_]
 
 OPERATING_HOURS = "operating_hours"  # hours since the last overhaul; resets at an overhaul
 FAULT = "fault"  # 1 from a failure until the repair, else 0
@@ -26,6 +28,25 @@ LABELS = frozenset({FAULT, "failure", "failed", "rul", "label", "target", "anoma
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """A stop of a machine that someone recorded.
+
+    Attributes:
+        from_us: When it began, in µs since 1970.
+        to_us: When the machine was back in service; None if it is not known.
+        failed: Whether the machine failed. Its life ends then.
+        renewed: Whether the machine was overhauled. A new life begins then.
+        mode: How it failed; empty if it is not known.
+    """
+
+    from_us: int
+    to_us: int | None = None
+    failed: bool = False
+    renewed: bool = False
+    mode: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """The operation of a machine from an overhaul, or its first reading, until a failure or the last reading.
 
@@ -36,6 +57,8 @@ class Run:
         columns: Sensor → value at each of the timestamps; NaN where there is no reading.
         left: The life left at the last reading, if it is known although the run was not followed to its failure. The
             run then counts as failed.
+        mode: How the run failed, if a record names it.
+        begun: The life counter at the beginning, if a record says that the run begins although the counter goes on.
     """
 
     machine_id: str
@@ -43,6 +66,8 @@ class Run:
     timestamps: Timestamps
     columns: dict[str, Values]
     left: float = 0.0
+    mode: str = ""
+    begun: float = 0.0
 
     @property
     def machine(self) -> str:
@@ -65,18 +90,23 @@ def split_runs(
     *,
     ends_in_failure: bool,
     axis: str | None = None,
+    stops: Sequence[Stop] = (),
     renewed: npt.NDArray[np.bool_] | None = None,
 ) -> list[Run]:
-    """Splits a machine's history into runs. A new run begins where the life counter decreases or a fault ends.
+    """Splits a machine's history into runs.
 
-    A run ends at a fault and has then failed.
+    A new run begins where the life counter decreases, a fault ends, or a recorded stop ends that renewed the machine. A
+    run ends at a fault or a recorded failure, and has then failed. If a failure has no recorded end, what follows
+    belongs to no run until a fault, a repair or an overhaul ends, or the counter decreases; if none of these follows,
+    the next run begins at once.
 
     Args:
         machine_id: The machine.
         timestamps: Times in µs since the epoch.
         columns: Sensor → value at each time.
-        ends_in_failure: Whether the last run has failed, if there is no fault signal.
+        ends_in_failure: Whether the last run has failed, if nothing tells of failures.
         axis: The sensor that counts life; by default it is recognised by its name, whatever its capitals.
+        stops: The recorded stops of the machine.
         renewed: The times from which on the machine is known to have been overhauled.
     """
     axis = axis or life_axis(columns)
@@ -92,13 +122,72 @@ def split_runs(
         present = np.flatnonzero(~np.isnan(life))
         decreases = present[1:][np.diff(life[present]) < 0]
         begins[decreases] = True
+    ordered = sorted(stops, key=lambda stop: stop.from_us)
+    failures = {row: stop for stop in ordered if stop.failed and (row := _last_row(timestamps, stop.from_us)) >= 0}
+    out = _add_recorded_begins(begins, timestamps, ordered, sorted(failures))
     starts = [*np.flatnonzero(begins).tolist(), len(timestamps)]
+    unlabelled = fault is None and not any(stop.failed for stop in stops)
     runs: list[Run] = []
     for start, end in itertools.pairwise(starts):
-        faults = np.flatnonzero(faulty[start:end])
-        failed = len(faults) > 0 or (fault is None and ends_in_failure and end == len(timestamps))
-        stop = start + int(faults[0]) + 1 if len(faults) else end
+        failing = np.flatnonzero(faulty[start:end])[:1] + start
+        recorded = [row for row in failures if start <= row < end]
+        ends = [*failing.tolist(), *recorded]
+        failed = bool(ends) or (unlabelled and ends_in_failure and end == len(timestamps))
+        stop = min(ends) + 1 if ends else end
+        idle = np.flatnonzero(out[start:stop])
+        if len(idle):  # an overhaul in progress
+            stop, failed = start + int(idle[0]), False
+        if stop == start:
+            continue
         part = slice(start, stop)
-        name = machine_id if len(starts) == 2 else f"{machine_id}/{len(runs) + 1}"
-        runs.append(Run(name, failed, timestamps[part], {sensor: values[part] for sensor, values in columns.items()}))
-    return runs
+        runs.append(
+            Run(
+                f"{machine_id}/{len(runs) + 1}",
+                failed,
+                timestamps[part],
+                {sensor: values[part] for sensor, values in columns.items()},
+                mode=failures[min(recorded)].mode if failed and recorded else "",
+                begun=_begun(columns.get(axis or ""), start),
+            )
+        )
+    return runs if len(runs) > 1 else [replace(run, machine_id=machine_id) for run in runs]
+
+
+def _last_row(timestamps: Timestamps, at_us: int) -> int:
+    """Returns the last row up to a time; -1 if there is none."""
+    return int(np.searchsorted(timestamps, at_us, "right")) - 1
+
+
+def _add_recorded_begins(
+    begins: Bools, timestamps: Timestamps, stops: Sequence[Stop], failures: Sequence[int]
+) -> Bools:
+    """Marks where runs begin by the recorded stops. Returns the rows at which an overhaul was in progress.
+
+    Args:
+        begins: The rows at which runs begin, which is changed.
+        timestamps: Times in µs since the epoch.
+        stops: The stops by time.
+        failures: The rows at which the machine failed, sorted.
+    """
+    out = np.zeros(len(timestamps), dtype=bool)
+    open_failure = False
+    for stop in stops:
+        end = int(np.searchsorted(timestamps, stop.from_us if stop.to_us is None else stop.to_us, "left"))
+        if stop.renewed:
+            out[int(np.searchsorted(timestamps, stop.from_us, "left")) : end] = True
+        if end < len(timestamps) and (stop.renewed or (stop.failed and stop.to_us is not None) or open_failure):
+            begins[end] = begins[end] or not (stop.failed and stop.to_us is None)
+        open_failure = stop.failed and stop.to_us is None
+    for row, following in itertools.pairwise([*failures, len(timestamps) - 1]):
+        if row + 1 < len(timestamps) and not begins[row + 1 : following + 1].any():
+            begins[row + 1] = True
+    return out
+
+
+def _begun(life: Values | None, start: int) -> float:
+    """Returns the life counter at the beginning of a run, if it goes on from the run before; 0 otherwise."""
+    if life is None or start == 0:
+        return 0.0
+    before, after = life[:start], life[start:]
+    before, after = before[~np.isnan(before)], after[~np.isnan(after)]
+    return float(after[0]) if len(before) and len(after) and after[0] >= before[-1] else 0.0

@@ -49,10 +49,14 @@ ROUTES: dict[tuple[str, str], RequiredRole] = {
     ("GET", "/api/machines/{machine_id}/advice"): _VIEWER,
     ("GET", "/api/machines/{machine_id}/maintenance"): _VIEWER,
     ("POST", "/api/machines/{machine_id}/maintenance"): _OPERATOR,
+    ("PUT", "/api/machines/{machine_id}/maintenance/{record_id}"): _OPERATOR,
+    ("DELETE", "/api/machines/{machine_id}/maintenance/{record_id}"): _OPERATOR,
+    ("GET", "/api/machines/{machine_id}/maintenance/{record_id}/changes"): _VIEWER,
     ("POST", "/api/machines/{machine_id}/predict"): _VIEWER,
     ("POST", "/api/predict"): _VIEWER,
     ("POST", "/api/readings"): _INGEST,
     ("GET", "/api/models"): _VIEWER,
+    ("GET", "/api/outcomes"): _VIEWER,
     ("GET", "/api/energy"): _VIEWER,
     ("GET", "/api/carbon"): _VIEWER,
     ("GET", "/api/carbon/hint"): _VIEWER,
@@ -68,6 +72,7 @@ ROUTES: dict[tuple[str, str], RequiredRole] = {
 ROUTES_OF_WHOLE_PLANT = frozenset(
     {
         ("GET", "/metrics"),
+        ("GET", "/api/outcomes"),
         ("POST", "/api/platform/faults/{service}"),
         ("DELETE", "/api/platform/faults/{service}"),
     }

@@ -195,6 +195,16 @@ ROUTES: dict[tuple[str, str], list[Case]] = {
     ("POST", "/api/machines/{machine_id}/maintenance"): small_bodies(
         "POST", f"/api/machines/{LONG}/maintenance", {}, "text", 422
     ),
+    ("GET", "/api/outcomes"): [request("most items", "GET", "/api/outcomes?limit=1000", 200)],
+    ("PUT", "/api/machines/{machine_id}/maintenance/{record_id}"): small_bodies(
+        "PUT", f"/api/machines/{LONG}/maintenance/1-0", {}, "text", 422
+    ),
+    ("DELETE", "/api/machines/{machine_id}/maintenance/{record_id}"): [
+        request("no such record", "DELETE", f"/api/machines/{LONG}/maintenance/1-0", 404)
+    ],
+    ("GET", "/api/machines/{machine_id}/maintenance/{record_id}/changes"): [
+        request("longest history", "GET", f"/api/machines/{LONG}/maintenance/1-0/changes?limit=1000", 404)
+    ],
     ("POST", "/api/machines/{machine_id}/predict"): [
         request("most sensors", "POST", f"/api/machines/{BROAD}/predict", 200),
         request("largest body", "POST", f"/api/machines/{BROAD}/predict", 200, body=many_fields(), headers=JSON),

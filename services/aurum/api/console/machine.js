@@ -3,12 +3,11 @@
 
 import { alarmRow } from "./alarms.js";
 import { messageOf, request } from "./api.js";
-import { h, onceAFrame, problemLine, setText, showProblem, tableOf, wideRegion } from "./dom.js";
+import { h, onceAFrame, setText, showProblem, tableOf, wideRegion } from "./dom.js";
 import {
   age,
   anomalyLevel,
   interval,
-  moment,
   percent,
   predictionRemark,
   remainingLife,
@@ -16,20 +15,20 @@ import {
   unitName,
 } from "./format.js";
 import { plant, statusOf, subscribe } from "./live.js";
-import { adviceContent, factorList, predictionLinks, useList } from "./machine_cards.js";
+import { adviceContent, causeRemark, factorList, predictionLinks, useList } from "./machine_cards.js";
 import { machineCharts } from "./machine_charts.js";
+import { maintenanceForm, maintenanceList, outcomeList } from "./maintenance_cards.js";
 import { originalMachine, storedHint } from "./names.js";
 import { stateBadge } from "./plant.js";
 import { mayMake } from "./session.js";
-import { setting } from "./settings.js";
 import { t, textOr } from "./text.js";
 import { timeline } from "./timeline.js";
 
 /** @import { Mark } from "./charts.js" */
-/** @import { Alarms, Explanation, Journal, Machine, Maintenance, MaintenanceRecords, PageContext } from "./types.d.ts" */
+/** @import { Alarms, Explanation, Journal, Machine, MaintenanceRecords, Outcomes, PageContext } from "./types.d.ts" */
 
 const REFRESH_EVERY = 30_000; // ms, for what the event stream does not bring
-const RECORDS = 10; // of maintenance, the newest
+const MONTHS = 3; // of what became of predictions, the newest
 
 /**
  * Makes a card.
@@ -115,48 +114,6 @@ function intervalText({ rul }) {
 }
 
 /**
- * Makes the form that records maintenance.
- * @param {string} path Of the machine's records.
- * @param {() => void} onRecorded
- */
-function maintenanceForm(path, onRecorded) {
-  const text = h("input", { required: true, maxlength: 500, placeholder: t("maintenance.hint") });
-  const problem = problemLine();
-  /** @param {SubmitEvent} event */
-  const submit = async (event) => {
-    event.preventDefault();
-    showProblem(problem, "");
-    try {
-      await request(path, { method: "POST", body: { text: text.value, by: setting("operator") } });
-      text.value = "";
-      onRecorded();
-    } catch (error) {
-      showProblem(problem, messageOf(error));
-    }
-  };
-  return h(
-    "form",
-    { class: "inline", on: { submit } },
-    h("label", {}, t("maintenance.label"), " ", text),
-    h("button", { type: "submit" }, t("maintenance.record")),
-    problem,
-  );
-}
-
-/** @param {Maintenance[]} items */
-function maintenanceList(items) {
-  if (!items.length) return h("p", { class: "nothing" }, t("maintenance.none"));
-  const shown = items.slice(0, RECORDS);
-  return h(
-    "ul",
-    { class: "plain" },
-    shown.map(({ at, text, by }) =>
-      h("li", {}, h("time", {}, moment(at)), " ", text, by ? h("small", {}, ` ${by}`) : null),
-    ),
-  );
-}
-
-/**
  * Makes the cards of a machine.
  * @param {PageContext} context
  * @param {AbortSignal} signal
@@ -171,12 +128,17 @@ function machineCards({ id, console: settings }, signal, onMarks) {
   const use = card("use");
   const alarms = card("alarms");
   const maintenance = card("maintenance");
+  const outcomes = card("outcomes");
   const happened = h("p", { role: "status", class: "happened" });
 
   async function loadWhy() {
     /** @type {Explanation} */
     const { factors, prediction } = await request(`${path}/explanation`, { signal });
-    return [factorList(factors), ...predictionLinks(prediction.trace_id, settings)];
+    return [
+      ...causeRemark(prediction.causes ?? []),
+      factorList(factors),
+      ...predictionLinks(prediction.trace_id, settings),
+    ];
   }
 
   const loadAdvice = async () => adviceContent(await request(`${path}/advice`, { signal }));
@@ -207,9 +169,20 @@ function machineCards({ id, console: settings }, signal, onMarks) {
       ...raised.map(({ at }) => /** @type {Mark} */ ({ at: Date.parse(at) / 1000, kind: "alarm" })),
       ...items.map(({ at }) => /** @type {Mark} */ ({ at: Date.parse(at) / 1000, kind: "maintenance" })),
     ]);
-    const list = maintenanceList(items);
-    if (!mayMake("POST /api/machines/{machine_id}/maintenance")) return [list];
-    return [list, maintenanceForm(`${path}/maintenance`, refreshMaintenance)];
+    const records = `${path}/maintenance`;
+    const mayRecord = mayMake("POST /api/machines/{machine_id}/maintenance");
+    const list = maintenanceList(items, records, mayRecord ? refreshMaintenance : null);
+    return mayRecord ? [list, maintenanceForm(records, refreshMaintenance)] : [list];
+  }
+
+  async function loadOutcomes() {
+    const type = plant.machines.get(id)?.machine_type;
+    if (!type) return [outcomeList([])];
+    /** @type {Outcomes} */
+    const { items } = await request(`/api/outcomes?machine_type=${encodeURIComponent(type)}&limit=${MONTHS}`, {
+      signal,
+    });
+    return [outcomeList(items)];
   }
 
   /** @param {string} done */
@@ -222,7 +195,12 @@ function machineCards({ id, console: settings }, signal, onMarks) {
   const refreshMaintenance = () => fillCard(maintenance, loadMaintenance, signal);
   const polled = [
     ...(predictive && analytics ? [{ target: why, load: loadWhy }] : []),
-    ...(predictive ? [{ target: advice, load: loadAdvice }] : []),
+    ...(predictive
+      ? [
+          { target: advice, load: loadAdvice },
+          { target: outcomes, load: loadOutcomes },
+        ]
+      : []),
     ...(energy || carbon ? [{ target: use, load: loadUse }] : []),
   ];
   return {

@@ -5,7 +5,7 @@ import { h, headings, tableOf, wideRegion } from "./dom.js";
 import { number, percent, sensorName, unitName } from "./format.js";
 import { t } from "./text.js";
 
-/** @import { Advice, AdviceOption, Carbon, ConsoleSettings, Energy, Factor } from "./types.d.ts" */
+/** @import { Advice, AdviceOption, Cause, Carbon, ConsoleSettings, Energy, Factor } from "./types.d.ts" */
 
 /**
  * Returns a factor of a prediction in words. Its feature is named SENSOR.STATISTIC_STEPS, such as flow_m3_h.mean_64.
@@ -48,6 +48,16 @@ export function factorList(factors) {
     { class: "factors" },
     factors.map((factor) => factorItem(factor, largest)),
   );
+}
+
+/**
+ * Names the most likely failure mode, if the model knows modes.
+ * @param {Cause[]} causes The greatest first.
+ */
+export function causeRemark(causes) {
+  const whole = causes.reduce((sum, { risk }) => sum + risk, 0);
+  if (!whole) return [];
+  return [h("p", {}, t("why.mode", { mode: causes[0].mode, share: percent(causes[0].risk / whole) }))];
 }
 
 /** @type {("money" | "kwh" | "kgco2e" | "litres")[]} */

@@ -128,8 +128,15 @@ export interface Factor {
   contribution: number;
 }
 
+/** CauseOut */
+export interface Cause {
+  mode: string;
+  risk: number;
+}
+
 /** PredictionOut */
 export interface Prediction {
+  causes: Cause[];
   trace_id: string;
 }
 
@@ -200,9 +207,30 @@ export interface Today {
 
 /** MaintenanceOut */
 export interface Maintenance {
+  id: string;
   at: string;
   text: string;
   by: string;
+  kind: "overhaul" | "repair" | "inspection" | "failure" | null;
+  failure_mode: string;
+}
+
+/** OutcomeMonth */
+export interface OutcomeMonth {
+  month: string;
+  predictions: number;
+  failures: number;
+  predicted_failures: number;
+  false_warnings: number;
+  lead_time: number | null;
+  unit: string;
+  mean_risk: number | null;
+  failure_rate: number | null;
+}
+
+/** OutcomesOut */
+export interface Outcomes {
+  items: OutcomeMonth[];
 }
 
 /** MaintenanceRecords */

@@ -157,6 +157,19 @@ def read_histories(path: Path) -> Iterator[tuple[MachineRecord, dict[str, tuple[
             logger.warning("%s of %s is damaged and left out: %s", part, path, problem)
 
 
+def read_events(path: Path, kind: str) -> dict[str, list[Event]]:
+    """Returns the events of one kind by machine, ordered by time. Raises as open_snapshot does."""
+    by_machine: dict[str, list[Event]] = {}
+    with open_snapshot(path) as snapshot:
+        rows = snapshot.connection.execute(
+            "SELECT kind, machine_id, at_us, id, data, number FROM events WHERE kind = ? ORDER BY at_us", (kind,)
+        )
+        for row in rows:
+            event = Event(*row)
+            by_machine.setdefault(event.machine_id, []).append(event)
+    return by_machine
+
+
 @dataclass(frozen=True, slots=True)
 class CheckResult:
     """The result of a check. `problems` has a sentence for each damage."""

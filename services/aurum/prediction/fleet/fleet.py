@@ -411,7 +411,7 @@ class Fleet:
         types = [
             self.table.type_names.find(machine_type)
             for machine_type, group in self.groups.items()
-            if group.model.risk is None
+            if not group.model.predicts_risk
         ]
         if not types:
             return np.zeros(len(machines), np.bool_)
@@ -480,7 +480,7 @@ class Fleet:
             return False
         self.table.row[machine], self.table.mode[machine] = row, BY_MODEL
         self._fill_of.pop(machine, None)
-        if model.risk is None:
+        if not model.predicts_risk:
             self.recent.install(machine, columns)
         self._add_held(machine, columns)
         return True

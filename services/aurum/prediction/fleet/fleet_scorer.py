@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from aurum.alarms.followed_rules import FollowedRules
 from aurum.prediction.fleet import metrics
 from aurum.prediction.fleet.alarm_evaluation import AlarmEvaluation, AlarmJournal
@@ -25,6 +27,7 @@ from aurum.prediction.serving.registry import ModelRegistry
 from aurum.prediction.serving.scoring import Prediction
 from aurum.prediction.serving.servicer import response_of
 from aurum.prediction.settings import PredictionSettings
+from aurum.readings.machine_shares import name_hash, owners_of
 from aurum.resilience import Criticality, criticality_scope
 from aurum.runtime.errors import AurumError
 from aurum.runtime.grpc.client import Dependency
@@ -108,6 +111,14 @@ class FleetScorer:
             (self._alarms.run(), "alarms"),
         ):
             self._service.spawn(work, name)
+
+    def owns(self, name: str) -> bool:
+        """Whether work of this name falls to this scorer, of all that live."""
+        members = self._membership.current
+        if not members.names:
+            return True
+        hashes = np.array([name_hash(name)], np.uint64)
+        return members.names[int(owners_of(hashes, members.names)[0])] == members.own
 
     def close(self) -> None:
         """Stops answering requests."""

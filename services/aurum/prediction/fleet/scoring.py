@@ -170,7 +170,7 @@ class FleetScoring:
             )
         risks = [prediction.risk_score for _, prediction in predictions]
         seconds = (time.perf_counter() - started) / len(rows)
-        if model.risk is not None:
+        if model.predicts_risk:
             prediction_metrics.track_predictions(model.card.machine_type, model.card.version, seconds, risks)
         else:
             for risk in risks:
@@ -193,7 +193,7 @@ class FleetScoring:
         table = self._fleet.table
         machine_type = table.type_of(machine)
         readings = None
-        if model is None or model.risk is None:
+        if model is None or not model.predicts_risk:
             readings = MachineReadings(table.ids.names[machine], self._fleet.recent.columns(machine))
         reason = "" if model else self._fleet.reasons.get(machine) or rule_reason(machine_type)
         return PredictionInput(table.ids.names[machine], machine_type, model, readings, reason=reason)

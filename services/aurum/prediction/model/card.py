@@ -23,6 +23,7 @@ class DataSummary(_Part):
     runs: int
     failures: int
     rows: int
+    until_us: int = Field(0, description="Time of the latest reading, in µs since 1970; 0 if it is not known.")
     licence: str = Field("not declared", description="Licence of the data, as stated at training.")
     dropped_columns: dict[str, str] = Field(description="Column → why it is not used.")
 
@@ -144,6 +145,28 @@ class AnomalyPart(_Part):
     greater: list[float]
 
 
+class LifetimePart(_Part):
+    """A Weibull distribution of the life, as a sample of its parameters, see `Lifetime`."""
+
+    shapes: list[float]
+    scales: list[float]
+    failures: int
+
+
+class CausePart(_Part):
+    """The shares of failure modes among failures within the horizon, see `CauseShares`."""
+
+    modes: list[str]
+    columns: list[int]
+    mean: list[float]
+    scale: list[float]
+    coefficients: list[list[float]]
+    intercepts: list[float]
+    failures: dict[str, int] = Field(description="Failures of each mode in the training data.")
+    accuracy: float = Field(description="Share of held-out failures whose mode had the greatest share.")
+    majority: float = Field(description="Share of the most frequent mode, which is what a constant answer gets.")
+
+
 class DriftPart(_Part):
     """The distribution of the most important features in training: inner edges of deciles, and ranges."""
 
@@ -197,6 +220,12 @@ class ModelCard(_Part):
     risk: RiskPart | None
     interval: IntervalPart | None
     anomaly: AnomalyPart
+    lifetime: LifetimePart | None = Field(
+        None, description="Predicts risk and RUL by the age alone, if few failures were observed; otherwise null."
+    )
+    causes: CausePart | None = Field(
+        None, description="How the risk is divided among failure modes; null if fewer than two are recorded."
+    )
     drift: DriftPart
     categories: dict[str, CategoryPart] = Field(
         default={}, description="Sensor → the words for which its readings stand."

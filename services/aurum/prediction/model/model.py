@@ -14,7 +14,9 @@ from aurum.prediction.model.age_blend import AgeBlend
 from aurum.prediction.model.anomaly import AnomalyModel
 from aurum.prediction.model.calibration import LEVELS, IntervalCalibration, RiskCalibration
 from aurum.prediction.model.card import FORMAT, READABLE_FORMATS, ModelCard
+from aurum.prediction.model.causes import CauseShares
 from aurum.prediction.model.features import Derived, FeatureSpec
+from aurum.prediction.model.lifetime import Lifetime
 from aurum.prediction.model.regimes import Regimes
 from aurum.prediction.model.trees import Trees, TreesError
 from aurum.prediction.model.wear_index import WearIndex
@@ -44,12 +46,14 @@ class Predictions:
         rul: RUL in the card's unit; None if the model was not trained on lives.
         quantiles: quantiles[row, level] of the RUL at calibration.LEVELS; None like `rul`.
         anomaly: Anomaly score, from 0 to 1.
+        causes: causes[row, mode] of the risk, in the order of the model's modes; None if it knows no modes.
     """
 
     risk: Floats | None
     rul: Floats | None
     quantiles: Floats | None
     anomaly: Floats
+    causes: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,13 @@ class Model:
     interval_calibration: IntervalCalibration | None
     anomaly: AnomalyModel
     age_blend: AgeBlend | None = None
+    causes: CauseShares | None = None
+    lifetime: Lifetime | None = None
+
+    @property
+    def predicts_risk(self) -> bool:
+        """Whether the model has seen failures, so that it predicts a risk."""
+        return self.risk is not None or self.lifetime is not None
 
     def predict(self, features: Floats) -> Predictions:
         """Predicts from features[row, column] with the columns of spec.names. Raises TreesError for another width."""
@@ -75,10 +86,20 @@ class Model:
             if self.age_blend is not None:
                 rul = self.age_blend(rul, features[:, 0])
             quantiles = np.minimum(self.interval_calibration(rul), self.card.rul_cap)
-        return Predictions(risk, rul, quantiles, self.anomaly(features))
+        if self.lifetime is not None:
+            risk, rul, quantiles = self.lifetime(features[:, 0])
+        causes = None
+        if risk is not None and self.causes is not None:
+            causes = risk[:, None] * self.causes(features)
+        return Predictions(risk, rul, quantiles, self.anomaly(features), causes)
 
     def contributions(self, row: Floats) -> Floats:
         """Returns the contribution of each feature of a row to the log-odds of failure; zeros without a risk model."""
+        if self.lifetime is not None:
+            contributions = np.zeros(len(row))
+            now, new = self.lifetime(np.array([row[0], 0.0]))[0].clip(1e-9, 1 - 1e-9)
+            contributions[0] = np.log(now / (1 - now)) - np.log(new / (1 - new))
+            return contributions
         return self.risk.contributions(row) if self.risk is not None else np.zeros(len(row))
 
 
@@ -191,11 +212,46 @@ def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
             np.array(anomaly.greater),
         ),
         age_blend=_age_blend(card),
+        causes=_causes(card),
+        lifetime=_lifetime(card),
+    )
+
+
+def _lifetime(card: ModelCard) -> Lifetime | None:
+    part = card.lifetime
+    if part is None:
+        return None
+    shapes, scales = np.array(part.shapes), np.array(part.scales)
+    if not (len(shapes) == len(scales) > 0 and (shapes > 0).all() and (scales > 0).all()):
+        raise CorruptModelError(
+            f"model {card.machine_type} {card.version}: its distribution of the life is invalid; train it again"
+        )
+    return Lifetime(shapes, scales, card.horizon, card.rul_cap)
+
+
+def _causes(card: ModelCard) -> CauseShares | None:
+    part = card.causes
+    if part is None:
+        return None
+    shape = len(part.modes), len(part.columns)
+    if not (len(part.mean) == len(part.scale) == shape[1] and max(part.columns, default=0) < len(card.features)):
+        raise CorruptModelError(
+            f"model {card.machine_type} {card.version}: its failure modes do not fit its features; train it again"
+        )
+    return CauseShares(
+        tuple(part.modes),
+        np.array(part.columns, dtype=np.intp),
+        np.array(part.mean),
+        np.array(part.scale),
+        np.array(part.coefficients).reshape(shape),
+        np.array(part.intercepts).reshape(shape[0]),
     )
 
 
 def _required_files(card: ModelCard) -> list[str]:
     """Returns the names of the files that a model of this kind consists of, besides the card."""
+    if card.lifetime is not None:
+        return [FOREST]
     return {"rul": [RISK, RUL, FOREST], "classification": [RISK, FOREST], "anomaly": [FOREST]}[card.kind]
 
 

@@ -6,7 +6,9 @@ import logging
 import time
 from collections.abc import Callable
 
+from aurum.maintenance.scorecard import FORECAST
 from aurum.prediction import metrics
+from aurum.prediction.serving.forecasts import ForecastThinning
 from aurum.runtime.errors import AurumError
 from aurum.runtime.grpc.client import Dependency
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2
@@ -36,16 +38,17 @@ class PredictionHistory:
         self._clock = clock
         self._kept: collections.OrderedDict[str, float] = collections.OrderedDict()  # machine → time of the last one
         self._waiting: collections.deque[ingestion_pb2.Event] = collections.deque()
+        self._forecasts = ForecastThinning()
 
     def record_if_due(self, response: prediction_pb2.PredictResponse) -> bool:
         """Queues a prediction to be recorded if the interval has passed. Returns whether it was queued."""
         now = self._clock()
         machine_id = response.machine_id
-        if (
-            not machine_id
-            or not response.as_of_us
-            or now - self._kept.get(machine_id, -self._interval) < self._interval
-        ):
+        if not machine_id or not response.as_of_us:
+            return False
+        if self._forecasts.is_due(response):
+            self._add(response, FORECAST)
+        if now - self._kept.get(machine_id, -self._interval) < self._interval:
             return False
         self._kept[machine_id] = now
         self._kept.move_to_end(machine_id)
@@ -56,12 +59,15 @@ class PredictionHistory:
 
     def enqueue(self, response: prediction_pb2.PredictResponse) -> None:
         """Queues a prediction to be recorded, regardless of the interval."""
+        self._add(response, KIND)
+
+    def _add(self, response: prediction_pb2.PredictResponse, kind: str) -> None:
         if len(self._waiting) >= _WAITING:
             self._waiting.popleft()
             metrics.prediction_history_dropped_total.inc()
         self._waiting.append(
             ingestion_pb2.Event(
-                kind=KIND,
+                kind=kind,
                 machine_id=response.machine_id,
                 at_us=response.as_of_us,
                 id=_event_id(response),

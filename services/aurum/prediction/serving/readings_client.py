@@ -23,6 +23,7 @@ _LAST = 256  # readings of each sensor in the first query
 _SERIES_AT_ONCE = 1000  # in one query, which has to end within its attempt
 _MOST_SERIES = 10_000  # of machines whose sensors are all read for one request; more take longer than callers wait
 _POINTS = 512  # to which longer ranges are reduced
+_OVERVIEW_POINTS = 5000  # to which a history is reduced
 _MARGIN = 1.1
 _MACHINES_AT_ONCE = 16  # that are asked for at a time, each by its own call
 _REMEMBERED = 100_000  # machines
@@ -141,6 +142,17 @@ class ReadingsClient:
             if not request.page_token:
                 break
         return newest
+
+    async def reduced(self, machine_id: str, sensors: Sequence[str], start_us: int) -> MachineReadings:
+        """Returns sensors of a machine from a time on, each reduced to a few thousand means. Raises AurumError."""
+        request = ingestion_pb2.QueryRequest(
+            machine_ids=[machine_id], sensors=sensors, start_us=max(1, start_us), points=_OVERVIEW_POINTS, once=True
+        )
+        responses = await self._ingestion.stream(self._query_method, request)
+        readings = MachineReadings(machine_id, {})
+        for series, times, values in decode_columns(itertools.chain.from_iterable(each.series for each in responses)):
+            readings.columns[series.sensor] = (times, values)
+        return readings
 
     def _check_series(self, machine_ids: Sequence[str]) -> None:
         """Raises InvalidArgumentError if all sensors of these machines are too many for one request."""

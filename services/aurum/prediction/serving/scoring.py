@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from aurum.heuristics import LEAST_READINGS, assess
 from aurum.prediction import metrics
-from aurum.prediction.model.features import LEAST_STEPS, features_of_windows, steps_of, window_of
+from aurum.prediction.model.features import LEAST_STEPS, TIME, features_of_windows, steps_of, window_of
 from aurum.prediction.model.model import Model, Predictions
 from aurum.prediction.serving.drift import DriftMonitor, FeatureDrift
 from aurum.prediction.serving.inputs import PredictionInput
 from aurum.runtime.errors import AurumError, FailedPreconditionError
+from aurum.runtime.time_units import HOUR_US
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
@@ -39,6 +40,9 @@ class Prediction:
         as_of_us: Time of the latest reading, in µs since 1970.
         inputs_sha256: The beginning of a digest of the features.
         row: The features.
+        horizon: The amount of life within which a failure counts for the risk; 0 without a model.
+        life: The life counter, or hours since 1970 without one; None without a model.
+        causes: The part of the risk that each failure mode accounts for, the greatest first.
     """
 
     machine_id: str
@@ -54,6 +58,9 @@ class Prediction:
     as_of_us: int = 0
     inputs_sha256: str = ""
     row: Floats | None = field(default=None, repr=False, compare=False)
+    horizon: float = 0.0
+    life: float | None = None
+    causes: Sequence[tuple[str, float]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +132,7 @@ class Scorer:
 
     def explain(self, prediction_input: PredictionInput, top: int) -> Explanation:
         """Explains a prediction by its `top` strongest factors. Raises AurumError if there is no prediction."""
-        if prediction_input.model is None or prediction_input.model.risk is None:
+        if prediction_input.model is None or not prediction_input.model.predicts_risk:
             answer, shifts = predict_by_rule(prediction_input)
             total = sum(abs(shift) for _, shift in shifts.values()) or 1.0
             prediction = _value_or_raise(answer)
@@ -273,7 +280,26 @@ def prediction_of(  # noqa: PLR0917
         as_of_us,
         digest_of(row),
         row,
+        model.card.horizon,
+        _life_of(model, row, as_of_us),
+        _causes_of(model, result, position),
     )
+
+
+def _causes_of(model: Model, result: Predictions, position: int) -> list[tuple[str, float]]:
+    """Returns the part of the risk that each failure mode accounts for, the greatest first."""
+    if model.causes is None or result.causes is None:
+        return []
+    causes = zip(model.causes.modes, result.causes[position].tolist(), strict=True)
+    return sorted(causes, key=lambda cause: -cause[1])
+
+
+def _life_of(model: Model, row: Floats, as_of_us: int) -> float | None:
+    """Returns the life counter of a row of features, or hours since 1970 if the model uses time."""
+    age = float(row[0])
+    if not np.isnan(age):
+        return age
+    return as_of_us / HOUR_US if model.card.axis == TIME and as_of_us else None
 
 
 def _compare_with_shadow(result: Predictions, inputs: dict[int, PredictionInput], indices: Sequence[int]) -> None:

@@ -269,6 +269,9 @@ def response_of(prediction: Prediction) -> prediction_pb2.PredictResponse:
         degraded_reason=prediction.degraded_reason,
         as_of_us=prediction.as_of_us,
         inputs_sha256=prediction.inputs_sha256,
+        horizon=prediction.horizon,
+        life=prediction.life,
+        causes=[prediction_pb2.CauseRisk(mode=mode, risk=risk) for mode, risk in prediction.causes],
     )
     if prediction.rul:
         estimate, lower, upper = prediction.rul

@@ -13,7 +13,8 @@ from aurum.prediction.training.table import Outcomes, Table, outcomes_of
 from aurum.readings.history import AXES, Run, life_axis
 
 LEAST_HEALTHY_STEPS = 50  # of machines that never failed
-_LEAST_FAILURES = 6  # machines or runs; fewer cannot be split for validation
+LEAST_FAILURES = 6  # machines or runs; fewer cannot be split for validation
+FEW_FAILURES = 2  # lives, of which a distribution by age can be learned
 _CAP_OF_LIFE = 0.6  # default cap of the RUL, as a share of the median life; above it wear does not show yet
 _HORIZON_OF_LIFE = 0.12
 _COPIES, _COPIES_OF_A_FOLD = 2, 3  # of the features in memory during training: at all times, and for each fold at once
@@ -69,26 +70,28 @@ def kind_of(machine_type: str, runs: Sequence[Run]) -> ModelKind:
     if not runs or readings < LEAST_HEALTHY_STEPS:
         raise TrainingDataError(
             f"{machine_type}: the data has {readings} rows of {len(runs)} runs; an anomaly model needs at least "
-            f"{LEAST_HEALTHY_STEPS} rows, and a model of failures at least {_LEAST_FAILURES} runs that end in a failure"
+            f"{LEAST_HEALTHY_STEPS} rows, and a model of failures at least {LEAST_FAILURES} runs that end in a failure"
         )
     failed = [run for run in runs if run.failed]
     if not failed:
         return "anomaly"
     machines = len({run.machine for run in failed})
-    if len(failed) < _LEAST_FAILURES:
+    followed = [run for run in failed if len(run.timestamps) > 1 or run.left > 0]
+    if len(failed) < LEAST_FAILURES and len(followed) >= FEW_FAILURES:
+        return "rul"
+    if len(failed) < LEAST_FAILURES:
         raise TrainingDataError(
-            f"{machine_type}: {len(failed)} of {len(runs)} runs end in a failure, and at least {_LEAST_FAILURES} are "
+            f"{machine_type}: {len(failed)} of {len(runs)} runs end in a failure, and at least {LEAST_FAILURES} are "
             f"needed to train and validate a model; add runs that end in a failure, with a column `fault` that is 1 at "
             f"the failure, or leave out the failed runs to train an anomaly model on healthy machines"
         )
-    followed = [run for run in failed if len(run.timestamps) > 1 or run.left > 0]
-    if len(followed) >= _LEAST_FAILURES:
+    if len(followed) >= LEAST_FAILURES:
         return "rul"
     healthy = len(runs) - len(failed)
-    if healthy < _LEAST_FAILURES:
+    if healthy < LEAST_FAILURES:
         raise TrainingDataError(
             f"{machine_type}: all {len(runs)} machines ({machines} of them once each) are in one class, failed; at "
-            f"least {_LEAST_FAILURES} that did not fail, or more than one reading of each life, are needed"
+            f"least {LEAST_FAILURES} that did not fail, or more than one reading of each life, are needed"
         )
     return "classification"
 
@@ -151,7 +154,7 @@ def training_outcomes(
     """Returns the outcome of each row. Raises TrainingDataError if all rows are in one class."""
     if kind == "classification":
         return outcomes_of(table, kind, 0.0, 0.0)
-    lives = [float(np.nanmax(ages_of(run, spec.axis))) + run.left for run in runs if run.failed]
+    lives = [float(np.nanmax(ages_of(run, spec.axis))) - run.begun + run.left for run in runs if run.failed]
     median_life = float(np.median(lives))
     cap = options.rul_cap or _two_digits(_CAP_OF_LIFE * median_life)
     horizon = options.horizon or _two_digits(_HORIZON_OF_LIFE * median_life)

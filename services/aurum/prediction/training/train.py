@@ -13,13 +13,17 @@ from aurum import __version__
 from aurum.prediction.model import card as parts
 from aurum.prediction.model.age_blend import AgeBlend
 from aurum.prediction.model.anomaly import AnomalyModel
-from aurum.prediction.model.features import MIDDLE, SHORT, FeatureSpec
+from aurum.prediction.model.features import MIDDLE, SHORT, TIME, FeatureSpec
 from aurum.prediction.model.model import CARD, FOREST, Model, assemble
 from aurum.prediction.model.regimes import Regimes
 from aurum.prediction.model.wear_index import WearIndex
 from aurum.prediction.training.anomaly_fit import fit_anomaly
 from aurum.prediction.training.categories import one_hot_features
+from aurum.prediction.training.causes_fit import fit_causes
+from aurum.prediction.training.lifetime_fit import fit_lifetime
 from aurum.prediction.training.specification import (
+    FEW_FAILURES,
+    LEAST_FAILURES,
     LEAST_HEALTHY_STEPS,
     TrainingDataError,
     TrainingOptions,
@@ -70,6 +74,8 @@ def train(
     progress(0.1, f"features of {len(table)} rows")
     fitted = None
     later = None
+    evaluation = lifetime = None
+    soon = np.zeros(len(table), dtype=bool)
     cap = horizon = 0.0
     if kind == "anomaly":
         if len(table) < LEAST_HEALTHY_STEPS:
@@ -80,17 +86,28 @@ def train(
         healthy = np.ones(len(table), dtype=bool)
     else:
         target = training_outcomes(kind, runs, table, spec, options)
-        cap, horizon = target.cap, target.horizon
-        options = replace(options, one_hot=one_hot_features(table, target, spec.names, options))
-        task = Task(runs, table, target, spec)
-        fitted = fit_outcomes(task, options, progress)
-        progress(0.85, "later lives")
-        later = evaluate_later_lives(task, fitted)
+        cap, horizon, soon = target.cap, target.horizon, target.soon
+        failures = sum(run.failed for run in runs)
+        if kind == "rul" and failures < LEAST_FAILURES:
+            if spec.axis == TIME or any(run.begun for run in runs):
+                raise TrainingDataError(
+                    f"{machine_type}: {failures} of {len(runs)} runs end in a failure, and at least {LEAST_FAILURES} "
+                    f"are needed without a column that counts life from each overhaul, such as operating_hours; with "
+                    f"one, {FEW_FAILURES} are"
+                )
+            lifetime, evaluation = fit_lifetime(runs, table, target, spec.axis, options.seed)
+        else:
+            options = replace(options, one_hot=one_hot_features(table, target, spec.names, options))
+            task = Task(runs, table, target, spec)
+            fitted = fit_outcomes(task, options, progress)
+            evaluation = fitted.evaluation
+            progress(0.85, "later lives")
+            later = evaluate_later_lives(task, fitted)
         healthy = table.share <= _HEALTHY_SHARE if kind == "rul" else ~target.soon
     progress(0.9, "anomaly")
     usual = [index for index, name in enumerate(spec.names) if name.endswith((f".mean_{SHORT}", f".std_{MIDDLE}"))]
-    numbers = [index for index in usual if spec.names[index].rpartition(".")[0] not in options.categories]
-    usual = numbers or usual
+    usual = [index for index in usual if spec.names[index].rpartition(".")[0] not in options.categories] or usual
+    usual_means = [index for index in usual if spec.names[index].endswith(f".mean_{SHORT}")]
     anomaly, forest = fit_anomaly(table.features[healthy], usual, options.seed)
     files = {**(fitted.files if fitted else {}), FOREST: forest}
     gain = fitted.gain if fitted else np.array([float(index in usual) for index in range(len(spec.names))])
@@ -114,6 +131,7 @@ def train(
             runs=len(runs),
             failures=sum(run.failed for run in runs),
             rows=len(table),
+            until_us=max(int(run.timestamps[-1]) for run in runs),
             licence=options.licence,
             dropped_columns=dropped,
         ),
@@ -128,7 +146,7 @@ def train(
         rul_cap=cap,
         monotone=_monotone_names(spec, fitted.monotone if fitted else ()),
         regimes=_regime_part(spec.regimes),
-        evaluation=fitted and fitted.evaluation,
+        evaluation=evaluation,
         later_lives=later,
         wear_index=_wear_index_part(spec.derived.index),
         deviations=spec.derived.deviations,
@@ -137,6 +155,8 @@ def train(
         risk=fitted and fitted.risk,
         interval=fitted and fitted.interval,
         anomaly=_anomaly_part(anomaly),
+        lifetime=lifetime,
+        causes=fit_causes(runs, table, soon, healthy, usual_means, options.seed) if soon.any() else None,
         drift=_drift(features, spec, strongest),
         categories=_categories(spec, options),
         files={name: hashlib.sha256(content.encode()).hexdigest() for name, content in files.items()},

@@ -144,11 +144,22 @@ def _measures(held_out: HeldOut, probabilities: Floats, inside: Bools) -> dict[s
         return measures
     has_rul = ~np.isnan(held_out.left)
     errors = np.where(has_rul, held_out.rul - np.where(has_rul, held_out.left, 0.0), np.nan)
-    return measures | {
-        "rul_rmse": lambda rows: float(np.sqrt(np.mean(errors[rows][has_rul[rows]] ** 2))),
-        "rul_mae": lambda rows: float(np.abs(errors[rows][has_rul[rows]]).mean()),
-        "interval_coverage": lambda rows: float(inside[rows][has_rul[rows]].mean()),
+    of_rul: dict[str, Callable[[Indices], float]] = {
+        "rul_rmse": lambda rows: float(np.sqrt(np.mean(errors[rows] ** 2))),
+        "rul_mae": lambda rows: float(np.abs(errors[rows]).mean()),
+        "interval_coverage": lambda rows: float(inside[rows].mean()),
     }
+    return measures | {name: _where_known(measure, has_rul) for name, measure in of_rul.items()}
+
+
+def _where_known(measure: Callable[[Indices], float], known: Bools) -> Callable[[Indices], float | None]:
+    """Returns a metric of the rows whose RUL is known; None if there are none, as in some resampled sets."""
+
+    def measure_known(rows: Indices) -> float | None:
+        rows = rows[known[rows]]
+        return measure(rows) if len(rows) else None
+
+    return measure_known
 
 
 def _lead_time(held_out: HeldOut, probabilities: Floats) -> tuple[float | None, float | None]:

@@ -30,6 +30,11 @@ def evaluate_files(given: DataSelection, root: Path, version: str | None) -> Non
                 low, high = evaluation.confidence.get(name, (None, None))
                 spread = "" if low is None else f"  (95 %: {low:.4g} to {high:.4g})"
                 print(f"  {name:24} {value:.4g}{f' {unit}' if name in ('rul_rmse', 'rul_mae') else ''}{spread}")
+        for skill in evaluation.skill or ():
+            print(
+                f"  skill of the {skill.quantity:11} {skill.skill:.3g}  (95 %: {skill.low:.3g} to {skill.high:.3g}) "
+                f"against {skill.baseline}"
+            )
         if last is not None:
             print(
                 f"  at the last reading of {last.runs} runs: RMSE {last.rmse:.4g} {unit}, NASA score {last.score:.4g}, "

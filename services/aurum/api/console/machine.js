@@ -6,14 +6,14 @@ import { messageOf, request } from "./api.js";
 import { h, onceAFrame, problemLine, setText, showProblem, tableOf, wideRegion } from "./dom.js";
 import {
   age,
-  anomalyLevel,
   interval,
   moment,
-  percent,
   predictionRemark,
   remainingLife,
   riskLevel,
+  riskText,
   unitName,
+  unusualness,
 } from "./format.js";
 import { plant, statusOf, subscribe } from "./live.js";
 import { adviceContent, factorList, predictionLinks, useList } from "./machine_cards.js";
@@ -95,13 +95,13 @@ function heading(id) {
       state.show(statusOf(machine));
       const type = textOr(`type.${machine.machine_type}`, machine.machine_type);
       setText(where, [type, machine.site].filter(Boolean).join(" · "));
-      setText(risk, percent(machine.risk_score));
+      setText(risk, riskText(machine));
       risk.dataset.level = riskLevel(machine.risk_score);
       setText(rule, predictionRemark(machine));
       setText(life, remainingLife(machine.rul) || "–");
       setText(range, intervalText(machine));
-      const score = machine.anomaly_score;
-      setText(anomaly, score === undefined ? "–" : t(`anomaly.${anomalyLevel(score)}`));
+      const level = unusualness(machine);
+      setText(anomaly, level === undefined ? "–" : t(`anomaly.${level}`));
       setText(seen, age(machine.last_seen));
     },
   };

@@ -21,6 +21,11 @@ export interface Machine {
   risk_score: number | null;
   rul: Rul | null;
   anomaly_score?: number;
+  anomaly_threshold?: number | null;
+  source?: "model" | "rule";
+  rule?: string | null;
+  risk_unknown_reason?: string | null;
+  without_skill?: string | null;
   degraded?: boolean;
   predicted_at?: string;
   values: Record<string, number | null>;
@@ -102,7 +107,8 @@ export interface Metrics {
 /** PastPredictionOut */
 export interface PastPrediction {
   as_of: string | null;
-  risk_score: number;
+  risk_score: number | null;
+  source: "model" | "rule";
   rul: Rul | null;
   degraded: boolean;
 }

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 FORMAT = 2
 ModelKind: TypeAlias = Literal["rul", "classification", "anomaly"]
+Quantity: TypeAlias = Literal["rul", "risk"]
 
 
 class _Part(BaseModel):
@@ -57,6 +58,23 @@ class RulPoint(_Part):
     predicted: float
 
 
+class Skill(_Part):
+    """The skill of predictions against one naive baseline, on the rows of an evaluation.
+
+    The skill is 1 - error / baseline's error: 1 is perfect, 0 is as good as the baseline, and less is worse.
+    """
+
+    quantity: Quantity = Field(description="What is predicted: rul or risk.")
+    baseline: str = Field(description="The baseline, such as: median life minus age.")
+    measure: str = Field(description="How errors are measured: RMSE in the card's unit, or Brier score.")
+    error: float = Field(description="Error of the model.")
+    baseline_error: float = Field(description="Error of the baseline.")
+    skill: float
+    low: float = Field(description="Lower end of the 95 % interval of the skill, by resampling machines or lives.")
+    high: float
+    groups: int = Field(description="Machines or lives that were resampled.")
+
+
 class Evaluation(_Part):
     """Quality of a model on machines that were not used for training, and the protocol of the evaluation."""
 
@@ -67,6 +85,7 @@ class Evaluation(_Part):
     )
     calibration: list[CalibrationPoint]
     points: list[RulPoint] = Field(description="A few hundred points, spread evenly over the rows.")
+    skill: list[Skill] | None = Field(None, description="Skill against naive baselines; null if it was not measured.")
 
 
 class RiskPart(_Part):
@@ -145,6 +164,7 @@ class ModelCard(_Part):
     later_lives: Evaluation | None = Field(
         description="The same for lives that began after all training lives had ended; null without such lives."
     )
+    median_life: float | None = Field(None, description="Median life of the failed runs, in the card's unit.")
     risk: RiskPart | None
     interval: IntervalPart | None
     anomaly: AnomalyPart

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from aurum.prediction.model.anomaly import AnomalyModel
 from aurum.prediction.model.calibration import LEVELS, IntervalCalibration, RiskCalibration
-from aurum.prediction.model.card import FORMAT, ModelCard
+from aurum.prediction.model.card import FORMAT, ModelCard, Quantity
 from aurum.prediction.model.features import FeatureSpec
 from aurum.prediction.model.regimes import Regimes
+from aurum.prediction.model.skill import lacking_skill
 from aurum.prediction.model.trees import Trees, TreesError
 
 Floats = npt.NDArray[np.float64]
@@ -38,8 +39,9 @@ class Predictions:
     """Predictions for rows of features, with one element for each row.
 
     Attributes:
-        risk: Probability of a failure within the horizon; None if the training data has no failures.
-        rul: RUL in the card's unit; None if the model was not trained on lives.
+        risk: Probability of a failure within the horizon; None if the training data has no failures, or if it is
+            withheld.
+        rul: RUL in the card's unit; None if the model was not trained on lives, or if it is withheld.
         quantiles: quantiles[row, level] of the RUL at calibration.LEVELS; None like `rul`.
         anomaly: Anomaly score, from 0 to 1.
     """
@@ -52,7 +54,20 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that can serve. Parts that its kind does not have are None."""
+    """A model that can serve. Parts that its kind does not have are None.
+
+    Attributes:
+        card: The model card.
+        spec: What its features are computed from.
+        risk: The trees of the risk.
+        rul: The trees of the RUL.
+        risk_calibration: The calibration of the risk.
+        interval_calibration: The calibration of the RUL.
+        anomaly: The anomaly model.
+        withheld: The quantities that it does not tell because they have no skill, with the reasons. Only a serving
+            model withholds.
+        unproven: The quantities that it tells although they have no skill, because it was activated by force.
+    """
 
     card: ModelCard
     spec: FeatureSpec
@@ -61,13 +76,25 @@ class Model:
     risk_calibration: RiskCalibration | None
     interval_calibration: IntervalCalibration | None
     anomaly: AnomalyModel
+    withheld: Mapping[Quantity, str] = field(default_factory=dict)
+    unproven: Mapping[Quantity, str] = field(default_factory=dict)
+
+    @property
+    def tells_risk(self) -> bool:
+        """Whether predictions contain a risk."""
+        return self.risk is not None and "risk" not in self.withheld
+
+    @property
+    def without_skill(self) -> str:
+        """Why a model that was activated by force has no skill; empty for any other."""
+        return "; ".join(self.unproven.values())
 
     def predict(self, features: Floats) -> Predictions:
         """Predicts from features[row, column] with the columns of spec.names. Raises TreesError for another width."""
         risk = rul = quantiles = None
-        if self.risk is not None and self.risk_calibration is not None:
+        if self.risk is not None and self.risk_calibration is not None and "risk" not in self.withheld:
             risk = self.risk_calibration(self.risk(features))
-        if self.rul is not None and self.interval_calibration is not None:
+        if self.rul is not None and self.interval_calibration is not None and "rul" not in self.withheld:
             rul = np.minimum(np.maximum(self.rul(features), 0.0), self.card.rul_cap)
             quantiles = np.minimum(self.interval_calibration(rul), self.card.rul_cap)
         return Predictions(risk, rul, quantiles, self.anomaly(features))
@@ -75,6 +102,12 @@ class Model:
     def contributions(self, row: Floats) -> Floats:
         """Returns the contribution of each feature of a row to the log-odds of failure; zeros without a risk model."""
         return self.risk.contributions(row) if self.risk is not None else np.zeros(len(row))
+
+
+def for_serving(model: Model, *, forced: bool) -> Model:
+    """Returns a model that tells only what it has skill for or, if it was activated by force, everything."""
+    lacking = lacking_skill(model.card)
+    return replace(model, withheld={} if forced else lacking, unproven=lacking if forced else {})
 
 
 def load_model(folder: Path) -> Model:

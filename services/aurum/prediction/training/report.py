@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aurum.prediction.model.card import Evaluation, ModelCard
+from aurum.prediction.model.skill import describe_skill, lacking_skill
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,6 +60,7 @@ def report(card: ModelCard) -> str:
         "<h2>Columns that are not used</h2>",
         _table(card.data.dropped_columns) if card.data.dropped_columns else "<p>None.</p>",
     ]
+    parts.insert(1, _verdict(card))
     for heading, evaluation in (("On unseen machines", card.evaluation), ("On later lives", card.later_lives)):
         if evaluation is not None:
             parts += [f"<h2>{heading}</h2>", _evaluation(evaluation, card)]
@@ -69,6 +71,12 @@ def report(card: ModelCard) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
+
+
+def _verdict(card: ModelCard) -> str:
+    """Returns what is known about the skill of the model."""
+    lines = list(lacking_skill(card).values()) or describe_skill(card)
+    return "".join(f"<p><strong>{html.escape(line)}</strong></p>" for line in lines)
 
 
 def _evaluation(evaluation: Evaluation, card: ModelCard) -> str:
@@ -83,6 +91,11 @@ def _evaluation(evaluation: Evaluation, card: ModelCard) -> str:
     pictures = [_calibration(evaluation)]
     if evaluation.points:
         pictures.append(_predicted_and_true(evaluation, card))
+    for skill in evaluation.skill or ():
+        figures[f"skill of the {skill.quantity} against {skill.baseline}"] = (
+            f"{skill.skill:.3g} (95 %: {skill.low:.3g} to {skill.high:.3g}, {skill.groups} machines or lives); "
+            f"{skill.measure} {skill.error:.4g}, of the baseline {skill.baseline_error:.4g}"
+        )
     return f'<p>{html.escape(evaluation.protocol)}</p>{_table(figures)}<div class="pictures">{"".join(pictures)}</div>'
 
 

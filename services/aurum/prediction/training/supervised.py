@@ -13,6 +13,7 @@ from aurum.prediction.model.model import RISK, RUL
 from aurum.prediction.training.boosting import fit_trees, raw_scores
 from aurum.prediction.training.calibration_fit import calibrate_interval, calibrate_risk
 from aurum.prediction.training.monotone import monotone_features
+from aurum.prediction.training.skill import Baselines
 from aurum.prediction.training.specification import TrainingOptions
 from aurum.prediction.training.table import Bools, Floats, Indices, Outcomes, Table
 from aurum.prediction.training.validation import FOLDS, HeldOut, evaluate_by_folds, folds_of, split_by_time
@@ -52,17 +53,19 @@ def fit_outcomes(
     monotone = monotone_features(table, target, spec.names, fold, options)
     score = np.zeros(len(table))
     rul = np.zeros(len(table))
+    baselines = Baselines.empty(len(table))
     for each in range(int(fold.max()) + 1):
         progress(0.15 + 0.6 * each / (fold.max() + 1), "cross-validation")
         test = fold == each
         risk_part, rul_part = _fit_both(table, target, ~test, monotone, options)
+        baselines.fill(table, target, ~test, test)
         score[test] = raw_scores(risk_part, table.features[test])
         if rul_part is not None:
             rul[test] = np.clip(raw_scores(rul_part, table.features[test]), 0, target.cap)
     progress(0.8, "final model")
     everything = np.ones(len(table), dtype=bool)
     risk, life = _fit_both(table, target, everything, monotone, options)
-    held_out = _held_out(table, target, score, rul, rows=target.known, group=group)
+    held_out = _held_out(table, target, score, rul, rows=target.known, group=group, baselines=baselines)
     protocol = f"{fold.max() + 1}-fold cross-validation by {by}; each fold is calibrated with the others"
     calibration = calibrate_risk(held_out.score, held_out.soon)
     interval = None
@@ -91,7 +94,16 @@ def fit_outcomes(
     )
 
 
-def _held_out(table: Table, target: Outcomes, score: Floats, rul: Floats, *, rows: Bools, group: Indices) -> HeldOut:
+def _held_out(
+    table: Table,
+    target: Outcomes,
+    score: Floats,
+    rul: Floats,
+    *,
+    rows: Bools,
+    group: Indices,
+    baselines: Baselines,
+) -> HeldOut:
     """Returns the held-out predictions and true outcomes of the selected rows."""
     lives = target.left is not None
     return HeldOut(
@@ -102,6 +114,7 @@ def _held_out(table: Table, target: Outcomes, score: Floats, rul: Floats, *, row
         group[rows],
         table.run[rows],
         table.failed[rows],
+        baselines.select(rows),
     )
 
 
@@ -144,11 +157,13 @@ def evaluate_later_lives(
     score[after] = raw_scores(risk, table.features[after])
     if life is not None:
         rul[after] = np.clip(raw_scores(life, table.features[after]), 0, target.cap)
+    baselines = Baselines.empty(len(table))
+    baselines.fill(table, target, before, after)
     rows = after & target.known
     halves = table.run[rows] % 2
     if len(np.unique(halves)) < 2 or any(not target.soon[rows][halves == half].any() for half in (0, 1)):
         return None
-    held_out = _held_out(table, target, score, rul, rows=rows, group=table.run)
+    held_out = _held_out(table, target, score, rul, rows=rows, group=table.run, baselines=baselines)
     return evaluate_by_folds(
         held_out,
         halves,

@@ -24,6 +24,7 @@ class Table:
         left: Life until the failure or, if the run did not fail, until the end of the known history.
         failed: Whether the row's run ended in a failure.
         share: The elapsed share of the run's life.
+        age: The age; time since the beginning of the run if no sensor counts life.
         group: Index of the machine.
         run: Index of the run.
     """
@@ -34,6 +35,7 @@ class Table:
     share: Floats
     group: Indices
     run: Indices
+    age: Floats
 
     def __len__(self) -> int:
         return len(self.left)
@@ -41,7 +43,7 @@ class Table:
 
 def tabulate(runs: Sequence[Run], spec: FeatureSpec, most_rows: int) -> Table:
     """Returns about `most_rows` rows at most, evenly over all runs, always including the last step of each run."""
-    features, left, failed, shares, group, numbers = [], [], [], [], [], []
+    features, left, failed, shares, group, numbers, lived = [], [], [], [], [], [], []
     machines = {name: index for index, name in enumerate(dict.fromkeys(run.machine for run in runs))}
     stride = max(1, -(-sum(len(run.timestamps) for run in runs) // most_rows))
     for number, run in enumerate(runs):
@@ -56,10 +58,11 @@ def tabulate(runs: Sequence[Run], spec: FeatureSpec, most_rows: int) -> Table:
         shares.append((ages - steps.ages[0]) / max(end - float(steps.ages[0]) + run.left, spec.step))
         group.append(np.full(len(rows), machines[run.machine]))
         numbers.append(np.full(len(rows), number))
+        lived.append(ages if steps.counted else ages - steps.ages[0])
     if not features:
         nothing = np.empty(0)
         whole = np.empty(0, dtype=np.intp)
-        return Table(np.empty((0, len(spec.names))), nothing, nothing.astype(bool), nothing, whole, whole)
+        return Table(np.empty((0, len(spec.names))), nothing, nothing.astype(bool), nothing, whole, whole, nothing)
     return Table(
         np.vstack(features),
         np.concatenate(left),
@@ -67,6 +70,7 @@ def tabulate(runs: Sequence[Run], spec: FeatureSpec, most_rows: int) -> Table:
         np.concatenate(shares),
         np.concatenate(group),
         np.concatenate(numbers),
+        np.concatenate(lived),
     )
 
 

@@ -15,6 +15,7 @@ from aurum.prediction.model.features import MIDDLE, SHORT, FeatureSpec
 from aurum.prediction.model.model import CARD, FOREST, Model, assemble
 from aurum.prediction.model.regimes import Regimes
 from aurum.prediction.training.anomaly_fit import fit_anomaly
+from aurum.prediction.training.skill import median_life
 from aurum.prediction.training.specification import (
     LEAST_HEALTHY_STEPS,
     TrainingDataError,
@@ -112,6 +113,7 @@ def train(
         regimes=_regime_part(spec.regimes),
         evaluation=fitted and fitted.evaluation,
         later_lives=later,
+        median_life=median_life(table, table.failed) if fitted is not None and kind == "rul" else None,
         risk=fitted and fitted.risk,
         interval=fitted and fitted.interval,
         anomaly=_anomaly_part(anomaly),

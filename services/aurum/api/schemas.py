@@ -205,8 +205,8 @@ class PredictionOut(BaseModel):
     machine_type: str
     model_version: str | None = Field(description="null if no model was used.")
     risk_score: float | None = Field(
-        description="Calibrated probability of a failure within the model's horizon, or the value of a rule; null if it "
-        "is unknown."
+        description="Calibrated probability of a failure within the model's horizon, or the value of a rule; null if "
+        "it is unknown."
     )
     source: Source = Field("model", description="Whether a model or a fallback rule answered.")
     rule: str | None = Field(

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from aurum.commands.training_data import DataSelection, load_histories
 from aurum.prediction.model.features import features_of_windows, steps_of, window_of
 from aurum.prediction.model.model import CorruptModelError, Model, load_model
 from aurum.prediction.model.model_files import read_serving
+from aurum.prediction.training.anomaly_evaluation import AnomalyEvaluation, evaluate_anomalies
 from aurum.prediction.training.evaluation import evaluate_model
+from aurum.prediction.training.healthy_time import ANOMALY
 from aurum.readings.history import Run
 
 
@@ -18,10 +21,28 @@ class EvaluationError(ValueError):
     """There is no such model, machine or sensor. The message names what there is."""
 
 
-def evaluate_files(given: DataSelection, root: Path, version: str | None) -> None:
+@dataclass(frozen=True, slots=True)
+class AnomalyLabels:
+    """How alarms are evaluated.
+
+    Attributes:
+        column: The column that labels anomalies over time; None for `anomaly`, if there is one.
+        false_alarms: Allowed false alarms for each machine and month.
+    """
+
+    column: str | None
+    false_alarms: float
+
+
+def evaluate_files(given: DataSelection, root: Path, version: str | None, labels: AnomalyLabels) -> None:
     """Prints the metrics of the models. Raises EvaluationError, and the errors of loading and evaluating."""
     for machine_type, runs in _load_runs(given).items():
         model = _load_model(root, machine_type, version)
+        column = labels.column or (ANOMALY if all(ANOMALY in run.columns for run in runs) else None)
+        if column is not None:
+            _print_alarms(model, evaluate_anomalies(model, runs, column, labels.false_alarms), labels.false_alarms)
+            if model.card.kind == "anomaly":
+                continue
         evaluation, last = evaluate_model(model, runs)
         unit = model.card.unit
         print(f"{machine_type} {model.card.version}: {evaluation.protocol}")
@@ -40,6 +61,25 @@ def evaluate_files(given: DataSelection, root: Path, version: str | None) -> Non
                 f"  at the last reading of {last.runs} runs: RMSE {last.rmse:.4g} {unit}, NASA score {last.score:.4g}, "
                 f"interval coverage {last.coverage:.1%}"
             )
+
+
+def _print_alarms(model: Model, found: AnomalyEvaluation, false_alarms: float) -> None:
+    print(
+        f"{model.card.machine_type} {model.card.version}: alarms on labelled anomalies, with {false_alarms:g} allowed "
+        f"false alarms a month (threshold {found.threshold:.6g})"
+    )
+    precision, rate = found.precision, found.false_alarms_a_day
+    lines = {
+        "anomalies": f"{found.anomalies}, of which {found.detected} were detected",
+        "alarms": f"{found.alarms}, of which {found.true_alarms} are true",
+        "precision": "no alarms" if precision is None else f"{precision:.1%}",
+        "false alarms a day": (
+            "no healthy time" if rate is None else f"{rate:.3g} in {found.healthy_days:.3g} healthy days"
+        ),
+        "delay": "nothing detected" if found.delay_hours is None else f"{found.delay_hours:.3g} h (median)",
+    }
+    for name, value in lines.items():
+        print(f"  {name:24} {value}")
 
 
 def explain_files(given: DataSelection, root: Path, version: str | None, machine: str | None, top: int) -> None:

@@ -160,9 +160,22 @@ def evaluate(
     failures: Failures = None,
     time_format: tables.TimeFormat = None,
     timezone: tables.Timezone = None,
+    anomaly_label: Annotated[
+        str | None,
+        typer.Option(
+            help="Column that is 1 while a machine is not healthy, to evaluate alarms; `anomaly` if it exists."
+        ),
+    ] = None,
+    false_alarms: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0001,
+            help="Allowed false alarms for each machine and month; by default AURUM_PREDICTION_FALSE_ALARMS.",
+        ),
+    ] = None,
 ) -> None:
     """Evaluate a model on histories that it was not trained on."""
-    from aurum.commands.evaluation import evaluate_files
+    from aurum.commands.evaluation import AnomalyLabels, evaluate_files
     from aurum.prediction.settings import PredictionSettings
     from aurum.runtime.settings import load_settings
 
@@ -176,7 +189,9 @@ def evaluate(
         failures=failures,
         times=tables.time_options(time_format, timezone),
     )
-    evaluate_files(given, models or load_settings(PredictionSettings).models_path, version)
+    settings = load_settings(PredictionSettings)
+    allowed = false_alarms or settings.prediction_false_alarms
+    evaluate_files(given, models or settings.models_path, version, AnomalyLabels(anomaly_label, allowed))
 
 
 def explain(

@@ -178,7 +178,7 @@ export function riskText({ risk_score: risk, rule, source, risk_unknown_reason }
   if (risk_unknown_reason) return t("risk.unknown");
   if (risk === null) return t("prediction.none");
   return source === "rule"
-    ? t("risk.rule", { rule: textOr(`rule.${rule}`, rule ?? ""), value: number(risk, 2) })
+    ? t("risk.rule", { rule: textOr(`by_rule.${rule}`, rule ?? ""), value: number(risk, 2) })
     : percent(risk);
 }
 

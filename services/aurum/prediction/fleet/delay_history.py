@@ -139,4 +139,5 @@ def _observed(event: ingestion_pb2.Event) -> Observation | None:
         rul=prediction.rul.estimate if prediction.HasField("rul") else None,
         anomaly=prediction.anomaly_score,
         predicted_us=event.at_us,
+        anomaly_threshold=prediction.anomaly_threshold,
     )

@@ -164,7 +164,9 @@ class Fleet:
             sensor: (table.watched_time[known, column].copy(), table.watched_value[known, column].copy())
             for column, sensor in enumerate(table.watched)
         }
-        copies = (getattr(table, name)[known].copy() for name in ("risk", "rul", "anomaly", "predicted_us"))
+        copies = (
+            getattr(table, name)[known].copy() for name in ("risk", "rul", "anomaly", "predicted_us", "threshold")
+        )
         observations = Observations(at_us, table.last_seen[known].copy(), sensors, *copies)
         types = list(table.type_names.names), table.types[known].copy()
         return FleetView(table.ids.names, *types, evaluated, observations)

@@ -88,6 +88,7 @@ class FleetScoring:
         known = not prediction.degraded_reason and prediction.risk_score is not None
         table.risk[machine] = prediction.risk_score if known else np.nan
         table.anomaly[machine] = prediction.anomaly_score if by_model else np.nan
+        table.threshold[machine] = prediction.anomaly_threshold
         table.rul[machine] = prediction.rul[0] if prediction.rul else np.nan
 
     def _by_rule(self, machine: int) -> tuple[int, Prediction] | None:

@@ -115,6 +115,20 @@ class RegimePart(_Part):
     deviation: list[list[float | None]] = Field(description="null where a sensor is constant in a regime.")
 
 
+class HeldOutScoresPart(_Part):
+    """The calibration of the anomaly score on held-out blocks of healthy time, see `HeldOutScores`."""
+
+    variances: list[float]
+    shares: list[float]
+    quantiles: list[list[float]]
+    tails: list[list[float]]
+    surprises: list[float]
+    alarm_surprises: list[float]
+    alarms_a_month: list[float]
+    months: float = Field(description="Months of healthy operation that were held out.")
+    blocks: str = Field(description="How the blocks were formed.")
+
+
 class AnomalyPart(_Part):
     """The anomaly model except its forest, see `AnomalyModel`."""
 
@@ -125,6 +139,7 @@ class AnomalyPart(_Part):
     distances: list[float]
     paths: list[float]
     greater: list[float]
+    held_out: HeldOutScoresPart | None = Field(None, description="null for models of earlier versions.")
 
 
 class DriftPart(_Part):

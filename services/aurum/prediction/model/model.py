@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from aurum.prediction.model.anomaly import AnomalyModel
+from aurum.prediction.model.anomaly import AnomalyModel, HeldOutScores
 from aurum.prediction.model.calibration import LEVELS, IntervalCalibration, RiskCalibration
-from aurum.prediction.model.card import FORMAT, ModelCard, Quantity
+from aurum.prediction.model.card import FORMAT, AnomalyPart, ModelCard, Quantity
 from aurum.prediction.model.features import FeatureSpec
 from aurum.prediction.model.regimes import Regimes
 from aurum.prediction.model.skill import lacking_skill
@@ -67,6 +67,7 @@ class Model:
         withheld: The quantities that it does not tell because they have no skill, with the reasons. Only a serving
             model withholds.
         unproven: The quantities that it tells although they have no skill, because it was activated by force.
+        anomaly_threshold: The anomaly score from which a state counts as unusual; 0 if it is not set.
     """
 
     card: ModelCard
@@ -78,6 +79,7 @@ class Model:
     anomaly: AnomalyModel
     withheld: Mapping[Quantity, str] = field(default_factory=dict)
     unproven: Mapping[Quantity, str] = field(default_factory=dict)
+    anomaly_threshold: float = 0.0
 
     @property
     def tells_risk(self) -> bool:
@@ -104,10 +106,21 @@ class Model:
         return self.risk.contributions(row) if self.risk is not None else np.zeros(len(row))
 
 
-def for_serving(model: Model, *, forced: bool) -> Model:
-    """Returns a model that tells only what it has skill for or, if it was activated by force, everything."""
+def for_serving(model: Model, *, forced: bool, false_alarms: float) -> Model:
+    """Returns a model that tells only what it has skill for or, if it was activated by force, everything.
+
+    Args:
+        model: The model.
+        forced: Whether it was activated by force.
+        false_alarms: Allowed false alarms of the anomaly score, for each machine and month.
+    """
     lacking = lacking_skill(model.card)
-    return replace(model, withheld={} if forced else lacking, unproven=lacking if forced else {})
+    return replace(
+        model,
+        withheld={} if forced else lacking,
+        unproven=lacking if forced else {},
+        anomaly_threshold=model.anomaly.threshold(false_alarms),
+    )
 
 
 def load_model(folder: Path) -> Model:
@@ -214,7 +227,24 @@ def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
             np.array(anomaly.distances),
             np.array(anomaly.paths),
             np.array(anomaly.greater),
+            _held_out_part(anomaly),
         ),
+    )
+
+
+def _held_out_part(anomaly: AnomalyPart) -> HeldOutScores | None:
+    """Returns the calibration of the anomaly score on held-out time; None for a model of an earlier version."""
+    part = anomaly.held_out
+    if part is None:
+        return None
+    return HeldOutScores(
+        np.array(part.variances),
+        np.array(part.shares),
+        np.array(part.quantiles).reshape(3, -1),
+        np.array(part.tails).reshape(3, 2),
+        np.array(part.surprises),
+        np.array(part.alarm_surprises),
+        np.array(part.alarms_a_month),
     )
 
 

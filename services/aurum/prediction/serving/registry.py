@@ -46,9 +46,15 @@ class ModelRegistry:
     A change of model replaces one reference. Predictions in progress finish with the model that they began with.
     """
 
-    def __init__(self, root: Path) -> None:
-        """Loads the serving models. A model that cannot be loaded is reported as damaged, and its type has none."""
+    def __init__(self, root: Path, false_alarms: float = 1.0) -> None:
+        """Loads the serving models. A model that cannot be loaded is reported as damaged, and its type has none.
+
+        Args:
+            root: The folder of the models.
+            false_alarms: Allowed false alarms of the anomaly score, for each machine and month.
+        """
         self._root = root
+        self._false_alarms = false_alarms
         self._loaded: dict[str, _Loaded] = {}
         self._seen: dict[str, int] = {}  # machine type → modification time of its active.json
         for machine_type, stamp in self._stamps().items():
@@ -229,7 +235,7 @@ class ModelRegistry:
         models = {each.card.version: each for each in (loaded.champion, loaded.shadow) if each} if loaded else {}
         champion = models.get(serving.version) or load_model(self._root / machine_type / serving.version)
         if loaded is None or champion is not loaded.champion or serving.forced != loaded.serving.forced:
-            champion = for_serving(champion, forced=serving.forced)
+            champion = for_serving(champion, forced=serving.forced, false_alarms=self._false_alarms)
         shadow = None
         if serving.shadow is not None:
             shadow = models.get(serving.shadow) or load_model(self._root / machine_type / serving.shadow)

@@ -43,6 +43,7 @@ class Prediction:
         risk_unknown_reason: Why the risk is unknown; empty if it is known or given by a rule.
         rul_unknown_reason: Why the model withholds the RUL; empty if it does not.
         without_skill: Why the model, which was activated by force, has no skill; empty otherwise.
+        anomaly_threshold: The anomaly score from which the state counts as unusual; 0 if the model has no threshold.
     """
 
     machine_id: str
@@ -62,6 +63,7 @@ class Prediction:
     risk_unknown_reason: str = ""
     rul_unknown_reason: str = ""
     without_skill: str = ""
+    anomaly_threshold: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +300,7 @@ def prediction_of(  # noqa: PLR0917
         unknown,
         model.withheld.get("rul", ""),
         model.without_skill,
+        model.anomaly_threshold,
     )
 
 

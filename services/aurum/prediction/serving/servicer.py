@@ -266,6 +266,7 @@ def response_of(prediction: Prediction) -> prediction_pb2.PredictResponse:
         risk_unknown_reason=prediction.risk_unknown_reason,
         rul_unknown_reason=prediction.rul_unknown_reason,
         without_skill=prediction.without_skill,
+        anomaly_threshold=prediction.anomaly_threshold,
     )
     if prediction.rul:
         estimate, lower, upper = prediction.rul

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from aurum import __version__
 from aurum.prediction.model import card as parts
-from aurum.prediction.model.anomaly import AnomalyModel
 from aurum.prediction.model.features import MIDDLE, SHORT, FeatureSpec
 from aurum.prediction.model.model import CARD, FOREST, Model, assemble
 from aurum.prediction.model.regimes import Regimes
-from aurum.prediction.training.anomaly_fit import fit_anomaly
+from aurum.prediction.training.anomaly_fit import AnomalyFit, fit_anomaly
+from aurum.prediction.training.healthy_time import healthy_parts, hours_per_row
 from aurum.prediction.training.skill import median_life
 from aurum.prediction.training.specification import (
     LEAST_HEALTHY_STEPS,
@@ -56,6 +56,8 @@ def train(
     """
     runs = [run for run in runs if len(run.timestamps)]
     kind = kind_of(machine_type, runs)
+    if kind == "anomaly":
+        runs = healthy_parts(runs)
     progress(0.0, "columns")
     spec, dropped = derive_specification(runs, options)
     progress(0.05, "features")
@@ -78,8 +80,9 @@ def train(
         healthy = table.share <= _HEALTHY_SHARE if kind == "rul" else ~target.soon
     progress(0.9, "anomaly")
     usual = [index for index, name in enumerate(spec.names) if name.endswith((f".mean_{SHORT}", f".std_{MIDDLE}"))]
-    anomaly, forest = fit_anomaly(table.features[healthy], usual, options.seed)
-    files = {**(fitted.files if fitted else {}), FOREST: forest}
+    hours = hours_per_row(runs, table)
+    anomaly = fit_anomaly(table.features[healthy], usual, table.run[healthy], hours[healthy], options.seed)
+    files = {**(fitted.files if fitted else {}), FOREST: anomaly.forest}
     gain = fitted.gain if fitted else np.array([float(index in usual) for index in range(len(spec.names))])
     digest = _digest(runs)
     now = datetime.now(UTC)
@@ -158,7 +161,8 @@ def _regime_part(regimes: Regimes | None) -> parts.RegimePart | None:
     )
 
 
-def _anomaly_part(anomaly: AnomalyModel) -> parts.AnomalyPart:
+def _anomaly_part(fitted: AnomalyFit) -> parts.AnomalyPart:
+    anomaly, scores = fitted.model, fitted.model.held_out
     return parts.AnomalyPart(
         columns=anomaly.columns.tolist(),
         mean=anomaly.mean.tolist(),
@@ -167,6 +171,18 @@ def _anomaly_part(anomaly: AnomalyModel) -> parts.AnomalyPart:
         distances=anomaly.distances.tolist(),
         paths=anomaly.paths.tolist(),
         greater=anomaly.greater.tolist(),
+        held_out=scores
+        and parts.HeldOutScoresPart(
+            variances=scores.variances.tolist(),
+            shares=scores.shares.tolist(),
+            quantiles=scores.quantiles.tolist(),
+            tails=scores.tails.tolist(),
+            surprises=scores.surprises.tolist(),
+            alarm_surprises=scores.alarm_surprises.tolist(),
+            alarms_a_month=scores.alarms_a_month.tolist(),
+            months=round(fitted.months, 3),
+            blocks=fitted.blocks,
+        ),
     )
 
 

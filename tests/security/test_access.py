@@ -27,6 +27,7 @@ _OF_THE_FRAMEWORK = {("GET", "/openapi.json")}
 BODIES: dict[str, Any] = {
     "/api/machines": {"machine_id": "made-by-a-test", "machine_type": "pump"},
     "/api/machines/{machine_id}/maintenance": {"text": "looked at"},
+    "/api/machines/{machine_id}/planned-stops": {"at": "2090-01-01T00:00:00Z"},
     "/api/predict": {"machine_id": "nobody"},
     "/api/readings": {"readings": [{"machine_id": "m", "sensor": "s", "timestamp": 1.7e9, "value": 1.0}]},
     "/api/alarms/{alarm_id}/shelve": {"minutes": 5},

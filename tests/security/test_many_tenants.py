@@ -46,6 +46,7 @@ BODIES: dict[str, Callable[[str], Any]] = {
 }
 OTHER_BODIES: dict[str, Any] = {
     "/api/machines/{machine_id}/maintenance": {"text": "looked at"},
+    "/api/machines/{machine_id}/planned-stops": {"at": "2090-01-01T00:00:00Z"},
     "/api/alarms/{alarm_id}/shelve": {"minutes": 5},
 }
 

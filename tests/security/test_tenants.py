@@ -18,6 +18,7 @@ NORTH, SOUTH = "tenant-north", "tenant-south"  # sites, and the machines at them
 BODIES: dict[str, Any] = {
     "/api/machines": {"machine_id": f"{NORTH}-new", "machine_type": "pump", "site": NORTH},
     "/api/machines/{machine_id}/maintenance": {"text": "looked at"},
+    "/api/machines/{machine_id}/planned-stops": {"at": "2090-01-01T00:00:00Z"},
     "/api/predict": {"machine_id": NORTH},
     "/api/readings": {"readings": [{"machine_id": NORTH, "sensor": "s", "timestamp": 1.7e9, "value": 1.0}]},
     "/api/alarms/{alarm_id}/shelve": {"minutes": 5},

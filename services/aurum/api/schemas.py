@@ -164,6 +164,31 @@ class MetricsOut(BaseModel):
     series: list[SeriesOut]
 
 
+class PlannedStopIn(_In):
+    """A planned stop to set."""
+
+    at: str = Field(description="When it begins, ISO 8601 or a number since 1970; in the future.")
+    text: str = Field("", max_length=200, examples=["Cleaning of line 2"])
+    by: str = Field("", max_length=100)
+
+
+class PlannedStopOut(BaseModel):
+    """A planned stop."""
+
+    id: str
+    at: datetime
+    in_hours: float = Field(description="Hours until it begins.")
+    text: str
+    by: str
+
+
+class PlannedStops(BaseModel):
+    """The future planned stops of a machine."""
+
+    machine_id: str
+    items: list[PlannedStopOut] = Field(description="Items, the next first.")
+
+
 class MaintenanceIn(_In):
     """A maintenance record to store."""
 

@@ -19,6 +19,7 @@ import { plant, statusOf, subscribe } from "./live.js";
 import { adviceContent, factorList, predictionLinks, useList } from "./machine_cards.js";
 import { machineCharts } from "./machine_charts.js";
 import { originalMachine, storedHint } from "./names.js";
+import { plannedStops } from "./planned_stops.js";
 import { stateBadge } from "./plant.js";
 import { setting } from "./settings.js";
 import { t, textOr } from "./text.js";
@@ -170,6 +171,7 @@ function machineCards({ id, console: settings }, signal, onMarks) {
   const use = card("use");
   const alarms = card("alarms");
   const maintenance = card("maintenance");
+  const stops = card("stops");
 
   async function loadWhy() {
     /** @type {Explanation} */
@@ -208,6 +210,13 @@ function machineCards({ id, console: settings }, signal, onMarks) {
     return [maintenanceList(items), maintenanceForm(`${path}/maintenance`, refreshMaintenance)];
   }
 
+  const loadStops = () => plannedStops(`${path}/planned-stops`, signal, refreshStops);
+
+  function refreshStops() {
+    fillCard(stops, loadStops, signal);
+    if (predictive) fillCard(advice, loadAdvice, signal);
+  }
+
   const refreshAlarms = () => fillCard(alarms, loadAlarms, signal);
   const refreshMaintenance = () => fillCard(maintenance, loadMaintenance, signal);
   const polled = [
@@ -216,9 +225,10 @@ function machineCards({ id, console: settings }, signal, onMarks) {
     ...(energy || carbon ? [{ target: use, load: loadUse }] : []),
   ];
   return {
-    elements: [...polled.map(({ target }) => target), alarms, maintenance].map((each) => each.element),
+    elements: [...polled.map(({ target }) => target), stops, alarms, maintenance].map((each) => each.element),
     refreshAlarms,
     refreshMaintenance,
+    refreshStops,
     /** Refreshes the cards that the event stream does not keep current. */
     refresh() {
       for (const { target, load } of polled) fillCard(target, load, signal);
@@ -297,6 +307,7 @@ export function open(main, context) {
   const ticking = setInterval(draw, 1000); // for the age of the last reading
   const refreshing = setInterval(refresh, REFRESH_EVERY);
   showHead();
+  cards.refreshStops();
   cards.refreshMaintenance();
   cards.refreshAlarms();
   refresh();

@@ -140,6 +140,7 @@ export interface Explanation {
 /** AdviceOption */
 export interface AdviceOption {
   when: string;
+  at: string | null;
   after: number | null;
   failure_probability: number;
   money: number;
@@ -154,7 +155,22 @@ export interface Advice {
   currency: string;
   options: AdviceOption[];
   best: string;
+  next_best: string;
   saves: number;
+  notes: string[];
+}
+
+/** PlannedStopOut */
+export interface PlannedStop {
+  id: string;
+  at: string;
+  in_hours: number;
+  text: string;
+}
+
+/** PlannedStops */
+export interface PlannedStops {
+  items: PlannedStop[];
 }
 
 /** EnergyAmount */

@@ -69,8 +69,8 @@ class RulDistribution:
         """
         if len(quantiles) < 2:
             return 0.0
-        spread = float(quantiles[1] - quantiles[0]) * self.levels[0] / (self.levels[1] - self.levels[0])
-        return max(0.0, float(quantiles[0]) - _LOWER_TAIL * spread)
+        share = float(self.levels[0]) / float(self.levels[1] - self.levels[0])
+        return max(0.0, float(quantiles[0]) - _LOWER_TAIL * float(quantiles[1] - quantiles[0]) * share)
 
     def _before_cap(self) -> float:
         """Returns the probability of a failure before the cap."""

@@ -96,6 +96,7 @@ def traced(guarded: Guarded, headers: dict[str, str]) -> str:
 
 def ask(guarded: Guarded, method: str, template: str, headers: dict[str, str]) -> Answer:
     path = template.replace("{machine_id}", NORTH).replace("{alarm_id}", f"{NORTH}~stopped")
+    path = re.sub(r"{(stop|record)_id}", "1-0", path)
     path = path.replace("{service}", "prediction").replace("{trace_id}", "0" * 32).replace("{path:path}", "app.js")
     assert "{" not in path, f"{template}: say what its parameters are"
     body = BODIES.get(template, {}) if method == "POST" else None

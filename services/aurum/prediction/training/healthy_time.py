@@ -74,7 +74,7 @@ def blocks_of(run: Indices, gap: int) -> Blocks:
     near = []
     for each in range(_FOLDS):
         within = fold == each
-        wide = np.convolve(within, np.ones(2 * gap + 1), "same") > 0
+        wide = np.convolve(within, np.ones(2 * gap + 1))[gap : gap + len(run)] > 0.5
         near.append(wide if (~wide).sum() >= len(run) // 4 else within)
     return Blocks(fold, near, f"five parts of each of {len(numbers)} runs")
 

@@ -13,10 +13,12 @@ import {
   predictionRemark,
   remainingLife,
   riskLevel,
+  riskText,
   sensorName,
+  unusualness,
 } from "../../services/aurum/api/console/format.js";
 import { plant } from "../../services/aurum/api/console/live.js";
-import { rul, speak } from "./browser.js";
+import { machine, rul, speak } from "./browser.js";
 
 beforeEach(() => speak("en"));
 afterEach(() => {
@@ -51,7 +53,7 @@ test("number and share follow the language", async () => {
 });
 
 test("prediction is remarked on if a rule made it, or readings came long after it", () => {
-  const machine = {
+  const seen = {
     machine_id: "m",
     machine_type: "pump",
     site: "",
@@ -64,10 +66,10 @@ test("prediction is remarked on if a rule made it, or readings came long after i
     predicted_at: "2026-01-01T12:09:30Z",
   };
   mock.timers.enable({ apis: ["Date"], now: Date.parse("2026-01-01T12:10:00Z") });
-  assert.equal(predictionRemark(machine), "");
-  assert.equal(predictionRemark({ ...machine, degraded: true }), "rule-based");
-  assert.equal(predictionRemark({ ...machine, predicted_at: "2026-01-01T12:00:00Z" }), "predicted 10 min ago");
-  assert.equal(predictionRemark({ ...machine, predicted_at: "2026-01-01T12:00:00Z", last_seen: null }), "");
+  assert.equal(predictionRemark(seen), "");
+  assert.equal(predictionRemark({ ...seen, degraded: true }), "rule-based");
+  assert.equal(predictionRemark({ ...seen, predicted_at: "2026-01-01T12:00:00Z" }), "predicted 10 min ago");
+  assert.equal(predictionRemark({ ...seen, predicted_at: "2026-01-01T12:00:00Z", last_seen: null }), "");
 });
 
 test("share is shown as percentage", () => {
@@ -142,4 +144,29 @@ test("risk level begins at 0.3 and 0.7", () => {
 test("anomaly level is none for scores of healthy machines", () => {
   const levels = [0, 0.94, 0.95, 0.99, 0.999, 1].map(anomalyLevel);
   assert.deepEqual(levels, ["none", "none", "slight", "high", "very_high", "very_high"]);
+});
+
+test("risk of a rule is named as the rule's, and an unknown one has no number", () => {
+  const pump = machine({ risk_score: 0.95, source: "rule", rule: "limits", degraded: true });
+  assert.equal(riskText(pump), "rule “limits”: 0.95");
+  assert.equal(predictionRemark(pump), "rule-based");
+  const unknown = machine({
+    risk_score: null,
+    source: "model",
+    risk_unknown_reason: "it has no skill",
+    degraded: true,
+  });
+  assert.equal(riskText(unknown), "unknown");
+  assert.equal(predictionRemark(unknown), "it has no skill");
+  const forced = machine({ risk_score: 0.25, source: "model", without_skill: "it has no skill" });
+  assert.equal(riskText(forced), "25%");
+  assert.equal(predictionRemark(forced), "model without proven skill");
+  assert.equal(riskText(machine({})), "no prediction yet");
+});
+
+test("threshold of a model decides what is very unusual", () => {
+  assert.equal(unusualness(machine({})), undefined);
+  assert.equal(unusualness(machine({ anomaly_score: 0.9995 })), "very_high");
+  assert.equal(unusualness(machine({ anomaly_score: 0.9995, anomaly_threshold: 0.9999 })), "high");
+  assert.equal(unusualness(machine({ anomaly_score: 0.98, anomaly_threshold: 0.97 })), "very_high");
 });

@@ -292,6 +292,31 @@ def test_models_are_evaluated_explained_and_activated(tmp_path: Path) -> None:
     assert "there is no model version nowhere" in refused.stderr
 
 
+def test_noise_is_not_activated_without_force(tmp_path: Path) -> None:
+    lines = ["unit,torque,heat,failure"]
+    lines += [f"{n},{n * 7919 % 101},{n * 104_729 % 97},{int(n * 15_485_863 % 103 < 30)}" for n in range(400)]
+    path = tmp_path / "noise.csv"
+    path.write_text("\n".join(lines) + "\n")
+    train = ("train", "--rounds", "20", str(path), "--out", str(tmp_path / "models"))
+    refused = aurum(*train)
+    assert refused.returncode == 0, refused.stderr
+    assert refused.stdout.startswith("noise: NOT ACTIVATED: model noise ")
+    assert "no proven skill for the risk: against the baseline (base rate)" in refused.stdout
+    active = tmp_path / "models" / "noise" / "active.json"
+    assert not active.exists()
+    models = ("--models", str(tmp_path / "models"))
+    version = next(path.name for path in (tmp_path / "models" / "noise").iterdir())
+    by_hand = aurum("models", "activate", "noise", version, *models)
+    assert by_hand.returncode == 1
+    assert "it is not activated" in by_hand.stderr
+    forced = aurum("models", "activate", "noise", version, "--force", *models)
+    assert forced.stdout == f"noise: {version} is the champion, by force and without skill\n"
+    assert "no skill, activated by force" in aurum("models", "list", *models).stdout
+    active.unlink()
+    assert aurum(*train, "--force").stdout.startswith("noise: ACTIVATED WITHOUT SKILL: ")
+    assert json.loads(active.read_text())["forced"] is True
+
+
 def test_import_without_platform_names_the_address(platform: Platform, tmp_path: Path) -> None:
     path = tmp_path / "one.csv"
     path.write_text("machine_id,timestamp,x\nm,1600000000,1\n")

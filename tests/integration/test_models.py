@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
@@ -20,7 +20,7 @@ from aurum.v1 import prediction_pb2, prediction_pb2_grpc
 from aurum_sim.machine_types import PUMP
 from aurum_sim.plant_model import run_to_failure
 from tests.support.http import http
-from tests.support.models import pump_version
+from tests.support.models import pump_version, unskilled_version
 from tests.support.platform import Platform
 from tests.support.waiting import wait_for
 
@@ -230,12 +230,31 @@ def test_advice_compares_cost_of_each_decision(plant: Platform) -> None:
     assert found.status == 200, found.body
     options = {option["when"]: option for option in found.json["options"]}
     assert found.json["best"] == "now"
-    assert found.json["saves"] > 1000
+    assert found.json["next_best"] == "at_failure"
+    assert found.json["saves"] == found.json["saves_on_failure"] > 1000
     assert options["now"]["money"] == 900
     assert options["at_failure"]["failure_probability"] == 1
-    assert options["planned_stop"]["after"] == 168
+    assert "planned_stop" not in options
     soon = http("GET", f"{plant.api}/api/machines/worn/advice?planned_stop=1").json
     assert next(o for o in soon["options"] if o["when"] == "planned_stop")["failure_probability"] < 0.5
+    path = f"{plant.api}/api/machines/worn/planned-stops"
+    dates = [datetime.now(UTC) + timedelta(hours=hours) for hours in (0.5, 300)]
+    stops = [http("POST", path, {"at": date.isoformat()}) for date in dates]
+    assert [stop.status for stop in stops] == [201, 201]
+    assert http("POST", path, {"at": dates[0].isoformat()}).json["id"] == stops[0].json["id"]
+    listed = http("GET", path).json["items"]
+    assert [round(stop["in_hours"], 1) for stop in listed] == [0.5, 300]
+    planned = http("GET", f"{plant.api}/api/machines/worn/advice").json
+    assert [option["when"] for option in planned["options"]] == ["now", "planned_stop", "planned_stop", "at_failure"]
+    assert 0.4 < planned["options"][1]["after"] <= 0.5
+    assert datetime.fromisoformat(planned["options"][1]["at"]) == dates[0]
+    assert abs(planned["saves"]) < planned["saves_on_failure"]
+    assert http("DELETE", f"{path}/{stops[1].json['id']}").status == 204
+    assert [stop["id"] for stop in http("GET", path).json["items"]] == [stops[0].json["id"]]
+    assert http("DELETE", f"{path}/{stops[1].json['id']}").status == 404
+    past = http("POST", path, {"at": "2020-01-01T00:00:00Z"})
+    assert past.status == 422
+    assert "must be in the future" in json.dumps(past.json)
     sundial = {"machine_id": "sundial-1", "machine_type": "sundial", "site": ""}
     assert http("POST", f"{plant.api}/api/machines", sundial).status == 201
     rows = [{"machine_id": "sundial-1", "sensor": "x", "timestamp": time.time() - n, "value": n % 3} for n in range(30)]
@@ -273,3 +292,29 @@ def test_predictions_are_compared_with_what_happened(plant: Platform) -> None:
     metric = 'prediction_outcome_failures{machine_type="pump",result="predicted"}'
     wait_for(lambda: plant.metric("prediction", metric) == 1, 15, "the metric shows it too")
     assert http("GET", f"{plant.api}/api/outcomes?machine_type=oven").json["items"] == []
+
+
+def test_model_without_skill_gives_no_advice(plant: Platform, stub: prediction_pb2_grpc.PredictionServiceStub) -> None:
+    version = unskilled_version(plant.folder / "models")
+    run = run_to_failure(PUMP, 1, seed=5)[0]
+    add(plant, "unsure", run, slice(0, 200))
+    request = prediction_pb2.ActivateModelRequest(machine_type="pump", version=version)
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ActivateModel(request, timeout=5)
+    assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert "no proven skill" in refused.value.details()
+    request.force = True
+    model = stub.ActivateModel(request, timeout=5).model
+    assert model.forced
+    assert model.without_skill
+    told = http("POST", f"{plant.api}/api/predict", {"machine_id": "unsure"}).json
+    assert told["model_version"] == version
+    assert isinstance(told["risk_score"], float)
+    assert "no proven skill for the risk" in told["without_skill"]
+    listed = {each["version"]: each for each in http("GET", f"{plant.api}/api/models").json["items"]}
+    assert listed[version]["forced"]
+    assert {each["baseline"] for each in listed[version]["skill"]} >= {"base rate", "median life minus age"}
+    advice = http("GET", f"{plant.api}/api/machines/unsure/advice")
+    assert advice.status == 409
+    assert advice.json["type"].endswith(":no-skill")
+    stub.RollbackModel(prediction_pb2.RollbackModelRequest(machine_type="pump"), timeout=5)

@@ -75,6 +75,27 @@ def test_published_prediction_is_shown_by_every_replica(
         )
 
 
+def test_unknown_risk_and_rule_are_shown_as_such(
+    plant: Platform, ingestion: ingestion_pb2_grpc.IngestionServiceStub
+) -> None:
+    at = read(plant, "loom", 50), read(plant, "lathe", 50)
+    why = "model loom v1 has no proven skill for the risk"
+    unknown = prediction_pb2.PredictResponse(
+        machine_id="loom", model_version="v1", risk_unknown_reason=why, degraded=True, as_of_us=at[0]
+    )
+    ruled = prediction_pb2.PredictResponse(
+        machine_id="lathe", risk_score=0.95, rule="limits", degraded=True, as_of_us=at[1]
+    )
+    ingestion.PublishPredictions(ingestion_pb2.PublishPredictionsRequest(predictions=[unknown, ruled]))
+    wait_for(lambda: http("GET", f"{plant.api}/api/machines/lathe").json.get("rule") == "limits", 15, "rule")
+    wait_for(lambda: http("GET", f"{plant.api}/api/machines/loom").json.get("risk_unknown_reason") == why, 15, "reason")
+    loom, lathe = (http("GET", f"{plant.api}/api/machines/{name}").json for name in ("loom", "lathe"))
+    assert (loom["risk_score"], loom["source"], loom["rule"]) == (None, "model", None)
+    assert (lathe["risk_score"], lathe["source"], lathe["risk_unknown_reason"]) == (0.95, "rule", None)
+    answer = http("POST", f"{plant.api}/api/machines/loom/predict").json
+    assert (answer["risk_score"], answer["risk_unknown_reason"]) == (None, why)
+
+
 def test_last_published_prediction_answers_without_prediction(
     plant: Platform, ingestion: ingestion_pb2_grpc.IngestionServiceStub
 ) -> None:

@@ -28,6 +28,7 @@ BODIES: dict[str, Any] = {
     "/api/machines": {"machine_id": "made-by-a-test", "machine_type": "pump"},
     "/api/machines/{machine_id}/maintenance": {"text": "looked at"},
     "/api/machines/{machine_id}/maintenance/{record_id}": {"text": "looked at"},
+    "/api/machines/{machine_id}/planned-stops": {"at": "2090-01-01T00:00:00Z"},
     "/api/predict": {"machine_id": "nobody"},
     "/api/readings": {"readings": [{"machine_id": "m", "sensor": "s", "timestamp": 1.7e9, "value": 1.0}]},
     "/api/alarms/{alarm_id}/shelve": {"minutes": 5},

@@ -47,6 +47,7 @@ BODIES: dict[str, Callable[[str], Any]] = {
 OTHER_BODIES: dict[str, Any] = {
     "/api/machines/{machine_id}/maintenance": {"text": "looked at"},
     "/api/machines/{machine_id}/maintenance/{record_id}": {"text": "looked at"},
+    "/api/machines/{machine_id}/planned-stops": {"at": "2090-01-01T00:00:00Z"},
     "/api/alarms/{alarm_id}/shelve": {"minutes": 5},
 }
 
@@ -191,6 +192,7 @@ def is_let_in(guarded: Guarded, headers: dict[str, str]) -> bool:
 
 def request(tenants: Tenants, tenant: Tenant, method: str, template: str, machine: str) -> Answer:
     path = template.replace("{machine_id}", machine).replace("{alarm_id}", f"{machine}~stopped")
+    path = re.sub(r"{(stop|record)_id}", "1-0", path)
     path = path.replace("{service}", "prediction").replace("{trace_id}", "0" * 32).replace("{path:path}", "app.js")
     body = BODIES[template](machine) if template in BODIES and method == "POST" else OTHER_BODIES.get(template)
     sent = (body or {}) if method == "POST" else None

@@ -128,6 +128,9 @@ def test_flood_of_another_site_is_not_told(plants: tuple[Platform, dict[str, dic
         "POST /api/machines/{}/maintenance",
         "DELETE /api/machines/{}/maintenance/1-a",
         "GET /api/machines/{}/maintenance/1-a/changes",
+        "GET /api/machines/{}/planned-stops",
+        "POST /api/machines/{}/planned-stops",
+        "DELETE /api/machines/{}/planned-stops/1-a",
         "GET /api/machines?site=north",
         "GET /api/energy?machine_id={}",
         "GET /api/energy?site=north",
@@ -141,7 +144,15 @@ def test_resources_of_other_sites_are_404(plants: tuple[Platform, dict[str, dict
     method, _, where = path.partition(" ")
     body = {"text": "x", "minutes": 5} if method == "POST" else None
     if body:
-        body = {"text": "x"} if "maintenance" in where else {"minutes": 5} if "shelve" in where else {}
+        body = (
+            {"text": "x"}
+            if "maintenance" in where
+            else {"at": "2090-01-01"}
+            if "planned" in where
+            else {"minutes": 5}
+            if "shelve" in where
+            else {}
+        )
     answer = http(method, f"{platform.api}{where.format('oven-north')}", body, headers["south"])
     assert answer.status == 404, answer.body
     unknown = http(method, f"{platform.api}{where.format('oven-nowhere')}", body, headers["south"])

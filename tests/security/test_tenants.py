@@ -19,6 +19,7 @@ BODIES: dict[str, Any] = {
     "/api/machines": {"machine_id": f"{NORTH}-new", "machine_type": "pump", "site": NORTH},
     "/api/machines/{machine_id}/maintenance": {"text": "looked at"},
     "/api/machines/{machine_id}/maintenance/{record_id}": {"text": "looked at"},
+    "/api/machines/{machine_id}/planned-stops": {"at": "2090-01-01T00:00:00Z"},
     "/api/predict": {"machine_id": NORTH},
     "/api/readings": {"readings": [{"machine_id": NORTH, "sensor": "s", "timestamp": 1.7e9, "value": 1.0}]},
     "/api/alarms/{alarm_id}/shelve": {"minutes": 5},
@@ -96,7 +97,7 @@ def traced(guarded: Guarded, headers: dict[str, str]) -> str:
 
 def ask(guarded: Guarded, method: str, template: str, headers: dict[str, str]) -> Answer:
     path = template.replace("{machine_id}", NORTH).replace("{alarm_id}", f"{NORTH}~stopped")
-    path = path.replace("{record_id}", "1-0")
+    path = re.sub(r"{(stop|record)_id}", "1-0", path)
     path = path.replace("{service}", "prediction").replace("{trace_id}", "0" * 32).replace("{path:path}", "app.js")
     assert "{" not in path, f"{template}: say what its parameters are"
     body = BODIES.get(template, {}) if method in ("POST", "PUT") else None

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from aurum.prediction.model.model import CARD
+from aurum.prediction.model.model import CARD, CARD_CHECKSUM
 from aurum.prediction.model.model_files import make_champion, write_model
 from aurum.prediction.training.train import TrainingOptions, train
 from aurum_sim.machine_types import PUMP
@@ -52,6 +52,19 @@ def pump_version(root: Path, version: str, seed: int = 1, *, activate: bool = Tr
     write_model(root, "pump", version, {**files, CARD: json.dumps(card)})
     if activate:
         make_champion(root, "pump", version)
+    return version
+
+
+def unskilled_version(root: Path, version: str = "unskilled") -> str:
+    """Adds a version of a pump's model whose card denies its skill, without activating it; returns its name."""
+    pump_version(root, f"{version}-base", activate=False)
+    folder = root / "pump" / f"{version}-base"
+    files = {path.name: path.read_text() for path in folder.iterdir() if path.name != CARD_CHECKSUM}
+    card = json.loads(files[CARD])
+    for skill in card["evaluation"]["skill"]:
+        skill |= {"skill": -0.1, "low": -0.2, "high": 0.05}
+    write_model(root, "pump", version, {**files, CARD: json.dumps({**card, "version": version, "later_lives": None})})
+    shutil.rmtree(folder)
     return version
 
 

@@ -21,6 +21,7 @@ class Observation:
         rul: The predicted RUL.
         anomaly: The anomaly score.
         predicted_us: The moment for which the prediction was made.
+        anomaly_threshold: The anomaly score from which the model of the machine finds it unusual; 0 if it has none.
     """
 
     at_us: int
@@ -31,6 +32,7 @@ class Observation:
     rul: float | None = None
     anomaly: float | None = None
     predicted_us: int = 0
+    anomaly_threshold: float = 0.0
 
 
 @dataclass(slots=True)
@@ -98,7 +100,7 @@ class RuleCondition:
         for limit, value in (
             (rule.risk, observation.risk),
             (rule.rul, observation.rul),
-            (rule.anomaly, observation.anomaly),
+            (rule.anomaly and rule.anomaly.at(observation.anomaly_threshold), observation.anomaly),
         ):
             if limit is not None:
                 return None if value is None else (self._exceeds(limit, value), value, observation.predicted_us)

@@ -9,6 +9,8 @@ from aurum.runtime.yaml_file import read_yaml
 
 DEFAULT_RULES = Path(__file__).with_name("rules.yaml")
 ANY = "*"
+USUAL_THRESHOLD = 0.999
+"""The anomaly score beyond which a state is unusual, if its model has no threshold."""
 
 PRIORITIES: tuple[Priority, ...] = ("low", "medium", "high", "urgent")
 _MOST_RULES = 200
@@ -46,6 +48,26 @@ class ValueLimit(_RulesModel):
         return value < (self.below or 0.0) + (self.deadband if alarming else 0.0)
 
 
+class AnomalyLimit(ValueLimit):
+    """A limit of the anomaly score: a number, or the model's threshold for the allowed false alarms a month."""
+
+    beyond_threshold: bool = Field(
+        False, description="Whether the limit is the threshold by AURUM_PREDICTION_FALSE_ALARMS."
+    )
+
+    @model_validator(mode="after")
+    def _require_one_limit(self) -> "AnomalyLimit":
+        if (self.above is not None) + (self.below is not None) + self.beyond_threshold != 1:
+            raise ValueError("one of above, below and beyond_threshold must be given")
+        return self
+
+    def at(self, threshold: float) -> ValueLimit:
+        """Returns the limit for a model with this threshold, which is 0 if the model has none."""
+        if not self.beyond_threshold:
+            return self
+        return ValueLimit(above=threshold or USUAL_THRESHOLD, deadband=self.deadband)
+
+
 class SensorLimit(ValueLimit):
     """A limit of the latest reading of a sensor."""
 
@@ -76,7 +98,7 @@ class AlarmRule(_RulesModel):
     machine_types: tuple[str, ...] = (ANY,)
     risk: ValueLimit | None = None
     rul: ValueLimit | None = None
-    anomaly: ValueLimit | None = None
+    anomaly: AnomalyLimit | None = None
     sensor: SensorLimit | None = None
     rate: RateOfChangeLimit | None = None
     stale: SilenceLimit | None = None

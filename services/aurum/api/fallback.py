@@ -93,6 +93,7 @@ class PredictionFallback:
             machine_type=machine.machine_type,
             risk_score=result.risk,
             anomaly_score=result.risk,
+            rule=result.rule,
             degraded=True,
             degraded_reason=f"the fallback rule by {result.rule} is used: {error.message}",
             as_of_us=machine.last_seen_us,

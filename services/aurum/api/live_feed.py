@@ -14,7 +14,7 @@ from typing import Any
 from aurum.api import metrics
 from aurum.api.alarm_service import AlarmService
 from aurum.api.machine_cache import MachineCache, MachineView
-from aurum.api.serializers import finite_or_none, machine_status, to_datetime
+from aurum.api.serializers import finite_or_none, machine_status, origin_of, to_datetime
 
 _CHECK_SECONDS = 0.2  # between two checks for changes
 _PULSE_SECONDS = 5.0  # between two pulses, which show a console that it is connected
@@ -179,8 +179,10 @@ def _machine_json(view: MachineView) -> dict[str, Any]:
     }
     if prediction is not None:
         item |= {
-            "risk_score": round(prediction.risk_score, 4),
-            "anomaly_score": round(prediction.anomaly_score, 4),
+            "risk_score": None if prediction.risk_unknown_reason else round(prediction.risk_score, 4),
+            **origin_of(prediction),
+            "anomaly_score": round(prediction.anomaly_score, 6),
+            "anomaly_threshold": prediction.anomaly_threshold or None,
             "degraded": prediction.degraded,
             "predicted_at": datetime.fromtimestamp(view.predicted_at, UTC).isoformat(timespec="seconds"),
         }

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
 from aurum.readings.batch import MAX_SEQUENCE
 
+Source = Literal["model", "rule"]
 Status = Literal["new", "running", "fault", "stale", "offline"]
 
 
@@ -76,7 +77,18 @@ class MachineOut(BaseModel):
     status: Status = Field(
         description="new: no reading yet; stale: none for 60 s; offline: none for 1 h; fault: its fault signal is on."
     )
-    risk_score: float | None = Field(description="Risk of the latest background prediction; null if there is none yet.")
+    risk_score: float | None = Field(
+        description="Risk of the latest background prediction, or the value of a rule; null if there is none or "
+        "it is unknown."
+    )
+    source: Source = Field("model", description="Whether a model or a fallback rule answered.")
+    rule: str | None = Field(
+        None, description="The rule whose value is in risk_score, which is not a probability then."
+    )
+    risk_unknown_reason: str | None = Field(None, description="Why the risk is unknown, and risk_score null.")
+    without_skill: str | None = Field(
+        None, description="Why the model, which was activated by force, has no proven skill; null for any other."
+    )
     rul: RulOut | None = None
     degraded: bool = Field(False, description="Whether the prediction comes from the fallback rule instead of a model.")
     predicted_at: datetime | None = Field(None, description="When the prediction was made; null if there is none yet.")
@@ -152,6 +164,31 @@ class MetricsOut(BaseModel):
     series: list[SeriesOut]
 
 
+class PlannedStopIn(_In):
+    """A planned stop to set."""
+
+    at: str = Field(description="When it begins, ISO 8601 or a number since 1970; in the future.")
+    text: str = Field("", max_length=200, examples=["Cleaning of line 2"])
+    by: str = Field("", max_length=100)
+
+
+class PlannedStopOut(BaseModel):
+    """A planned stop."""
+
+    id: str
+    at: datetime
+    in_hours: float = Field(description="Hours until it begins.")
+    text: str
+    by: str
+
+
+class PlannedStops(BaseModel):
+    """The future planned stops of a machine."""
+
+    machine_id: str
+    items: list[PlannedStopOut] = Field(description="Items, the next first.")
+
+
 class PredictIn(_In):
     """A machine, or a machine type and features, to predict for."""
 
@@ -173,7 +210,22 @@ class PredictionOut(BaseModel):
     machine_id: str | None
     machine_type: str
     model_version: str | None = Field(description="null if no model was used.")
-    risk_score: float = Field(description="Calibrated probability of a failure within the model's horizon.")
+    risk_score: float | None = Field(
+        description="Calibrated probability of a failure within the model's horizon, or the value of a rule; null if "
+        "it is unknown."
+    )
+    source: Source = Field("model", description="Whether a model or a fallback rule answered.")
+    rule: str | None = Field(
+        None, description="The rule whose value is in risk_score, which is not a probability then."
+    )
+    risk_unknown_reason: str | None = Field(None, description="Why the risk is unknown, and risk_score null.")
+    without_skill: str | None = Field(
+        None, description="Why the model, which was activated by force, has no proven skill; null for any other."
+    )
+    rul_unknown_reason: str | None = Field(None, description="Why the model tells no RUL although it learned lives.")
+    anomaly_threshold: float | None = Field(
+        None, description="Anomaly score from which the state counts as unusual, by the allowed false alarms a month."
+    )
     rul: RulOut | None
     anomaly_score: float
     degraded: bool
@@ -200,6 +252,19 @@ class FeatureDriftOut(BaseModel):
     changes: int = Field(description="Detected changes of the mean since the model serves.")
 
 
+class SkillOut(BaseModel):
+    """The skill of a prediction against one naive baseline: 1 - error / baseline_error."""
+
+    quantity: Literal["rul", "risk"]
+    baseline: str
+    measure: str
+    error: float
+    baseline_error: float
+    skill: float
+    low: float = Field(description="Lower end of the 95 % interval; the model has skill if it is above 0.")
+    high: float
+
+
 class ModelOut(BaseModel):
     """A version of a model."""
 
@@ -214,6 +279,12 @@ class ModelOut(BaseModel):
     horizon: float
     rul_cap: float
     metrics: dict[str, float | None] | None = Field(description="Evaluation on unseen machines; null without failures.")
+    skill: list[SkillOut] | None = Field(
+        None,
+        description="Skill against naive baselines, on later lives if there are such; null if it was not measured.",
+    )
+    without_skill: str | None = Field(None, description="Why it is activated only by force; null if it has skill.")
+    forced: bool = Field(False, description="Whether it is the champion by force.")
     drift: list[FeatureDriftOut]
 
 
@@ -228,7 +299,15 @@ class PastPredictionOut(BaseModel):
 
     as_of: datetime | None
     model_version: str | None
-    risk_score: float
+    risk_score: float | None
+    source: Source = Field("model", description="Whether a model or a fallback rule answered.")
+    rule: str | None = Field(
+        None, description="The rule whose value is in risk_score, which is not a probability then."
+    )
+    risk_unknown_reason: str | None = Field(None, description="Why the risk is unknown, and risk_score null.")
+    without_skill: str | None = Field(
+        None, description="Why the model, which was activated by force, has no proven skill; null for any other."
+    )
     rul: RulOut | None
     anomaly_score: float
     degraded: bool

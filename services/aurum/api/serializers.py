@@ -3,6 +3,7 @@
 import math
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 from aurum.api.schemas import (
     CauseOut,
@@ -62,7 +63,8 @@ def machine_out(machine: ingestion_pb2.Machine, predicted: Predicted | None) -> 
         machine_type=machine.machine_type,
         site=machine.site,
         status=machine_status(machine),
-        risk_score=round(prediction.risk_score, 4) if prediction else None,
+        risk_score=round(prediction.risk_score, 4) if prediction and not prediction.risk_unknown_reason else None,
+        **(origin_of(prediction) if prediction else {}),
         rul=rul_out(prediction) if prediction else None,
         degraded=bool(prediction and prediction.degraded),
         predicted_at=datetime.fromtimestamp(time.time() - age, UTC) if prediction else None,
@@ -91,13 +93,26 @@ def rul_out(prediction: prediction_pb2.PredictResponse) -> RulOut | None:
     return RulOut(estimate=round(rul.estimate, 2), lower=round(rul.lower, 2), upper=round(rul.upper, 2), unit=rul.unit)
 
 
+def origin_of(prediction: prediction_pb2.PredictResponse) -> dict[str, Any]:
+    """Returns where the risk of a prediction comes from, why it is unknown, and why its model has no skill."""
+    return {
+        "source": "rule" if prediction.rule or (prediction.degraded and not prediction.model_version) else "model",
+        "rule": prediction.rule or None,
+        "risk_unknown_reason": prediction.risk_unknown_reason or None,
+        "without_skill": prediction.without_skill or None,
+    }
+
+
 def prediction_out(prediction: prediction_pb2.PredictResponse, age: float | None = None) -> PredictionOut:
     """Converts a prediction. age: Its age in seconds, if it is an earlier one that is used instead of a new one."""
     return PredictionOut(
         machine_id=prediction.machine_id or None,
         machine_type=prediction.machine_type,
         model_version=prediction.model_version or None,
-        risk_score=prediction.risk_score,
+        risk_score=None if prediction.risk_unknown_reason else prediction.risk_score,
+        **origin_of(prediction),
+        rul_unknown_reason=prediction.rul_unknown_reason or None,
+        anomaly_threshold=prediction.anomaly_threshold or None,
         rul=rul_out(prediction),
         anomaly_score=prediction.anomaly_score,
         degraded=prediction.degraded,

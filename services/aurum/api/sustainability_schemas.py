@@ -208,7 +208,8 @@ class WaterOut(Account):
 class AdviceOption(BaseModel):
     """A time for the next maintenance, with its expected costs."""
 
-    when: str = Field(description="Time of the maintenance: now, planned_stop or at_failure.")
+    when: str = Field(description="Time of the maintenance: now, later, planned_stop or at_failure.")
+    at: datetime | None = Field(None, description="Date of the planned stop, if it is set as a date.")
     after: float | None = Field(description="Time until the maintenance, in the unit of the RUL; null for at_failure.")
     failure_probability: float = Field(description="Probability of a failure before the maintenance.")
     life_used: float = Field(description="Expected life until the maintenance or failure, in the unit of the RUL.")
@@ -232,9 +233,12 @@ class AdviceOut(BaseModel):
     currency: str
     options: list[AdviceOption]
     best: str = Field(description="The option with the least expected money.")
-    saves: float = Field(
+    next_best: str = Field(description="The option with the least expected money besides the best one.")
+    saves: float = Field(description="Expected savings in money of the best option compared with the next best one.")
+    saves_on_failure: float = Field(
         description="Expected savings in money of the best option compared with waiting for the failure."
     )
+    notes: list[str] = Field(description="Planned stops that are not compared, and why.")
     advice: str
     likely_mode: str | None = Field(None, description="The most likely failure mode, if the model knows modes.")
     trace_id: str

@@ -57,7 +57,10 @@ def train(
     with_report: Annotated[
         bool, typer.Option("--report", help="Write report.html with plots beside each model.")
     ] = False,
-    activate: Annotated[bool, typer.Option(help="Make the new model the champion.")] = True,
+    activate: Annotated[bool, typer.Option(help="Make the new model the champion, if it has skill.")] = True,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make it the champion even without skill; its answers are labelled.")
+    ] = False,
 ) -> None:
     """Train a model for each machine type, on lives until a failure, labelled failures, or healthy machines."""
     from aurum.commands.training import train_all
@@ -84,6 +87,7 @@ def train(
         ),
         with_report=with_report,
         activate=activate,
+        force=force,
     )
 
 
@@ -125,15 +129,30 @@ def evaluate(
     models: Models = None,
     version: Version = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+    anomaly_label: Annotated[
+        str | None,
+        typer.Option(
+            help="Column that is 1 while a machine is not healthy, to evaluate alarms; `anomaly` if it exists."
+        ),
+    ] = None,
+    false_alarms: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0001,
+            help="Allowed false alarms for each machine and month; by default AURUM_PREDICTION_FALSE_ALARMS.",
+        ),
+    ] = None,
 ) -> None:
     """Evaluate a model on histories that it was not trained on."""
-    from aurum.commands.evaluation import evaluate_files
+    from aurum.commands.evaluation import AnomalyLabels, evaluate_files
     from aurum.prediction.settings import PredictionSettings
     from aurum.runtime.settings import load_settings
 
     given.require_files()
-    root = models or load_settings(PredictionSettings).models_path
-    evaluate_files(given.selection(all_words=True), root, version, as_json=as_json)
+    settings = load_settings(PredictionSettings)
+    labels = AnomalyLabels(anomaly_label, false_alarms or settings.prediction_false_alarms)
+    root = models or settings.models_path
+    evaluate_files(given.selection(all_words=True), root, version, labels, as_json=as_json)
 
 
 @takes_histories
@@ -182,19 +201,29 @@ registry = typer.Typer(help="List the models and choose which of them serve.", n
 @registry.command("list")
 def list_models(models: Models = None) -> None:
     """List the models. c marks the champion, s the shadow model, p the previous champion."""
+    from aurum.prediction.model.skill import refusal
+
     for entry in _registry(models).list():
         card = entry.card
         mark = "c" if entry.active else "s" if entry.shadow else "p" if entry.previous else " "
         measured = card.evaluation.metrics if card.evaluation else None
         error = f"RUL ± {measured.rul_mae:.3g} {card.unit}" if measured and measured.rul_mae is not None else card.kind
-        print(f"{mark} {card.machine_type:16} {card.version:24} {error}")
+        skill = f"; no skill{', activated by force' if entry.forced else ''}" if refusal(card) else ""
+        print(f"{mark} {card.machine_type:16} {card.version:24} {error}{skill}")
 
 
 @registry.command()
-def activate(machine_type: str, version: str, models: Models = None) -> None:
+def activate(
+    machine_type: str,
+    version: str,
+    models: Models = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Activate a version without skill; its answers are labelled.")
+    ] = False,
+) -> None:
     """Make a version the champion of its machine type. A running service loads it within seconds."""
-    _registry(models).activate(machine_type, version)
-    print(f"{machine_type}: {version} is the champion")
+    entry = _registry(models).activate(machine_type, version, force=force)
+    print(f"{machine_type}: {version} is the champion{', by force and without skill' if entry.forced else ''}")
 
 
 @registry.command()

@@ -9,12 +9,21 @@ from aurum.commands.progress import progress_bar
 from aurum.commands.training_data import DataSelection, load_histories
 from aurum.prediction.model.card import ModelCard
 from aurum.prediction.model.model_files import make_champion, write_model
+from aurum.prediction.model.skill import describe_skill, lacking_skill, refusal
 from aurum.prediction.training.report import REPORT, report
 from aurum.prediction.training.specification import rows_in_memory
 from aurum.prediction.training.train import TrainingDataError, TrainingOptions, train
 
 
-def train_all(given: DataSelection, out: Path, options: TrainingOptions, *, with_report: bool, activate: bool) -> None:
+def train_all(
+    given: DataSelection,
+    out: Path,
+    options: TrainingOptions,
+    *,
+    with_report: bool,
+    activate: bool,
+    force: bool = False,
+) -> None:
     """Trains a model for each machine type and saves it.
 
     If the data of a type is not suitable, the other types are trained nevertheless.
@@ -24,7 +33,8 @@ def train_all(given: DataSelection, out: Path, options: TrainingOptions, *, with
         out: The folder of the models.
         options: How to train.
         with_report: Whether to write a report beside each model.
-        activate: Whether to make each model the champion of its type.
+        activate: Whether to make each model with skill the champion of its type.
+        force: Whether to make models without skill champions as well.
 
     Raises:
         HistoryError, TableError, TableRoleError, UnknownStateError: The data cannot be read.
@@ -47,8 +57,9 @@ def train_all(given: DataSelection, out: Path, options: TrainingOptions, *, with
         if with_report:
             contents = {**contents, REPORT: report(card)}
         folder = write_model(out, machine_type, card.version, contents)
-        if activate:
-            make_champion(out, machine_type, card.version)
+        refused = refusal(card)
+        if activate and (force or not refused):
+            make_champion(out, machine_type, card.version, forced=force and bool(lacking_skill(card)))
         if (most := rows_in_memory(model.spec, chosen)) < (readings := sum(len(run.timestamps) for run in runs)):
             print(
                 f"{machine_type}: {readings} readings were thinned out to {card.data.rows} rows, since "
@@ -56,7 +67,8 @@ def train_all(given: DataSelection, out: Path, options: TrainingOptions, *, with
             )
         for line in describe_search(card):
             print(f"{machine_type}: {line}")
-        print(f"{machine_type}: {summary(card)}; {folder} ({time.monotonic() - started:.1f} s)")
+        verdict = _verdict(refused, activate=activate, force=force)
+        print(f"{machine_type}: {verdict}{summary(card)}; {folder} ({time.monotonic() - started:.1f} s)")
     if failed:
         raise TrainingDataError("; ".join(map(str, failed)))
 
@@ -80,12 +92,21 @@ def describe_search(card: ModelCard) -> list[str]:
     return lines
 
 
+def _verdict(refused: str, *, activate: bool, force: bool) -> str:
+    """Returns what is said first about a model without skill; empty for any other."""
+    if not refused:
+        return ""
+    if activate and force:
+        return f"ACTIVATED WITHOUT SKILL: {refused}; its answers are labelled. "
+    return f"NOT ACTIVATED: {refused}; train it on more or other data, or use --force. "
+
+
 def summary(card: ModelCard) -> str:
-    """Returns the quality of a model in one line."""
+    """Returns the quality of a model in one line, its skill first."""
     if card.evaluation is None:
         return f"no failures in {card.data.runs} runs, so the model provides anomaly scores only"
     measured = card.evaluation.metrics
-    parts = [f"{card.data.failures} failures"]
+    parts = [*describe_skill(card), f"{card.data.failures} failures"]
     if measured.rul_mae is not None:
         parts.append(f"RUL mean absolute error {measured.rul_mae:.3g} {card.unit} (cap {card.rul_cap:g})")
     if measured.interval_coverage is not None:

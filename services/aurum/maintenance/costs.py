@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from aurum.runtime.yaml_file import OTHER, read_yaml
 
@@ -27,13 +27,22 @@ class Cost(_CostModel):
 
 
 class TypeCosts(_CostModel):
-    """The costs of a machine type. `life` and `planned_stop` are in the unit of its RUL."""
+    """The costs and the planned stops of a machine type. `life` and `planned_stop` are in the unit of its RUL."""
 
     planned: Cost = Field(description="Costs of a planned intervention.")
     failure: Cost = Field(description="Costs of a failure, including the repair.")
     life: float = Field(gt=0, description="Usual life of a maintained machine, in the unit of its RUL.")
-    planned_stop: float = Field(
-        168.0, gt=0, description="Default time until the next planned stop, in the unit of the RUL."
+    planned_stops: tuple[AwareDatetime, ...] = Field(
+        (), max_length=1000, description="Dates of planned stops of all machines of this type; past ones are ignored."
+    )
+    hours_per_unit: float | None = Field(
+        None, gt=0, description="Hours per unit of the RUL, for dates; needed unless the unit is h."
+    )
+    planned_stop: float | None = Field(
+        None,
+        gt=0,
+        description="Time until the next planned stop, in the unit of the RUL, if no date is set. Deprecated, since it "
+        "does not count down.",
     )
 
 

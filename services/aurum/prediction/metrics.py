@@ -103,7 +103,7 @@ prediction_history_dropped_total = Counter("prediction_history_dropped_total", "
 
 
 def track_prediction(
-    machine_type: str, model_version: str, duration: float, risk_score: float, degraded: bool = False
+    machine_type: str, model_version: str, duration: float, risk_score: float | None, degraded: bool = False
 ) -> None:
     """Counts a prediction.
 
@@ -111,7 +111,7 @@ def track_prediction(
         machine_type: The type of the machine.
         model_version: The version of the model, or `rule`.
         duration: Seconds that the prediction took.
-        risk_score: The predicted risk, from 0 to 1.
+        risk_score: The predicted risk, from 0 to 1; None if it is unknown.
         degraded: Whether the risk does not come from a model.
     """
     kind = bounded("machine_type", machine_type)
@@ -120,7 +120,8 @@ def track_prediction(
     example = exemplar()
     predictions.inc(exemplar=example)
     durations.observe(duration, example)
-    risks.observe(risk_score, example)
+    if risk_score is not None:
+        risks.observe(risk_score, example)
 
 
 @lru_cache(maxsize=1000)

@@ -36,7 +36,7 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
     except AlarmRulesError as error:
         raise SettingsError(f"AURUM_ALARM_RULES: {error}") from error
     service.spawn(rules.run(), "alarm-rules")
-    registry = await asyncio.to_thread(ModelRegistry, settings.models_path)
+    registry = await asyncio.to_thread(ModelRegistry, settings.models_path, settings.prediction_false_alarms)
     logger.info("models loaded", extra={"machine_types": registry.types})
     ingestion = service.dependency("ingestion", settings.ingestion_target)
     limits = BatchLimits(

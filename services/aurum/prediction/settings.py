@@ -58,6 +58,13 @@ class PredictionSettings(AlarmSettings):
         description="Address of this process among AURUM_PREDICTION_PEERS, as host or host:port. In a cluster, the IP "
         "address of the pod.",
     )
+    prediction_false_alarms: float = Field(
+        1.0,
+        gt=0,
+        le=10_000,
+        description="Allowed false alarms of the anomaly score, for each machine and month of healthy operation. It "
+        "sets the threshold of every model from which a state counts as unusual.",
+    )
     prediction_rescore_rate: float = Field(5.0, gt=0, le=1000, description="Maximum re-scoring checks per second.")
 
     prediction_outcome_interval: float = Field(

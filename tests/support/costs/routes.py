@@ -205,6 +205,15 @@ ROUTES: dict[tuple[str, str], list[Case]] = {
     ("GET", "/api/machines/{machine_id}/maintenance/{record_id}/changes"): [
         request("longest history", "GET", f"/api/machines/{LONG}/maintenance/1-0/changes?limit=1000", 404)
     ],
+    ("GET", "/api/machines/{machine_id}/planned-stops"): [
+        request("longest history", "GET", f"/api/machines/{LONG}/planned-stops", 200)
+    ],
+    ("POST", "/api/machines/{machine_id}/planned-stops"): small_bodies(
+        "POST", f"/api/machines/{LONG}/planned-stops", {"at": "2000-01-01"}, "text", 422
+    ),
+    ("DELETE", "/api/machines/{machine_id}/planned-stops/{stop_id}"): [
+        request("no such stop", "DELETE", f"/api/machines/{LONG}/planned-stops/1-0", 404)
+    ],
     ("POST", "/api/machines/{machine_id}/predict"): [
         request("most sensors", "POST", f"/api/machines/{BROAD}/predict", 200),
         request("largest body", "POST", f"/api/machines/{BROAD}/predict", 200, body=many_fields(), headers=JSON),

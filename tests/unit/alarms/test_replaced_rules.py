@@ -47,7 +47,7 @@ class Oven:
             for sensor in watched_sensors(self.rules)
         }
         nothing, times = np.array([np.nan]), np.array([self.at_us])
-        observations = Observations(self.at_us, times, sensors, nothing, nothing, nothing, times)
+        observations = Observations(self.at_us, times, sensors, nothing, nothing, nothing, times, nothing)
         self.states.evaluate(FleetView(["m"], [self.machine_type], np.array([0]), np.array([True]), observations))
         alarm = self.states.alarms.find("m~hot")
         assert alarm is not None

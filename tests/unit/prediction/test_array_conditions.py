@@ -17,6 +17,7 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     "risk": {"risk": {"above": 0.5, "deadband": 0.2}},
     "rul": {"rul": {"below": 0.5, "deadband": 0.2}},
     "anomaly": {"anomaly": {"above": 0.5}},
+    "unusual": {"anomaly": {"beyond_threshold": True, "deadband": 0.2}},
     "sensor": {"sensor": {"sensor": "x", "below": 0.5, "deadband": 0.2}},
     "rate": {"rate": {"sensor": "x", "above": 0.1, "deadband": 0.2, "over_seconds": 5}},
     "stale": {"stale": {"after_seconds": 4}},
@@ -48,6 +49,7 @@ def test_array_and_single_conditions_agree(kind: str, seed: int, on_delay: int, 
     times, values = np.zeros(machines, np.int64), np.full(machines, np.nan)
     predictions = np.full((3, machines), np.nan)
     predicted = np.zeros(machines, np.int64)
+    thresholds = np.where(chance.random(machines) < 0.3, 0.0, chance.random(machines))
     for turn in range(30):
         at = NOW + turn * 2 * SECOND
         read = chance.random(machines) < 0.6
@@ -59,7 +61,7 @@ def test_array_and_single_conditions_agree(kind: str, seed: int, on_delay: int, 
         ]
         predicted[scored] = at - SECOND
         wanted = chance.random(machines) < 0.9
-        observations = Observations(at, times, {"x": (times, values)}, *predictions, predicted)
+        observations = Observations(at, times, {"x": (times, values)}, *predictions, predicted, thresholds)
         changes = together.evaluate(observations, wanted)
         found = {
             machine: (bool(changes.alarming[index]), float(changes.values[index]), int(changes.times[index]))
@@ -68,7 +70,17 @@ def test_array_and_single_conditions_agree(kind: str, seed: int, on_delay: int, 
         for machine in range(machines):
             risk, rul, anomaly = (None if np.isnan(each) else float(each) for each in predictions[:, machine])
             latest = {"x": (int(times[machine]), float(values[machine]))} if times[machine] else {}
-            seen = Observation(at, int(times[machine]), latest, False, risk, rul, anomaly, int(predicted[machine]))
+            seen = Observation(
+                at,
+                int(times[machine]),
+                latest,
+                False,
+                risk,
+                rul,
+                anomaly,
+                int(predicted[machine]),
+                float(thresholds[machine]),
+            )
             expected = told(alone[machine].evaluate(seen)) if wanted[machine] else None
             actual = found.get(machine)
             assert (actual and (actual[0], np.nan_to_num(actual[1], nan=-1.0), actual[2])) == expected

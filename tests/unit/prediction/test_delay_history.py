@@ -42,7 +42,9 @@ def test_resumed_delays_equal_those_that_ran_on(kind: str, seed: int, alarming: 
     condition.reset(0, alarming=alarming)
     latest, value = times[-1:], values[-1:]
     nothing = np.full(1, np.nan)
-    observations = Observations(int(latest[0]), latest, {"x": (latest, value)}, value, nothing, nothing, latest)
+    observations = Observations(
+        int(latest[0]), latest, {"x": (latest, value)}, value, nothing, nothing, latest, nothing
+    )
     condition.evaluate(observations, np.ones(1, np.bool_))
     resume(condition, 0, past)
     assert condition.since[0] == ran_on.since

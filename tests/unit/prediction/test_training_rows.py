@@ -83,7 +83,7 @@ def test_empty_training_table_has_all_columns(runs: list[Run]) -> None:
 def table_of(left: list[float], failed: list[bool]) -> Table:
     count = len(left)
     whole = np.zeros(count, dtype=np.intp)
-    return Table(np.empty((count, 3)), np.array(left), np.array(failed), np.zeros(count), whole, whole)
+    return Table(np.empty((count, 3)), np.array(left), np.array(failed), np.zeros(count), whole, whole, np.zeros(count))
 
 
 LEFT = [0.0, 9.0, 10.0, 11.0, 29.0, 30.0, 31.0]

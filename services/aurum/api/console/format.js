@@ -88,12 +88,14 @@ export function age(isoTime) {
 }
 
 /**
- * Returns a remark on the prediction of a machine: that it comes from a rule, or how old it is if the machine has sent
- * readings long after it was made.
+ * Returns a remark on the prediction of a machine: why its risk is unknown, that it comes from a rule, that its model has
+ * no skill, or how old it is if the machine has sent readings long after it was made.
  * @param {Machine} machine
  */
-export function predictionRemark({ degraded, predicted_at, last_seen }) {
-  if (degraded) return t("by_rule");
+export function predictionRemark({ degraded, predicted_at, last_seen, source, risk_unknown_reason, without_skill }) {
+  if (risk_unknown_reason) return risk_unknown_reason;
+  if (source === "rule" || (degraded && !source)) return t("by_rule");
+  if (without_skill) return t("risk.without_skill");
   if (!predicted_at || !last_seen || Date.parse(last_seen) - Date.parse(predicted_at) < OLD_PREDICTION) return "";
   return t("prediction.old", { time: duration((now() - Date.parse(predicted_at)) / 1000) });
 }
@@ -169,6 +171,18 @@ export function interval(rul) {
 }
 
 /**
+ * Returns the risk of a machine in words. The value of a rule is no probability, so it is named as the rule's.
+ * @param {Machine} machine
+ */
+export function riskText({ risk_score: risk, rule, source, risk_unknown_reason }) {
+  if (risk_unknown_reason) return t("risk.unknown");
+  if (risk === null) return t("prediction.none");
+  return source === "rule"
+    ? t("risk.rule", { rule: textOr(`by_rule.${rule}`, rule ?? ""), value: number(risk, 2) })
+    : percent(risk);
+}
+
+/**
  * Returns the level of a risk of failure. The style sheet colours by it, so the number is always shown too.
  * @param {number | null | undefined} risk
  */
@@ -190,3 +204,14 @@ const ANOMALY_LEVELS = /** @type {const} */ ([
  * @param {number} score
  */
 export const anomalyLevel = (score) => ANOMALY_LEVELS.find(([least]) => score >= least)?.[1] ?? "none";
+
+/**
+ * Returns how unusual a machine behaves; undefined without a score. If its model has a threshold, only states beyond it
+ * are very unusual.
+ * @param {Machine} machine
+ */
+export function unusualness({ anomaly_score: score, anomaly_threshold: threshold }) {
+  if (score === undefined) return undefined;
+  if (!threshold) return anomalyLevel(score);
+  return score >= threshold ? "very_high" : anomalyLevel(Math.min(score, 0.995));
+}

@@ -6,19 +6,20 @@ import { messageOf, request } from "./api.js";
 import { h, onceAFrame, setText, showProblem, tableOf, wideRegion } from "./dom.js";
 import {
   age,
-  anomalyLevel,
   interval,
-  percent,
   predictionRemark,
   remainingLife,
   riskLevel,
+  riskText,
   unitName,
+  unusualness,
 } from "./format.js";
 import { plant, statusOf, subscribe } from "./live.js";
 import { adviceContent, causeRemark, factorList, predictionLinks, useList } from "./machine_cards.js";
 import { machineCharts } from "./machine_charts.js";
 import { maintenanceForm, maintenanceList, outcomeList } from "./maintenance_cards.js";
 import { originalMachine, storedHint } from "./names.js";
+import { plannedStops } from "./planned_stops.js";
 import { stateBadge } from "./plant.js";
 import { mayMake } from "./session.js";
 import { t, textOr } from "./text.js";
@@ -95,13 +96,13 @@ function heading(id) {
       state.show(statusOf(machine));
       const type = textOr(`type.${machine.machine_type}`, machine.machine_type);
       setText(where, [type, machine.site].filter(Boolean).join(" · "));
-      setText(risk, percent(machine.risk_score));
+      setText(risk, riskText(machine));
       risk.dataset.level = riskLevel(machine.risk_score);
       setText(rule, predictionRemark(machine));
       setText(life, remainingLife(machine.rul) || "–");
       setText(range, intervalText(machine));
-      const score = machine.anomaly_score;
-      setText(anomaly, score === undefined ? "–" : t(`anomaly.${anomalyLevel(score)}`));
+      const level = unusualness(machine);
+      setText(anomaly, level === undefined ? "–" : t(`anomaly.${level}`));
       setText(seen, age(machine.last_seen));
     },
   };
@@ -130,6 +131,7 @@ function machineCards({ id, console: settings }, signal, onMarks) {
   const maintenance = card("maintenance");
   const outcomes = card("outcomes");
   const happened = h("p", { role: "status", class: "happened" });
+  const stops = card("stops");
 
   async function loadWhy() {
     /** @type {Explanation} */
@@ -191,6 +193,13 @@ function machineCards({ id, console: settings }, signal, onMarks) {
     refreshAlarms();
   }
 
+  const loadStops = () => plannedStops(`${path}/planned-stops`, signal, refreshStops);
+
+  function refreshStops() {
+    fillCard(stops, loadStops, signal);
+    if (predictive) fillCard(advice, loadAdvice, signal);
+  }
+
   const refreshAlarms = () => fillCard(alarms, loadAlarms, signal);
   const refreshMaintenance = () => fillCard(maintenance, loadMaintenance, signal);
   const polled = [
@@ -204,9 +213,10 @@ function machineCards({ id, console: settings }, signal, onMarks) {
     ...(energy || carbon ? [{ target: use, load: loadUse }] : []),
   ];
   return {
-    elements: [...polled.map(({ target }) => target), alarms, maintenance].map((each) => each.element),
+    elements: [...polled.map(({ target }) => target), stops, alarms, maintenance].map((each) => each.element),
     refreshAlarms,
     refreshMaintenance,
+    refreshStops,
     /** Refreshes the cards that the event stream does not keep current. */
     refresh() {
       for (const { target, load } of polled) fillCard(target, load, signal);
@@ -285,6 +295,7 @@ export function open(main, context) {
   const ticking = setInterval(draw, 1000); // for the age of the last reading
   const refreshing = setInterval(refresh, REFRESH_EVERY);
   showHead();
+  cards.refreshStops();
   cards.refreshMaintenance();
   cards.refreshAlarms();
   refresh();

@@ -2,7 +2,7 @@
 // The content of a machine's cards: why the risk is what it is, what to do, and what the machine uses.
 
 import { h, headings, tableOf, wideRegion } from "./dom.js";
-import { number, percent, sensorName, unitName } from "./format.js";
+import { moment, number, percent, sensorName, unitName } from "./format.js";
 import { t } from "./text.js";
 
 /** @import { Advice, AdviceOption, Cause, Carbon, ConsoleSettings, Energy, Factor } from "./types.d.ts" */
@@ -60,6 +60,19 @@ export function causeRemark(causes) {
   return [h("p", {}, t("why.mode", { mode: causes[0].mode, share: percent(causes[0].risk / whole) }))];
 }
 
+/** @param {AdviceOption[]} options */
+const cheapest = (options) => options.reduce((least, option) => (option.money < least.money ? option : least));
+
+/**
+ * Returns the time of an option in words.
+ * @param {AdviceOption} option
+ * @param {string} unit Of the remaining life.
+ */
+function optionText({ when, after, at }, unit) {
+  const key = at ? "advice.planned_date" : `advice.${when}`;
+  return t(key, { after: number(after), unit: unitName(unit), date: at ? moment(at) : "" });
+}
+
 /** @type {("money" | "kwh" | "kgco2e" | "litres")[]} */
 const COSTS = ["money", "kwh", "kgco2e", "litres"];
 
@@ -67,11 +80,11 @@ const COSTS = ["money", "kwh", "kgco2e", "litres"];
  * @param {AdviceOption} option
  * @param {Advice} advice
  */
-const adviceRow = (option, { best, unit }) =>
+const adviceRow = (option, { unit, options, best }) =>
   h(
     "tr",
-    { class: option.when === best ? "best" : "" },
-    h("th", { scope: "row" }, t(`advice.${option.when}`, { after: number(option.after), unit: unitName(unit) })),
+    { class: option === cheapest(options) && option.when === best ? "best" : "" },
+    h("th", { scope: "row" }, optionText(option, unit)),
     h("td", {}, percent(option.failure_probability)),
     COSTS.map((cost) => h("td", {}, number(option[cost]))),
   );
@@ -88,8 +101,16 @@ export function adviceContent(advice) {
   ];
   const rows = advice.options.map((option) => adviceRow(option, advice));
   const key = advice.best === "at_failure" ? "advice.run" : `advice.best.${advice.best}`;
+  const { after } = cheapest(advice.options);
+  const words = {
+    saves: `${number(advice.saves)} ${advice.currency}`,
+    next: t(`advice.next.${advice.next_best}`),
+    after: number(after, 2),
+    unit: unitName(advice.unit),
+  };
   return [
-    h("p", { class: "advice" }, t(key, { saves: `${number(advice.saves)} ${advice.currency}` })),
+    h("p", { class: "advice" }, t(key, words)),
+    ...advice.notes.map((note) => h("p", { class: "hint" }, note)),
     wideRegion(t("card.advice"), tableOf({ head, rows })),
   ];
 }

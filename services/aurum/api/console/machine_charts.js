@@ -116,8 +116,10 @@ export function machineCharts({ id, withPredictions, signal, timeline }) {
       signal,
     });
     const past = items
-      .filter((each) => !each.degraded)
-      .flatMap(({ as_of, rul, risk_score }) => (as_of ? [{ at: secondsOf(as_of), rul, risk: 100 * risk_score }] : []))
+      .filter((each) => each.source !== "rule")
+      .flatMap(({ as_of, rul, risk_score: risk }) =>
+        as_of ? [{ at: secondsOf(as_of), rul, risk: risk === null ? NaN : 100 * risk }] : [],
+      )
       .reverse();
     const lives = past.flatMap(({ at, rul }) => (rul ? [{ at, ...rul }] : []));
     const unit = lives.at(-1)?.unit ?? plant.machines.get(id)?.rul?.unit ?? "";

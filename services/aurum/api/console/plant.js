@@ -3,7 +3,17 @@
 
 import { messageOf, request } from "./api.js";
 import { h, onceAFrame, setText } from "./dom.js";
-import { age, interval, number, percent, predictionRemark, remainingLife, riskLevel, sensorName } from "./format.js";
+import {
+  age,
+  interval,
+  number,
+  percent,
+  predictionRemark,
+  remainingLife,
+  riskLevel,
+  riskText,
+  sensorName,
+} from "./format.js";
 import { alarmsWaiting, plant, statusOf, subscribe } from "./live.js";
 import { originalMachine, storedHint } from "./names.js";
 import { longTable } from "./table.js";
@@ -122,7 +132,7 @@ function makeRow() {
       state.show(statusOf(machine));
       bar.style.width = `${100 * (machine.risk_score ?? 0)}%`;
       bar.dataset.level = riskLevel(machine.risk_score);
-      setText(risk, machine.risk_score === null ? t("prediction.none") : percent(machine.risk_score));
+      setText(risk, riskText(machine));
       setText(rule, predictionRemark(machine));
       setText(life, remainingLife(machine.rul));
       setText(range, interval(machine.rul));
@@ -172,7 +182,7 @@ export function countMachines(machines) {
   for (const machine of machines) {
     states[statusOf(machine)] += 1;
     const risk = machine.risk_score;
-    if (risk === null) continue;
+    if (risk === null || machine.source === "rule") continue; // the value of a rule is no probability
     if (risk >= AT_RISK) atRisk += 1;
     if (highest === null || risk > highest.risk) highest = { machine: machine.machine_id, risk };
   }

@@ -21,6 +21,11 @@ export interface Machine {
   risk_score: number | null;
   rul: Rul | null;
   anomaly_score?: number;
+  anomaly_threshold?: number | null;
+  source?: "model" | "rule";
+  rule?: string | null;
+  risk_unknown_reason?: string | null;
+  without_skill?: string | null;
   degraded?: boolean;
   predicted_at?: string;
   values: Record<string, number | null>;
@@ -110,7 +115,8 @@ export interface Metrics {
 /** PastPredictionOut */
 export interface PastPrediction {
   as_of: string | null;
-  risk_score: number;
+  risk_score: number | null;
+  source: "model" | "rule";
   rul: Rul | null;
   degraded: boolean;
 }
@@ -149,6 +155,7 @@ export interface Explanation {
 /** AdviceOption */
 export interface AdviceOption {
   when: string;
+  at: string | null;
   after: number | null;
   failure_probability: number;
   money: number;
@@ -163,7 +170,22 @@ export interface Advice {
   currency: string;
   options: AdviceOption[];
   best: string;
+  next_best: string;
   saves: number;
+  notes: string[];
+}
+
+/** PlannedStopOut */
+export interface PlannedStop {
+  id: string;
+  at: string;
+  in_hours: number;
+  text: string;
+}
+
+/** PlannedStops */
+export interface PlannedStops {
+  items: PlannedStop[];
 }
 
 /** EnergyAmount */

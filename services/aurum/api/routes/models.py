@@ -20,6 +20,7 @@ async def list_models(context: Context) -> ModelsOut:
 def _model_out(model: prediction_pb2.Model) -> ModelOut:
     card = json.loads(model.card_json)
     evaluation = card["evaluation"]
+    deciding = card.get("later_lives") or evaluation
     return ModelOut(
         machine_type=model.machine_type,
         version=model.version,
@@ -32,6 +33,9 @@ def _model_out(model: prediction_pb2.Model) -> ModelOut:
         horizon=card["horizon"],
         rul_cap=card["rul_cap"],
         metrics=evaluation["metrics"] if evaluation else None,
+        skill=deciding["skill"] if deciding else None,
+        without_skill=model.without_skill or None,
+        forced=model.forced,
         drift=[
             FeatureDriftOut(
                 feature=drift.feature,

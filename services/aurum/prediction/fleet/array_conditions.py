@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aurum.alarms.rules import AlarmRule, RateOfChangeLimit, ValueLimit
+from aurum.alarms.rules import USUAL_THRESHOLD, AlarmRule, AnomalyLimit, RateOfChangeLimit, ValueLimit
 from aurum.prediction.fleet.step_locator import Flags, Integers
 from aurum.readings.batch import Timestamps, Values
 
@@ -27,6 +27,7 @@ class Observations:
         live: Whether each machine has sent readings of the moment; all by default. One whose history was imported has
             not, and is not silent.
         served_since: Since when readings could arrive without an outage of the platform.
+        thresholds: The anomaly scores from which the models find the machines unusual; 0 for none.
     """
 
     at_us: int
@@ -36,6 +37,7 @@ class Observations:
     rul: Values
     anomaly: Values
     predicted: Timestamps
+    thresholds: Values
     live: Flags | None = None
     served_since: int = 0
 
@@ -141,11 +143,18 @@ class ArrayCondition:
         for limit, values in (
             (rule.risk, observations.risk),
             (rule.rul, observations.rul),
-            (rule.anomaly, observations.anomaly),
         ):
             if limit is not None:
                 known = wanted & ~np.isnan(values)
                 return _Measurement(known, self._exceeded(limit, values), values, observations.predicted)
+        if rule.anomaly is not None:
+            values = observations.anomaly
+            return _Measurement(
+                wanted & ~np.isnan(values),
+                self._unusual(rule.anomaly, values, observations.thresholds),
+                values,
+                observations.predicted,
+            )
         if rule.sensor is not None:
             times, values = observations.sensors[rule.sensor.sensor]
             known = wanted & (times != 0) & ~np.isnan(values)
@@ -165,6 +174,13 @@ class ArrayCondition:
         self.before_time[set_now], self.before_value[set_now] = times[set_now], values[set_now]
         self.has_before |= first
         return _Measurement(enough, self._exceeded(limit, rates), rates, times)
+
+    def _unusual(self, limit: AnomalyLimit, values: Values, thresholds: Values) -> Flags:
+        if not limit.beyond_threshold:
+            return self._exceeded(limit, values)
+        above = np.where(thresholds > 0, thresholds, USUAL_THRESHOLD)
+        unusual: Flags = values > np.where(self.alarming, above - limit.deadband, above)
+        return unusual
 
     def _exceeded(self, limit: ValueLimit, values: Values) -> Flags:
         if limit.above is not None:

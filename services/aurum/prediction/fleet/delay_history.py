@@ -129,14 +129,15 @@ def _observed(event: ingestion_pb2.Event) -> Observation | None:
     except DecodeError:
         logger.warning("prediction %s at %s cannot be read and is left out of alarm delays", event.id, event.at_us)
         return None
-    if prediction.degraded or prediction.rescored:
+    if not prediction.model_version or prediction.rescored:
         return None
     return Observation(
         event.at_us,
         event.at_us,
         {},
-        risk=prediction.risk_score,
+        risk=None if prediction.degraded else prediction.risk_score,
         rul=prediction.rul.estimate if prediction.HasField("rul") else None,
         anomaly=prediction.anomaly_score,
         predicted_us=event.at_us,
+        anomaly_threshold=prediction.anomaly_threshold,
     )

@@ -182,6 +182,7 @@ class Fleet:
             rul=table.rul[known].copy(),
             anomaly=table.anomaly[known].copy(),
             predicted=table.predicted_us[known].copy(),
+            thresholds=table.threshold[known].copy(),
             live=table.live[known].copy(),
             served_since=served_since_us,
         )

@@ -66,6 +66,7 @@ class MachineTable:
         risk: The predicted risk; NaN if there is none that a model made.
         rul: The predicted RUL likewise.
         anomaly: The anomaly score likewise.
+        threshold: The anomaly score from which its model finds it unusual; 0 without one.
         predicted_us: The moment for which the prediction was made; 0 without one.
         watched_time: watched_time[machine, sensor]: time of the latest reading of each sensor that alarm rules name.
         watched_value: Its value.
@@ -91,6 +92,7 @@ class MachineTable:
         self.risk: Values = np.full(size, np.nan)
         self.rul: Values = np.full(size, np.nan)
         self.anomaly: Values = np.full(size, np.nan)
+        self.threshold: Values = np.zeros(size)
         self.predicted_us: Timestamps = np.zeros(size, np.int64)
         self.watched_time: Timestamps = np.zeros((size, width), np.int64)
         self.watched_value: Values = np.full((size, width), np.nan)
@@ -121,6 +123,7 @@ class MachineTable:
         self.last_seen[machine] = self.predicted_us[machine] = 0
         self.latest_known[machine] = self.live[machine] = False
         self.risk[machine] = self.rul[machine] = self.anomaly[machine] = np.nan
+        self.threshold[machine] = 0.0
         self.watched_time[machine], self.watched_value[machine] = 0, np.nan
 
     def watch(self, sensors: Iterable[str]) -> None:

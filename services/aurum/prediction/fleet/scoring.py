@@ -116,13 +116,15 @@ class FleetScoring:
             self._note(machine, prediction)
 
     def _note(self, machine: int, prediction: Prediction) -> None:
-        """Notes a prediction for the alarm rules, which take those of models only."""
+        """Notes a prediction for the alarm rules, which take those of models only. What is unknown is NaN."""
         table = self._fleet.table
         table.predicted_us[machine] = prediction.as_of_us
-        usable = not prediction.degraded_reason
-        table.risk[machine] = prediction.risk_score if usable else np.nan
-        table.anomaly[machine] = prediction.anomaly_score if usable else np.nan
-        table.rul[machine] = prediction.rul[0] if usable and prediction.rul else np.nan
+        by_model = bool(prediction.model_version)
+        known = not prediction.degraded_reason and prediction.risk_score is not None
+        table.risk[machine] = prediction.risk_score if known else np.nan
+        table.anomaly[machine] = prediction.anomaly_score if by_model else np.nan
+        table.threshold[machine] = prediction.anomaly_threshold
+        table.rul[machine] = prediction.rul[0] if prediction.rul else np.nan
 
     def _by_rule(self, machine: int) -> tuple[int, Prediction] | None:
         prediction_input = self._input(machine, None)
@@ -170,8 +172,9 @@ class FleetScoring:
             )
         risks = [prediction.risk_score for _, prediction in predictions]
         seconds = (time.perf_counter() - started) / len(rows)
-        if model.predicts_risk:
-            prediction_metrics.track_predictions(model.card.machine_type, model.card.version, seconds, risks)
+        if model.tells_risk:
+            told = [risk for risk in risks if risk is not None]
+            prediction_metrics.track_predictions(model.card.machine_type, model.card.version, seconds, told)
         else:
             for risk in risks:
                 prediction_metrics.track_prediction(

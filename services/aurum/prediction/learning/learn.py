@@ -14,6 +14,7 @@ from aurum.prediction.learning.state import Decision, LearningState, read_state,
 from aurum.prediction.model.card import Evaluation
 from aurum.prediction.model.model import Model, load_model
 from aurum.prediction.model.model_files import Serving, make_champion, read_serving, write_model, write_serving
+from aurum.prediction.model.skill import refusal
 from aurum.prediction.serving.drift import DriftMonitor
 from aurum.prediction.training.specification import FEW_FAILURES
 from aurum.prediction.training.train import Progress, TrainingDataError, TrainingOptions, train
@@ -197,9 +198,11 @@ class _Learner:
         evaluation = model.card.later_lives or model.card.evaluation
         skill = skill_of(evaluation) if evaluation else 0.0
         told = f"skill {skill:.2f} on {'later' if model.card.later_lives else 'held-out'} lives"
-        if skill > 0:
+        lacking = refusal(model.card)
+        if skill > 0 and not lacking:
             self._promote(model.card.version, told)
         else:
+            told = lacking or told
             self._decide(model.card.version, "withdrawn", told)
             self.said.append(f"{model.card.version} is not activated: it has no skill ({told})")
 

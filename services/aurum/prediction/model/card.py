@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 FORMAT = 3
 READABLE_FORMATS = (2, 3)  # 3 added the wear index, deviations and the blend with age
 ModelKind: TypeAlias = Literal["rul", "classification", "anomaly"]
+Quantity: TypeAlias = Literal["rul", "risk"]
 
 
 class _Part(BaseModel):
@@ -59,6 +60,23 @@ class RulPoint(_Part):
     predicted: float
 
 
+class Skill(_Part):
+    """The skill of predictions against one naive baseline, on the rows of an evaluation.
+
+    The skill is 1 - error / baseline's error: 1 is perfect, 0 is as good as the baseline, and less is worse.
+    """
+
+    quantity: Quantity = Field(description="What is predicted: rul or risk.")
+    baseline: str = Field(description="The baseline, such as: median life minus age.")
+    measure: str = Field(description="How errors are measured: RMSE in the card's unit, or Brier score.")
+    error: float = Field(description="Error of the model.")
+    baseline_error: float = Field(description="Error of the baseline.")
+    skill: float
+    low: float = Field(description="Lower end of the 95 % interval of the skill, by resampling machines or lives.")
+    high: float
+    groups: int = Field(description="Machines or lives that were resampled.")
+
+
 class Evaluation(_Part):
     """Quality of a model on machines that were not used for training, and the protocol of the evaluation."""
 
@@ -69,6 +87,7 @@ class Evaluation(_Part):
     )
     calibration: list[CalibrationPoint]
     points: list[RulPoint] = Field(description="A few hundred points, spread evenly over the rows.")
+    skill: list[Skill] | None = Field(None, description="Skill against naive baselines; null if it was not measured.")
 
 
 class RiskPart(_Part):
@@ -133,6 +152,20 @@ class SearchPart(_Part):
     not_tried: list[str] = Field(description="What the budget left no time for.")
 
 
+class HeldOutScoresPart(_Part):
+    """The calibration of the anomaly score on held-out blocks of healthy time, see `HeldOutScores`."""
+
+    variances: list[float]
+    shares: list[float]
+    quantiles: list[list[float]]
+    tails: list[list[float]]
+    surprises: list[float]
+    alarm_surprises: list[float]
+    alarms_a_month: list[float]
+    months: float = Field(description="Months of healthy operation that were held out.")
+    blocks: str = Field(description="How the blocks were formed.")
+
+
 class AnomalyPart(_Part):
     """The anomaly model except its forest, see `AnomalyModel`."""
 
@@ -143,6 +176,7 @@ class AnomalyPart(_Part):
     distances: list[float]
     paths: list[float]
     greater: list[float]
+    held_out: HeldOutScoresPart | None = Field(None, description="null for models of earlier versions.")
 
 
 class LifetimePart(_Part):
@@ -213,6 +247,7 @@ class ModelCard(_Part):
     later_lives: Evaluation | None = Field(
         description="The same for lives that began after all training lives had ended; null without such lives."
     )
+    median_life: float | None = Field(None, description="Median life of the failed runs, in the card's unit.")
     wear_index: WearIndexPart | None = None
     deviations: bool = Field(False, description="Whether there are features of the deviation from what is usual.")
     age_blend: AgeBlendPart | None = None

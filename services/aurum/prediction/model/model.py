@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,14 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from aurum.prediction.model.age_blend import AgeBlend
-from aurum.prediction.model.anomaly import AnomalyModel
+from aurum.prediction.model.anomaly import AnomalyModel, HeldOutScores
 from aurum.prediction.model.calibration import LEVELS, IntervalCalibration, RiskCalibration
-from aurum.prediction.model.card import FORMAT, READABLE_FORMATS, ModelCard
+from aurum.prediction.model.card import FORMAT, READABLE_FORMATS, AnomalyPart, ModelCard, Quantity
 from aurum.prediction.model.causes import CauseShares
 from aurum.prediction.model.features import Derived, FeatureSpec
 from aurum.prediction.model.lifetime import Lifetime
 from aurum.prediction.model.regimes import Regimes
+from aurum.prediction.model.skill import lacking_skill
 from aurum.prediction.model.trees import Trees, TreesError
 from aurum.prediction.model.wear_index import WearIndex
 
@@ -42,8 +43,9 @@ class Predictions:
     """Predictions for rows of features, with one element for each row.
 
     Attributes:
-        risk: Probability of a failure within the horizon; None if the training data has no failures.
-        rul: RUL in the card's unit; None if the model was not trained on lives.
+        risk: Probability of a failure within the horizon; None if the training data has no failures, or if it is
+            withheld.
+        rul: RUL in the card's unit; None if the model was not trained on lives, or if it is withheld.
         quantiles: quantiles[row, level] of the RUL at calibration.LEVELS; None like `rul`.
         anomaly: Anomaly score, from 0 to 1.
         causes: causes[row, mode] of the risk, in the order of the model's modes; None if it knows no modes.
@@ -58,7 +60,21 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that can serve. Parts that its kind does not have are None."""
+    """A model that can serve. Parts that its kind does not have are None.
+
+    Attributes:
+        card: The model card.
+        spec: What its features are computed from.
+        risk: The trees of the risk.
+        rul: The trees of the RUL.
+        risk_calibration: The calibration of the risk.
+        interval_calibration: The calibration of the RUL.
+        anomaly: The anomaly model.
+        withheld: The quantities that it does not tell because they have no skill, with the reasons. Only a serving
+            model withholds.
+        unproven: The quantities that it tells although they have no skill, because it was activated by force.
+        anomaly_threshold: The anomaly score from which a state counts as unusual; 0 if it is not set.
+    """
 
     card: ModelCard
     spec: FeatureSpec
@@ -71,27 +87,47 @@ class Model:
     causes: CauseShares | None = None
     lifetime: Lifetime | None = None
 
+    withheld: Mapping[Quantity, str] = field(default_factory=dict)
+    unproven: Mapping[Quantity, str] = field(default_factory=dict)
+    anomaly_threshold: float = 0.0
+
     @property
     def predicts_risk(self) -> bool:
         """Whether the model has seen failures, so that it predicts a risk."""
         return self.risk is not None or self.lifetime is not None
 
+    @property
+    def tells_risk(self) -> bool:
+        """Whether predictions contain a risk."""
+        return self.predicts_risk and "risk" not in self.withheld
+
+    @property
+    def without_skill(self) -> str:
+        """Why a model that was activated by force has no skill; empty for any other."""
+        return "; ".join(self.unproven.values())
+
     def predict(self, features: Floats) -> Predictions:
         """Predicts from features[row, column] with the columns of spec.names. Raises TreesError for another width."""
         risk = rul = quantiles = None
-        if self.risk is not None and self.risk_calibration is not None:
+        if self.risk is not None and self.risk_calibration is not None and "risk" not in self.withheld:
             risk = self.risk_calibration(self.risk(features))
-        if self.rul is not None and self.interval_calibration is not None:
+        if self.rul is not None and self.interval_calibration is not None and "rul" not in self.withheld:
             rul = np.minimum(np.maximum(self.rul(features), 0.0), self.card.rul_cap)
             if self.age_blend is not None:
                 rul = self.age_blend(rul, features[:, 0])
             quantiles = np.minimum(self.interval_calibration(rul), self.card.rul_cap)
         if self.lifetime is not None:
-            risk, rul, quantiles = self.lifetime(features[:, 0])
+            risk, rul, quantiles = self._by_lifetime(self.lifetime, features[:, 0])
         causes = None
         if risk is not None and self.causes is not None:
             causes = risk[:, None] * self.causes(features)
         return Predictions(risk, rul, quantiles, self.anomaly(features), causes)
+
+    def _by_lifetime(self, lifetime: Lifetime, age: Floats) -> tuple[Floats | None, Floats | None, Floats | None]:
+        """Returns risk, RUL and its quantiles by age, without those that are withheld."""
+        risk, rul, quantiles = lifetime(age)
+        told = "rul" not in self.withheld
+        return (risk if self.tells_risk else None), (rul if told else None), (quantiles if told else None)
 
     def contributions(self, row: Floats) -> Floats:
         """Returns the contribution of each feature of a row to the log-odds of failure; zeros without a risk model."""
@@ -101,6 +137,23 @@ class Model:
             contributions[0] = np.log(now / (1 - now)) - np.log(new / (1 - new))
             return contributions
         return self.risk.contributions(row) if self.risk is not None else np.zeros(len(row))
+
+
+def for_serving(model: Model, *, forced: bool, false_alarms: float) -> Model:
+    """Returns a model that tells only what it has skill for or, if it was activated by force, everything.
+
+    Args:
+        model: The model.
+        forced: Whether it was activated by force.
+        false_alarms: Allowed false alarms of the anomaly score, for each machine and month.
+    """
+    lacking = lacking_skill(model.card)
+    return replace(
+        model,
+        withheld={} if forced else lacking,
+        unproven=lacking if forced else {},
+        anomaly_threshold=model.anomaly.threshold(false_alarms),
+    )
 
 
 def load_model(folder: Path) -> Model:
@@ -210,6 +263,7 @@ def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
             np.array(anomaly.distances),
             np.array(anomaly.paths),
             np.array(anomaly.greater),
+            _held_out_part(anomaly),
         ),
         age_blend=_age_blend(card),
         causes=_causes(card),
@@ -245,6 +299,22 @@ def _causes(card: ModelCard) -> CauseShares | None:
         np.array(part.scale),
         np.array(part.coefficients).reshape(shape),
         np.array(part.intercepts).reshape(shape[0]),
+    )
+
+
+def _held_out_part(anomaly: AnomalyPart) -> HeldOutScores | None:
+    """Returns the calibration of the anomaly score on held-out time; None for a model of an earlier version."""
+    part = anomaly.held_out
+    if part is None:
+        return None
+    return HeldOutScores(
+        np.array(part.variances),
+        np.array(part.shares),
+        np.array(part.quantiles).reshape(3, -1),
+        np.array(part.tails).reshape(3, 2),
+        np.array(part.surprises),
+        np.array(part.alarm_surprises),
+        np.array(part.alarms_a_month),
     )
 
 

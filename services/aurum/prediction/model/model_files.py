@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from aurum.prediction.model.card import READABLE_FORMATS
@@ -26,11 +26,13 @@ class Serving:
         version: The champion, which answers requests.
         previous: The champion before this one.
         shadow: The shadow model. It scores the same requests; its results are recorded but not returned.
+        forced: Whether the champion was activated by force although it has no skill.
     """
 
     version: str
     previous: str | None = None
     shadow: str | None = None
+    forced: bool = False
 
 
 def write_model(root: Path, machine_type: str, version: str, files: Mapping[str, str]) -> Path:
@@ -54,7 +56,9 @@ def read_serving(root: Path, machine_type: str) -> Serving | None:
     path = root / machine_type / ACTIVE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        serving = Serving(content["version"], content.get("previous"), content.get("shadow"))
+        serving = Serving(
+            content["version"], content.get("previous"), content.get("shadow"), content.get("forced") is True
+        )
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -73,10 +77,16 @@ def write_serving(root: Path, machine_type: str, serving: Serving) -> None:
     write_file(root / machine_type / ACTIVE, (json.dumps(asdict(serving)) + "\n").encode())
 
 
-def make_champion(root: Path, machine_type: str, version: str) -> None:
+def make_champion(root: Path, machine_type: str, version: str, *, forced: bool = False) -> None:
     """Makes a version the champion of a machine type.
 
     The last champion becomes the previous one. If the version was the shadow model, there is none afterwards.
+
+    Args:
+        root: The folder of the models.
+        machine_type: The machine type.
+        version: The version.
+        forced: Whether it is activated although it has no skill. What a model has no skill for is served only then.
 
     Raises:
         CorruptModelError: The file that states the serving versions is unreadable.
@@ -84,10 +94,17 @@ def make_champion(root: Path, machine_type: str, version: str) -> None:
     """
     serving = read_serving(root, machine_type)
     if serving is None:
-        write_serving(root, machine_type, Serving(version))
+        write_serving(root, machine_type, Serving(version, forced=forced))
     elif serving.version != version:
-        shadow = None if serving.shadow == version else serving.shadow
-        write_serving(root, machine_type, Serving(version, serving.version, shadow))
+        write_serving(root, machine_type, succeeded(serving, version, forced=forced))
+    elif serving.forced != forced:
+        write_serving(root, machine_type, replace(serving, forced=forced))
+
+
+def succeeded(serving: Serving, version: str, *, forced: bool) -> Serving:
+    """Returns which versions serve after another one has become the champion."""
+    shadow = None if serving.shadow == version else serving.shadow
+    return Serving(version, serving.version, shadow, forced)
 
 
 def has_current_model(root: Path, machine_type: str) -> bool:

@@ -15,8 +15,9 @@ class ForecastThinning:
         self._last: collections.OrderedDict[str, float] = collections.OrderedDict()  # machine → life
 
     def is_due(self, response: prediction_pb2.PredictResponse) -> bool:
-        """Returns whether a prediction is recorded as a forecast. Only those of models of failures are."""
-        if response.degraded or response.horizon <= 0 or not response.HasField("life"):
+        """Returns whether a prediction is recorded as a forecast. Only those with the risk of a model are."""
+        without_risk = response.degraded or response.rule or response.risk_unknown_reason
+        if without_risk or response.horizon <= 0 or not response.HasField("life"):
             return False
         last = self._last.get(response.machine_id)
         if last is not None and last <= response.life < last + response.horizon / _PER_HORIZON:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aurum.prediction.model.card import ModelCard
-from aurum.prediction.model.model import CARD, CorruptModelError, Model, load_model
-from aurum.prediction.model.model_files import ACTIVE, Serving, read_serving, write_serving
+from aurum.prediction.model.model import CARD, CorruptModelError, Model, for_serving, load_model
+from aurum.prediction.model.model_files import ACTIVE, Serving, read_serving, succeeded, write_serving
+from aurum.prediction.model.skill import lacking_skill, refusal
 from aurum.runtime import damage
 from aurum.runtime.errors import FailedPreconditionError, NotFoundError
 
@@ -22,12 +23,14 @@ class ModelEntry:
         active: Whether it is the champion.
         shadow: Whether it is the shadow model.
         previous: Whether a rollback makes it the champion again.
+        forced: Whether it is the champion by force, although it has no skill.
     """
 
     card: ModelCard
     active: bool
     shadow: bool = False
     previous: bool = False
+    forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,15 @@ class ModelRegistry:
     A change of model replaces one reference. Predictions in progress finish with the model that they began with.
     """
 
-    def __init__(self, root: Path) -> None:
-        """Loads the serving models. A model that cannot be loaded is reported as damaged, and its type has none."""
+    def __init__(self, root: Path, false_alarms: float = 1.0) -> None:
+        """Loads the serving models. A model that cannot be loaded is reported as damaged, and its type has none.
+
+        Args:
+            root: The folder of the models.
+            false_alarms: Allowed false alarms of the anomaly score, for each machine and month.
+        """
         self._root = root
+        self._false_alarms = false_alarms
         self._loaded: dict[str, _Loaded] = {}
         self._seen: dict[str, int] = {}  # machine type → modification time of its active.json
         for machine_type, stamp in self._stamps().items():
@@ -88,7 +97,7 @@ class ModelRegistry:
         """Returns a version of a type's model, or the champion if `version` is empty. Raises NotFoundError."""
         loaded = self._loaded.get(machine_type)
         if loaded is not None and version in ("", loaded.champion.card.version):
-            return ModelEntry(loaded.champion.card, active=True)
+            return ModelEntry(loaded.champion.card, active=True, forced=loaded.serving.forced)
         for entry in self.list():
             if entry.card.machine_type == machine_type and entry.card.version == version:
                 return entry
@@ -115,26 +124,39 @@ class ModelRegistry:
                     active=serving.version == card.version,
                     shadow=serving.shadow == card.version,
                     previous=serving.previous == card.version,
+                    forced=serving.version == card.version and serving.forced,
                 )
             )
         return entries
 
-    def activate(self, machine_type: str, version: str) -> ModelEntry:
+    def activate(self, machine_type: str, version: str, *, force: bool = False) -> ModelEntry:
         """Makes a version the champion.
+
+        Args:
+            machine_type: The machine type.
+            version: The version.
+            force: Whether to activate it even if it has no skill. Its answers are then labelled.
 
         Raises:
             NotFoundError: There is no such model.
-            FailedPreconditionError: The model is corrupt, or the folder is not writable.
+            FailedPreconditionError: The model has no skill or is corrupt, or the folder is not writable.
         """
         entry = self.get(machine_type, version)
+        refused = refusal(entry.card)
+        if refused and not force:
+            raise FailedPreconditionError(
+                f"{refused}; it is not activated: train it on more or other data, or activate it by force, which "
+                f"labels its answers",
+                reason="NO_SKILL",
+            )
+        forced = force and bool(lacking_skill(entry.card))
 
         def change(serving: Serving | None) -> Serving:
             if serving is None:
-                return Serving(entry.card.version)
+                return Serving(entry.card.version, forced=forced)
             if serving.version == entry.card.version:
-                return serving
-            shadow = None if serving.shadow == entry.card.version else serving.shadow
-            return Serving(entry.card.version, serving.version, shadow)
+                return replace(serving, forced=forced)
+            return succeeded(serving, entry.card.version, forced=forced)
 
         return self._change(machine_type, entry.card.version, change)
 
@@ -154,7 +176,7 @@ class ModelRegistry:
         )
 
     def roll_back(self, machine_type: str) -> ModelEntry:
-        """Makes the previous champion the champion again.
+        """Makes the previous champion the champion again. One without skill was activated by force and is so again.
 
         Raises the errors of `activate`, and FailedPreconditionError if there is no previous champion.
         """
@@ -165,7 +187,7 @@ class ModelRegistry:
                 f"machine type {machine_type!r} has no previous champion; activate a version by its name",
                 reason="NO_PREVIOUS_MODEL",
             )
-        return self.activate(machine_type, previous)
+        return self.activate(machine_type, previous, force=bool(refusal(self.get(machine_type, previous).card)))
 
     def _change(self, machine_type: str, version: str, change: Callable[[Serving | None], Serving]) -> ModelEntry:
         """Loads the models that are to serve, stores the choice, and puts it into effect."""
@@ -189,7 +211,8 @@ class ModelRegistry:
         card = (
             changed.shadow.card if changed.shadow and changed.shadow.card.version == version else changed.champion.card
         )
-        return ModelEntry(card, active=card is changed.champion.card, shadow=card is not changed.champion.card)
+        active = card is changed.champion.card
+        return ModelEntry(card, active=active, shadow=not active, forced=active and serving.forced)
 
     def _try_to_load(self, machine_type: str, otherwise: str) -> None:
         """Loads the models of a type. If that fails, reports the damage and `otherwise`, what happens instead."""
@@ -211,6 +234,8 @@ class ModelRegistry:
         loaded = self._loaded.get(machine_type)
         models = {each.card.version: each for each in (loaded.champion, loaded.shadow) if each} if loaded else {}
         champion = models.get(serving.version) or load_model(self._root / machine_type / serving.version)
+        if loaded is None or champion is not loaded.champion or serving.forced != loaded.serving.forced:
+            champion = for_serving(champion, forced=serving.forced, false_alarms=self._false_alarms)
         shadow = None
         if serving.shadow is not None:
             shadow = models.get(serving.shadow) or load_model(self._root / machine_type / serving.shadow)

@@ -29,7 +29,7 @@ class Prediction:
     Attributes:
         machine_id: The machine; empty for given features.
         machine_type: Its type.
-        risk_score: The risk, from 0 to 1.
+        risk_score: The risk, from 0 to 1, or the value of a rule; None if it is unknown.
         anomaly_score: The anomaly score, from 0 to 1.
         model_version: The version of the model; empty if a rule answered.
         rul: Estimate, lower and upper bound of the RUL in `unit`; None if the model does not predict it.
@@ -43,11 +43,16 @@ class Prediction:
         horizon: The amount of life within which a failure counts for the risk; 0 without a model.
         life: The life counter, or hours since 1970 without one; None without a model.
         causes: The part of the risk that each failure mode accounts for, the greatest first.
+        rule: The fallback rule that gave risk_score; empty if none did.
+        risk_unknown_reason: Why the risk is unknown; empty if it is known or given by a rule.
+        rul_unknown_reason: Why the model withholds the RUL; empty if it does not.
+        without_skill: Why the model, which was activated by force, has no skill; empty otherwise.
+        anomaly_threshold: The anomaly score from which the state counts as unusual; 0 if the model has no threshold.
     """
 
     machine_id: str
     machine_type: str
-    risk_score: float
+    risk_score: float | None
     anomaly_score: float = 0.0
     model_version: str = ""
     rul: tuple[float, float, float] | None = None
@@ -61,6 +66,11 @@ class Prediction:
     horizon: float = 0.0
     life: float | None = None
     causes: Sequence[tuple[str, float]] = ()
+    rule: str = ""
+    risk_unknown_reason: str = ""
+    rul_unknown_reason: str = ""
+    without_skill: str = ""
+    anomaly_threshold: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +136,12 @@ class Scorer:
         started = time.perf_counter()
         result = model.predict(rows)
         self.monitor_for(model).observe(rows)
-        risk = result.risk if result.risk is not None else result.anomaly
-        metrics.track_predictions(model.card.machine_type, model.card.version, time.perf_counter() - started, risk)
+        seconds = time.perf_counter() - started
+        if result.risk is not None:
+            metrics.track_predictions(model.card.machine_type, model.card.version, seconds, result.risk)
+        else:
+            for _ in rows:
+                metrics.track_prediction(model.card.machine_type, model.card.version, seconds, None, degraded=True)
         return result
 
     def explain(self, prediction_input: PredictionInput, top: int) -> Explanation:
@@ -137,7 +151,7 @@ class Scorer:
             total = sum(abs(shift) for _, shift in shifts.values()) or 1.0
             prediction = _value_or_raise(answer)
             factors = [
-                FeatureContribution(sensor, sensor, value, prediction.risk_score * shift / total)
+                FeatureContribution(sensor, sensor, value, (prediction.risk_score or 0.0) * shift / total)
                 for sensor, (value, shift) in list(shifts.items())[:top]
             ]
             return Explanation(prediction, factors, {sensor: value for sensor, (value, _) in shifts.items()})
@@ -148,6 +162,8 @@ class Scorer:
             else _value_or_raise(features_of_input(prediction_input.model, prediction_input))
         )
         names = prediction_input.model.spec.names
+        if not prediction_input.model.tells_risk:
+            return Explanation(prediction, [], dict(zip(names, row.tolist(), strict=True)))
         contributions = prediction_input.model.contributions(row)
         strongest = np.argsort(-np.abs(contributions), kind="stable")[:top]
         return Explanation(
@@ -226,6 +242,7 @@ def predict_by_rule(
         degraded_reason=prediction_input.reason
         or "its model has seen no failures; the rule for such machines answered",
         as_of_us=prediction_input.as_of_us,
+        rule=result.rule,
     )
     return prediction, result.shifts
 
@@ -249,18 +266,24 @@ def prediction_of(  # noqa: PLR0917
         as_of_us: The time of its latest reading.
     """
     anomaly = float(result.anomaly[position])
-    reason = ""
+    reason = unknown = rule_name = ""
+    risk: float | None = None
     if result.risk is not None:
         risk = float(result.risk[position])
+    elif "risk" in model.withheld:
+        unknown = model.withheld["risk"]
+        reason = f"the risk is unknown: {unknown}"
     else:
         rule = assess(
             prediction_input.machine_type, prediction_input.readings.columns if prediction_input.readings else {}
         )
-        risk = rule.risk if rule else anomaly
-        origin = "the fallback rule" if rule else "the anomaly score"
-        reason = (
-            f"model {prediction_input.machine_type} {model.card.version} has seen no failures; the risk is {origin}"
-        )
+        reason = f"model {prediction_input.machine_type} {model.card.version} has seen no failures"
+        if rule is not None:
+            risk, rule_name = rule.risk, rule.rule
+            reason += f"; the value is that of the fallback rule by {rule.rule}"
+        else:
+            unknown = reason
+            reason += ", so the risk is unknown"
     rul = None
     quantiles: Sequence[float] = ()
     if result.rul is not None and result.quantiles is not None:
@@ -283,6 +306,11 @@ def prediction_of(  # noqa: PLR0917
         model.card.horizon,
         _life_of(model, row, as_of_us),
         _causes_of(model, result, position),
+        rule_name,
+        unknown,
+        model.withheld.get("rul", ""),
+        model.without_skill,
+        model.anomaly_threshold,
     )
 
 

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from aurum.prediction import metrics
+from aurum.prediction.model.skill import refusal
 from aurum.prediction.serving.predictor import Predictor
 from aurum.prediction.serving.registry import ModelEntry, ModelRegistry
 from aurum.prediction.serving.scoring import Explanation, Prediction
@@ -130,6 +132,9 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             lower=[] if result.quantiles is None else result.quantiles[:, 0].tolist(),
             upper=[] if result.quantiles is None else result.quantiles[:, -1].tolist(),
             anomaly_score=result.anomaly.tolist(),
+            risk_unknown_reason=model.withheld.get("risk", ""),
+            rul_unknown_reason=model.withheld.get("rul", ""),
+            without_skill=model.without_skill,
         )
 
     async def Explain(  # noqa: N802
@@ -182,7 +187,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         """Makes a version the champion or the shadow model, and writes an audit event."""
         if not request.version and not request.shadow:
             raise InvalidArgumentError.for_field("version", "must name the version to activate")
-        change = self._registry.set_shadow if request.shadow else self._registry.activate
+        change = self._registry.set_shadow if request.shadow else partial(self._registry.activate, force=request.force)
         kind = "model.shadow" if request.shadow else "model.activate"
 
         async def activate(act: Act) -> ModelEntry:
@@ -222,6 +227,8 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             card_json=entry.card.model_dump_json(),
             shadow=entry.shadow,
             previous=entry.previous,
+            without_skill=refusal(entry.card),
+            forced=entry.forced,
             drift=[
                 prediction_pb2.FeatureDrift(
                     feature=each.feature,
@@ -263,7 +270,7 @@ def response_of(prediction: Prediction) -> prediction_pb2.PredictResponse:
         machine_id=prediction.machine_id,
         machine_type=prediction.machine_type,
         model_version=prediction.model_version,
-        risk_score=prediction.risk_score,
+        risk_score=0.0 if prediction.risk_score is None else prediction.risk_score,
         anomaly_score=prediction.anomaly_score,
         degraded=bool(prediction.degraded_reason),
         degraded_reason=prediction.degraded_reason,
@@ -272,6 +279,11 @@ def response_of(prediction: Prediction) -> prediction_pb2.PredictResponse:
         horizon=prediction.horizon,
         life=prediction.life,
         causes=[prediction_pb2.CauseRisk(mode=mode, risk=risk) for mode, risk in prediction.causes],
+        rule=prediction.rule,
+        risk_unknown_reason=prediction.risk_unknown_reason,
+        rul_unknown_reason=prediction.rul_unknown_reason,
+        without_skill=prediction.without_skill,
+        anomaly_threshold=prediction.anomaly_threshold,
     )
     if prediction.rul:
         estimate, lower, upper = prediction.rul

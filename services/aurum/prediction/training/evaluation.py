@@ -5,13 +5,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aurum.prediction.model.card import Evaluation
+from aurum.prediction.model.card import Evaluation, ModelCard
 from aurum.prediction.model.model import Model
-from aurum.prediction.training.table import Floats, outcomes_of, tabulate
+from aurum.prediction.training.skill import Baselines
+from aurum.prediction.training.table import Bools, Floats, Table, outcomes_of, tabulate
 from aurum.prediction.training.validation import HeldOut, evaluate, within
 from aurum.readings.history import Run
 
 _ROWS = 50_000
+
+
+def _baselines(card: ModelCard, table: Table, rows: Bools) -> Baselines | None:
+    """Returns the baselines by the training data of a model; None for the model of an earlier version."""
+    if card.evaluation is None or (card.kind == "rul" and card.median_life is None):
+        return None
+    count = int(rows.sum())
+    life = np.nan if card.median_life is None else card.median_life
+    unknown = np.full(count, np.nan)
+    return Baselines(
+        np.full(count, card.evaluation.metrics.risk_base_rate),
+        np.clip(life - table.age[rows], 0.0, card.rul_cap),
+        unknown,
+    )
 
 
 class EvaluationDataError(ValueError):
@@ -72,7 +87,14 @@ def evaluate_model(model: Model, runs: Sequence[Run]) -> tuple[Evaluation, LastR
     if left is not None and predicted.quantiles is not None:
         inside = within(left, predicted.quantiles[:, 0], predicted.quantiles[:, -1])
     held_out = HeldOut(
-        risk, outcomes.soon[rows], predicted.rul, left, table.group[rows], table.run[rows], table.failed[rows]
+        risk,
+        outcomes.soon[rows],
+        predicted.rul,
+        left,
+        table.group[rows],
+        table.run[rows],
+        table.failed[rows],
+        _baselines(card, table, rows),
     )
     evaluation = evaluate(held_out, risk, inside, f"all rows of {len(runs)} given runs")
     if left is None or predicted.rul is None or predicted.quantiles is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aurum.prediction.model.card import Evaluation, ModelCard, SearchPart
+from aurum.prediction.model.skill import describe_skill, lacking_skill
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,6 +60,7 @@ def report(card: ModelCard) -> str:
         "<h2>Columns that are not used</h2>",
         _table(card.data.dropped_columns) if card.data.dropped_columns else "<p>None.</p>",
     ]
+    parts.insert(1, _verdict(card))
     if card.search is not None:
         parts += ["<h2>How it was trained</h2>", _search(card.search)]
     for heading, evaluation in (("On unseen machines", card.evaluation), ("On later lives", card.later_lives)):
@@ -83,6 +85,12 @@ def _search(search: SearchPart) -> str:
     return _table(rows)
 
 
+def _verdict(card: ModelCard) -> str:
+    """Returns what is known about the skill of the model."""
+    lines = list(lacking_skill(card).values()) or describe_skill(card)
+    return "".join(f"<p><strong>{html.escape(line)}</strong></p>" for line in lines)
+
+
 def _evaluation(evaluation: Evaluation, card: ModelCard) -> str:
     figures = {}
     for name, value in evaluation.metrics.model_dump().items():
@@ -95,6 +103,11 @@ def _evaluation(evaluation: Evaluation, card: ModelCard) -> str:
     pictures = [_calibration(evaluation)]
     if evaluation.points:
         pictures.append(_predicted_and_true(evaluation, card))
+    for skill in evaluation.skill or ():
+        figures[f"skill of the {skill.quantity} against {skill.baseline}"] = (
+            f"{skill.skill:.3g} (95 %: {skill.low:.3g} to {skill.high:.3g}, {skill.groups} machines or lives); "
+            f"{skill.measure} {skill.error:.4g}, of the baseline {skill.baseline_error:.4g}"
+        )
     return f'<p>{html.escape(evaluation.protocol)}</p>{_table(figures)}<div class="pictures">{"".join(pictures)}</div>'
 
 

@@ -18,6 +18,7 @@ from aurum.prediction.training.boosting import fit_trees, raw_scores
 from aurum.prediction.training.calibration_fit import calibrate_interval, calibrate_risk
 from aurum.prediction.training.monotone import monotone_features
 from aurum.prediction.training.search import choose_recipe
+from aurum.prediction.training.skill import Baselines
 from aurum.prediction.training.specification import TrainingOptions
 from aurum.prediction.training.table import Bools, Floats, Indices, Outcomes, Table
 from aurum.prediction.training.task import Recipe, Task
@@ -75,6 +76,7 @@ def fit_outcomes(task: Task, options: TrainingOptions, progress: Progress) -> Fi
     monotone = monotone_features(table, target, spec.names, fold, options)
     score = np.zeros(len(table))
     rul = np.zeros(len(table))
+    baselines = Baselines.empty(len(table))
     folds = int(fold.max()) + 1
     done = 0
     counting = Lock()
@@ -86,6 +88,7 @@ def fit_outcomes(task: Task, options: TrainingOptions, progress: Progress) -> Fi
         score[test] = found.risk
         if found.rul is not None:
             rul[test] = found.rul
+        baselines.fill(table, target, ~test, test)
         with counting:
             done += 1
             progress(0.4 + 0.4 * done / folds, f"cross-validation, fold {done} of {folds}")
@@ -111,23 +114,14 @@ def fit_outcomes(task: Task, options: TrainingOptions, progress: Progress) -> Fi
     age_blend = None
     if recipe.age_weight > 0 and target.left is not None:
         age_blend = fit_age_blend(table, target.left, everything, recipe.age_weight)
-    held_out = _held_out(table, target, score, rul, rows=target.known, group=group)
+    held_out = _held_out(table, target, score, rul, rows=target.known, group=group, baselines=baselines)
     protocol = f"{fold.max() + 1}-fold cross-validation by {by}; each fold is calibrated with the others"
     calibration = calibrate_risk(held_out.score, held_out.soon)
     interval = None
     files = {RISK: risk.model_to_string()}
     gain = _gain(risk)
     if life is not None and target.left is not None:
-        has_rul = ~np.isnan(target.left)
-        interval_calibration = calibrate_interval(
-            rul[has_rul], target.left[has_rul], target.cap, len(np.unique(group[has_rul]))
-        )
-        interval = parts.IntervalPart(
-            coverage=COVERAGE,
-            levels=LEVELS.round(4).tolist(),
-            edges=interval_calibration.edges.tolist(),
-            residuals=interval_calibration.residuals.tolist(),
-        )
+        interval = _interval_part(rul, target.left, target.cap, group)
         files[RUL] = life.model_to_string()
         gain = (gain + _gain(life)) / 2
     return Fit(
@@ -141,6 +135,18 @@ def fit_outcomes(task: Task, options: TrainingOptions, progress: Progress) -> Fi
         recipe,
         age_blend,
         search,
+    )
+
+
+def _interval_part(rul: Floats, left: Floats, cap: float, group: Indices) -> parts.IntervalPart:
+    """Calibrates the intervals of the RUL by held-out estimates; `left` is NaN where the true RUL is unknown."""
+    known = ~np.isnan(left)
+    calibration = calibrate_interval(rul[known], left[known], cap, len(np.unique(group[known])))
+    return parts.IntervalPart(
+        coverage=COVERAGE,
+        levels=LEVELS.round(4).tolist(),
+        edges=calibration.edges.tolist(),
+        residuals=calibration.residuals.tolist(),
     )
 
 
@@ -162,7 +168,16 @@ def _padded(monotone: Sequence[int], features: Floats) -> tuple[int, ...]:
     return (*monotone, *[0] * (features.shape[1] - len(monotone))) if any(monotone) else tuple(monotone)
 
 
-def _held_out(table: Table, target: Outcomes, score: Floats, rul: Floats, *, rows: Bools, group: Indices) -> HeldOut:
+def _held_out(
+    table: Table,
+    target: Outcomes,
+    score: Floats,
+    rul: Floats,
+    *,
+    rows: Bools,
+    group: Indices,
+    baselines: Baselines,
+) -> HeldOut:
     """Returns the held-out predictions and true outcomes of the selected rows."""
     lives = target.left is not None
     return HeldOut(
@@ -173,6 +188,7 @@ def _held_out(table: Table, target: Outcomes, score: Floats, rul: Floats, *, row
         group[rows],
         table.run[rows],
         table.failed[rows],
+        baselines.select(rows),
     )
 
 
@@ -213,11 +229,13 @@ def evaluate_later_lives(task: Task, fit: Fit) -> parts.Evaluation | None:
     score[after] = found.risk
     if found.rul is not None:
         rul[after] = found.rul
+    baselines = Baselines.empty(len(table))
+    baselines.fill(table, target, before, after)
     rows = after & target.known
     halves = table.run[rows] % 2
     if len(np.unique(halves)) < 2 or any(not target.soon[rows][halves == half].any() for half in (0, 1)):
         return None
-    held_out = _held_out(table, target, score, rul, rows=rows, group=table.run)
+    held_out = _held_out(table, target, score, rul, rows=rows, group=table.run, baselines=baselines)
     return evaluate_by_folds(
         held_out,
         halves,

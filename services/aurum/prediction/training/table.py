@@ -24,6 +24,7 @@ class Table:
         left: Life until the failure or, if the run did not fail, until the end of the known history.
         failed: Whether the row's run ended in a failure.
         share: The elapsed share of the run's life.
+        age: The age; time since the beginning of the run if no sensor counts life.
         group: Index of the machine.
         run: Index of the run.
         steps: The steps of each run, for features that are added later.
@@ -36,6 +37,7 @@ class Table:
     share: Floats
     group: Indices
     run: Indices
+    age: Floats
     steps: Mapping[int, Steps] = field(default_factory=dict)
     step: Indices = field(default_factory=lambda: np.empty(0, dtype=np.intp))
 
@@ -45,7 +47,7 @@ class Table:
 
 def tabulate(runs: Sequence[Run], spec: FeatureSpec, most_rows: int) -> Table:
     """Returns about `most_rows` rows at most, evenly over all runs, always including the last step of each run."""
-    features, left, failed, shares, group, numbers = [], [], [], [], [], []
+    features, left, failed, shares, group, numbers, lived = [], [], [], [], [], [], []
     steps_of_runs: dict[int, Steps] = {}
     chosen = []
     machines = {name: index for index, name in enumerate(dict.fromkeys(run.machine for run in runs))}
@@ -64,10 +66,11 @@ def tabulate(runs: Sequence[Run], spec: FeatureSpec, most_rows: int) -> Table:
         shares.append((ages - steps.ages[0]) / max(end - float(steps.ages[0]) + run.left, spec.step))
         group.append(np.full(len(rows), machines[run.machine]))
         numbers.append(np.full(len(rows), number))
+        lived.append(ages if steps.counted else ages - steps.ages[0])
     if not features:
         nothing = np.empty(0)
         whole = np.empty(0, dtype=np.intp)
-        return Table(np.empty((0, len(spec.names))), nothing, nothing.astype(bool), nothing, whole, whole)
+        return Table(np.empty((0, len(spec.names))), nothing, nothing.astype(bool), nothing, whole, whole, nothing)
     return Table(
         np.vstack(features),
         np.concatenate(left),
@@ -75,6 +78,7 @@ def tabulate(runs: Sequence[Run], spec: FeatureSpec, most_rows: int) -> Table:
         np.concatenate(shares),
         np.concatenate(group),
         np.concatenate(numbers),
+        np.concatenate(lived),
         steps=steps_of_runs,
         step=np.concatenate(chosen),
     )

@@ -12,15 +12,16 @@ import numpy.typing as npt
 from aurum import __version__
 from aurum.prediction.model import card as parts
 from aurum.prediction.model.age_blend import AgeBlend
-from aurum.prediction.model.anomaly import AnomalyModel
 from aurum.prediction.model.features import MIDDLE, SHORT, TIME, FeatureSpec
 from aurum.prediction.model.model import CARD, FOREST, Model, assemble
 from aurum.prediction.model.regimes import Regimes
 from aurum.prediction.model.wear_index import WearIndex
-from aurum.prediction.training.anomaly_fit import fit_anomaly
+from aurum.prediction.training.anomaly_fit import AnomalyFit, fit_anomaly
 from aurum.prediction.training.categories import one_hot_features
 from aurum.prediction.training.causes_fit import fit_causes
+from aurum.prediction.training.healthy_time import healthy_parts, hours_per_row
 from aurum.prediction.training.lifetime_fit import fit_lifetime
+from aurum.prediction.training.skill import median_life
 from aurum.prediction.training.specification import (
     FEW_FAILURES,
     LEAST_FAILURES,
@@ -66,6 +67,8 @@ def train(
     """
     runs = [run for run in runs if len(run.timestamps)]
     kind = kind_of(machine_type, runs)
+    if kind == "anomaly":
+        runs = healthy_parts(runs)
     progress(0.0, "columns")
     spec, dropped = derive_specification(runs, options)
     most_rows = rows_in_memory(spec, options)
@@ -78,23 +81,14 @@ def train(
     soon = np.zeros(len(table), dtype=bool)
     cap = horizon = 0.0
     if kind == "anomaly":
-        if len(table) < LEAST_HEALTHY_STEPS:
-            raise TrainingDataError(
-                f"{machine_type}: {len(table)} steps of {spec.step:g} {unit_of(spec.axis)} of healthy machines; an "
-                f"anomaly model needs at least {LEAST_HEALTHY_STEPS}; add longer histories"
-            )
+        _require_healthy_steps(machine_type, spec, len(table))
         healthy = np.ones(len(table), dtype=bool)
     else:
         target = training_outcomes(kind, runs, table, spec, options)
         cap, horizon, soon = target.cap, target.horizon, target.soon
         failures = sum(run.failed for run in runs)
         if kind == "rul" and failures < LEAST_FAILURES:
-            if spec.axis == TIME or any(run.begun for run in runs):
-                raise TrainingDataError(
-                    f"{machine_type}: {failures} of {len(runs)} runs end in a failure, and at least {LEAST_FAILURES} "
-                    f"are needed without a column that counts life from each overhaul, such as operating_hours; with "
-                    f"one, {FEW_FAILURES} are"
-                )
+            _require_life_counter(machine_type, runs, spec, failures)
             lifetime, evaluation = fit_lifetime(runs, table, target, spec.axis, options.seed)
         else:
             options = replace(options, one_hot=one_hot_features(table, target, spec.names, options))
@@ -105,11 +99,11 @@ def train(
             later = evaluate_later_lives(task, fitted)
         healthy = table.share <= _HEALTHY_SHARE if kind == "rul" else ~target.soon
     progress(0.9, "anomaly")
-    usual = [index for index, name in enumerate(spec.names) if name.endswith((f".mean_{SHORT}", f".std_{MIDDLE}"))]
-    usual = [index for index in usual if spec.names[index].rpartition(".")[0] not in options.categories] or usual
+    usual = _usual_features(spec, options)
     usual_means = [index for index in usual if spec.names[index].endswith(f".mean_{SHORT}")]
-    anomaly, forest = fit_anomaly(table.features[healthy], usual, options.seed)
-    files = {**(fitted.files if fitted else {}), FOREST: forest}
+    hours = hours_per_row(runs, table)
+    anomaly = fit_anomaly(table.features[healthy], usual, table.run[healthy], hours[healthy], options.seed)
+    files = {**(fitted.files if fitted else {}), FOREST: anomaly.forest}
     gain = fitted.gain if fitted else np.array([float(index in usual) for index in range(len(spec.names))])
     features = table.features
     if fitted is not None:
@@ -148,6 +142,7 @@ def train(
         regimes=_regime_part(spec.regimes),
         evaluation=evaluation,
         later_lives=later,
+        median_life=median_life(table, table.failed) if fitted is not None and kind == "rul" else None,
         wear_index=_wear_index_part(spec.derived.index),
         deviations=spec.derived.deviations,
         age_blend=_age_blend_part(fitted.age_blend if fitted else None),
@@ -163,6 +158,31 @@ def train(
     )
     progress(1.0, "done")
     return assemble(card, files), {CARD: card.model_dump_json(indent=1), **files}
+
+
+def _require_healthy_steps(machine_type: str, spec: FeatureSpec, steps: int) -> None:
+    """Raises TrainingDataError if there is too little healthy time for an anomaly model."""
+    if steps < LEAST_HEALTHY_STEPS:
+        raise TrainingDataError(
+            f"{machine_type}: {steps} steps of {spec.step:g} {unit_of(spec.axis)} of healthy machines; an anomaly "
+            f"model needs at least {LEAST_HEALTHY_STEPS}; add longer histories"
+        )
+
+
+def _require_life_counter(machine_type: str, runs: Sequence[Run], spec: FeatureSpec, failures: int) -> None:
+    """Raises TrainingDataError if the few failures cannot be related to the age since the last overhaul."""
+    if spec.axis == TIME or any(run.begun for run in runs):
+        raise TrainingDataError(
+            f"{machine_type}: {failures} of {len(runs)} runs end in a failure, and at least {LEAST_FAILURES} are "
+            f"needed without a column that counts life from each overhaul, such as operating_hours; with one, "
+            f"{FEW_FAILURES} are"
+        )
+
+
+def _usual_features(spec: FeatureSpec, options: TrainingOptions) -> list[int]:
+    """Returns the features by which anomalies are found: mean and spread of sensors, without categories if possible."""
+    usual = [index for index, name in enumerate(spec.names) if name.endswith((f".mean_{SHORT}", f".std_{MIDDLE}"))]
+    return [index for index in usual if spec.names[index].rpartition(".")[0] not in options.categories] or usual
 
 
 def _drift(features: Floats, spec: FeatureSpec, strongest: npt.NDArray[np.intp]) -> parts.DriftPart:
@@ -220,7 +240,8 @@ def _age_blend_part(blend: AgeBlend | None) -> parts.AgeBlendPart | None:
     return parts.AgeBlendPart(weight=blend.weight, ages=blend.ages.tolist(), left=blend.left.tolist())
 
 
-def _anomaly_part(anomaly: AnomalyModel) -> parts.AnomalyPart:
+def _anomaly_part(fitted: AnomalyFit) -> parts.AnomalyPart:
+    anomaly, scores = fitted.model, fitted.model.held_out
     return parts.AnomalyPart(
         columns=anomaly.columns.tolist(),
         mean=anomaly.mean.tolist(),
@@ -229,6 +250,18 @@ def _anomaly_part(anomaly: AnomalyModel) -> parts.AnomalyPart:
         distances=anomaly.distances.tolist(),
         paths=anomaly.paths.tolist(),
         greater=anomaly.greater.tolist(),
+        held_out=scores
+        and parts.HeldOutScoresPart(
+            variances=scores.variances.tolist(),
+            shares=scores.shares.tolist(),
+            quantiles=scores.quantiles.tolist(),
+            tails=scores.tails.tolist(),
+            surprises=scores.surprises.tolist(),
+            alarm_surprises=scores.alarm_surprises.tolist(),
+            alarms_a_month=scores.alarms_a_month.tolist(),
+            months=round(fitted.months, 3),
+            blocks=fitted.blocks,
+        ),
     )
 
 

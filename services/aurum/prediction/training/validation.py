@@ -13,6 +13,7 @@ from aurum.prediction.training.calibration_fit import (
     calibration_curve,
     expected_calibration_error,
 )
+from aurum.prediction.training.skill import MEAN_LEFT, MEDIAN_LIFE, Baselines, skill_of_risk, skill_of_rul
 from aurum.prediction.training.table import Bools, Floats, Indices
 
 FOLDS = 5
@@ -34,6 +35,7 @@ class HeldOut:
         group: The machine of each row.
         run: The run of each row. The rows of a run are in chronological order.
         failed: Whether the row's run ended in a failure.
+        baselines: Naive predictions, against which the skill is measured; None to not measure it.
     """
 
     score: Floats
@@ -43,6 +45,7 @@ class HeldOut:
     group: Indices
     run: Indices
     failed: Bools
+    baselines: Baselines | None = None
 
 
 def folds_of(group: Indices, seed: int, folds: int = FOLDS) -> Indices:
@@ -121,7 +124,22 @@ def evaluate(held_out: HeldOut, probabilities: Floats, inside: Bools, protocol: 
             for each in curve
         ],
         points=_points(held_out),
+        skill=_skills(held_out, probabilities),
     )
+
+
+def _skills(held_out: HeldOut, probabilities: Floats) -> list[parts.Skill] | None:
+    """Returns the skill against each baseline."""
+    naive = held_out.baselines
+    if naive is None:
+        return None
+    skills = [skill_of_risk(probabilities, held_out.soon, naive.risk, held_out.group)]
+    if held_out.rul is not None and held_out.left is not None:
+        for name, values in ((MEDIAN_LIFE, naive.by_age), (MEAN_LEFT, naive.mean_left)):
+            skill = skill_of_rul(held_out.rul, held_out.left, values, name, held_out.group)
+            if skill is not None:
+                skills.append(skill)
+    return skills
 
 
 def within(truths: Floats, lower: Floats, upper: Floats) -> Bools:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cassandra import InvalidRequest
 
+from aurum.commands.stores import read_machine
 from aurum.ingestion.cassandra.compaction import merge_day
 from aurum.ingestion.cassandra.merging import Merger
 from aurum.ingestion.cassandra.schema import BUCKETS, STEPS
@@ -98,6 +99,17 @@ async def test_store_keeps_everything_across_restart(open_store: Open, machine: 
     assert (summary.first_us, summary.last_us, summary.last_value) == (10, 20, 2.0)
     assert await second.events("prediction", machine, 0, 10, 10) == [event]
     await second.close()
+
+
+async def test_all_readings_of_a_machine_are_read(store: Store, machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine's whole history is read, also if it is longer than an answer may be."""
+    monkeypatch.setattr("aurum.ingestion.series_reader.MAX_RAW", 10)
+    at = [10 * DAY_US * (each // 5) + each for each in range(96)]
+    await write(store, *(batch(machine, n + 1, at[5 * n : 5 * n + 5], range(5 * n, 5 * n + 5)) for n in range(19)))
+    await write(store, batch(machine, 20, at[95:], [95]))
+    (sensor, (timestamps, values)), *others = (await read_machine(store, machine)).items()
+    assert (sensor, timestamps.tolist(), values.tolist(), others) == ("s", at, list(range(96)), [])
+    assert await read_machine(store, "nobody") == {}
 
 
 async def test_source_belongs_to_its_first_owner(open_store: Open, machine: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from aurum.commands.table_names import natural_order
+from aurum.commands.table_names import listed, natural_order
 from aurum.readings.batch import Values
 from aurum.readings.number_text import DEFAULT_ABSENT_WORDS, fold_words
 
@@ -39,9 +39,14 @@ def coded(texts: Sequence[str], *, all_words: bool) -> tuple[Words, Values] | No
     most, rows = (_MOST_READ, 0) if all_words else (MOST_WORDS, _LEAST_ROWS)
     if not 1 + (not all_words) <= len(counted) <= most or sum(counted.values()) < rows * len(counted):
         return None
-    words = _in_order(list(counted))
+    words = ordered_words(list(counted))
     code = {word: float(index) for index, word in enumerate(words)}
     return words, np.array([code.get(cell, np.nan) for cell in cells])
+
+
+def category_note(name: str, words: Words) -> str:
+    """Returns that a column is a category, as text."""
+    return f"{name}: category of {len(words)} words, {listed(words)}"
 
 
 def recode(values: Values, words: Words, known: Sequence[str]) -> tuple[Values, list[str]]:
@@ -67,7 +72,8 @@ def recode(values: Values, words: Words, known: Sequence[str]) -> tuple[Values, 
     return translated, [word for word, code in zip(words, codes, strict=True) if np.isnan(code)]
 
 
-def _in_order(words: Sequence[str]) -> Words:
+def ordered_words(words: Sequence[str]) -> Words:
+    """Returns words in the order of a known scale, or else in natural order."""
     by_fold = {word.casefold(): word for word in words}
     if len(by_fold) == len(words):
         for scale in _SCALES:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from aurum.commands.stores import Columns, read_store
 from aurum.maintenance.lives import stops_of
-from aurum.maintenance.records import RECORD, Record, RecordError, decode
+from aurum.maintenance.records import Record, RecordError, decode
 from aurum.readings.batch import Timestamps, Values
 from aurum.readings.csv_table import DELIMITERS, LONG_COLUMNS, TableNotes, TableOptions, read_csv
 from aurum.readings.history import Run, Stop, split_runs
@@ -20,7 +21,6 @@ from aurum_sim.plant_model import run_to_failure
 logger = logging.getLogger(__name__)
 
 _BLOCK = 1_000_000  # readings held as Python objects at a time
-Columns = dict[str, tuple[Timestamps, Values]]
 
 
 class HistoryError(ValueError):
@@ -88,28 +88,32 @@ def from_csv(
     return {machine_type: _runs(machines, ends_in_failure)}
 
 
-def from_store(files: Sequence[Path], only_type: str | None, ends_in_failure: bool) -> dict[str, list[Run]]:
-    """Returns the histories of a store's registered machines by type, split by its maintenance records.
+def from_store(
+    files: Sequence[Path], only_type: str | None, ends_in_failure: bool, machine_ids: frozenset[str] | None = None
+) -> dict[str, list[Run]]:
+    """Returns the histories of registered machines by type, split by their maintenance records.
 
-    Raises HistoryError if there are none.
+    Args:
+        files: The stores; the store of the settings if empty.
+        only_type: The type of the machines; None for all types.
+        ends_in_failure: Whether each machine's last reading is its failure.
+        machine_ids: Only these machines; None for all.
+
+    Raises:
+        HistoryError: There are none.
     """
-    from aurum.ingestion.sqlite.snapshot import (  # noqa: PLC0415 - images that only train lack its packages
-        read_events,
-        read_histories,
-    )
-
     types: dict[str, dict[str, Columns]] = {}
     stops: dict[str, list[Stop]] = {}
-    for file in files:
-        for machine_id, events in read_events(file, RECORD).items():
-            records = (_record_of(machine_id, event.at_us, event.id, event.data) for event in events)
+    for file in files or (None,):
+        for stored in read_store(file, only_type, machine_ids):
+            machine_id = stored.record.machine_id
+            records = (_record_of(machine_id, event.at_us, event.id, event.data) for event in stored.events)
             stops.setdefault(machine_id, []).extend(stops_of(record for record in records if record is not None))
-        for machine, columns in read_histories(file):
-            if machine.machine_type and only_type in (None, machine.machine_type):
-                types.setdefault(machine.machine_type, {})[machine.machine_id] = columns
+            types.setdefault(stored.record.machine_type, {})[machine_id] = stored.columns
     if not types:
         raise HistoryError(
-            f"{', '.join(map(str, files))} has no machine {f'of type {only_type!r}' if only_type else 'with a type'}"
+            f"{', '.join(map(str, files)) or 'the store of the settings'} has no machine "
+            f"{f'of type {only_type!r}' if only_type else 'with a type'}"
         )
     return {machine_type: _runs(machines, ends_in_failure, stops) for machine_type, machines in types.items()}
 

@@ -61,6 +61,15 @@ def train(
     force: Annotated[
         bool, typer.Option("--force", help="Make it the champion even without skill; its answers are labelled.")
     ] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Dask scheduler whose workers read tables or a store and compute the features, for histories larger "
+            "than memory, such as tls://HOST:8786. If not all machines fit into --memory and --rows, a sample of them "
+            "is used. Needs aurumai[dask].",
+        ),
+    ] = None,
 ) -> None:
     """Train a model for each machine type, on lives until a failure, labelled failures, or healthy machines."""
     from aurum.commands.training import train_all
@@ -70,7 +79,8 @@ def train(
 
     settings = load_settings(PlatformSettings)
     if given.format_ is DataFormat.store and not given.files:
-        given.files = [settings.store_path]
+        cassandra = (settings.store_url or "").startswith("cassandra://")
+        given.files = [] if cassandra else [settings.store_path]
     train_all(
         given.selection(machines=machines, seed=seed, sensors=sensor),
         out or settings.models_path,
@@ -88,6 +98,7 @@ def train(
         with_report=with_report,
         activate=activate,
         force=force,
+        scheduler=scheduler,
     )
 
 

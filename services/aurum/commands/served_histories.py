@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from aurum.commands.histories import Columns, HistoryError, align
+from aurum.commands.histories import HistoryError, align
+from aurum.commands.stores import Columns
 from aurum.maintenance.lives import stops_of
 from aurum.maintenance.records import RECORD, Record, RecordError, decode
 from aurum.readings.history import Run, split_runs

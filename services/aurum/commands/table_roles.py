@@ -44,6 +44,7 @@ class DeclaredColumns:
 
     Attributes:
         machine_type: The type of all machines; not a column.
+        usual_type: Their type if neither `machine_type` nor a column states it; by default the files' names tell it.
         unit: The column with the machine.
         time: The column with the time.
         life: The column that counts life.
@@ -61,6 +62,7 @@ class DeclaredColumns:
     """
 
     machine_type: str | None = None
+    usual_type: str | None = None
     unit: str | None = None
     time: str | None = None
     life: str | None = None

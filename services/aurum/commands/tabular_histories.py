@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aurum.commands.categories import Words, coded
+from aurum.commands.categories import Words, category_note, coded
 from aurum.commands.failure_tables import JoinedRows, mark_events
 from aurum.commands.long_histories import is_long, long_runs
 from aurum.commands.remaining_life import check_fall, fall_of, with_remaining_life
@@ -101,7 +101,7 @@ def read_histories(files: Sequence[Path], declared: DeclaredColumns, run_to_fail
     place = listed([file.name for file in files])
     roles = roles_of(table, lengths, declared, run_to_failure, place)
     by_file = declared.machine_by_file or (roles.unit is None and len(files) > 1)
-    named_type = declared.machine_type or type_by_files(files, by_file)
+    named_type = declared.machine_type or declared.usual_type or type_by_files(files, by_file)
     if roles.machine_type is None and declared.machine_type is None:
         roles.notes.append(f"the machines' type is taken from the file's name: {named_type!r} (--machine-type)")
     try:
@@ -295,9 +295,7 @@ def _read_sensors(
     for reason, names in itertools.groupby(sorted(roles.hidden.items(), key=lambda each: each[1]), key=lambda e: e[1]):
         shown = ", ".join(name or "column without a name" for name, _ in names)
         roles.notes.append(f"{shown}: no sensor, not used ({reason})")
-    roles.notes += [
-        f"{name}: category of {len(words)} words, {listed(words)}" for name, words in rows.categories.items()
-    ]
+    roles.notes += [category_note(name, words) for name, words in rows.categories.items()]
     if texts:
         roles.notes.append(f"{listed(texts, _MOST_NAMED)}: text column, not used")
 

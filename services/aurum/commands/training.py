@@ -1,18 +1,45 @@
 """`aurum train`: trains a model for each machine type in the data."""
 
+import contextlib
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from aurum.commands.categories import Words
 from aurum.commands.progress import progress_bar
 from aurum.commands.training_data import DataSelection, load_histories
 from aurum.prediction.model.card import ModelCard
+from aurum.prediction.model.model import Model
 from aurum.prediction.model.model_files import make_champion, write_model
 from aurum.prediction.model.skill import describe_skill, lacking_skill, refusal
 from aurum.prediction.training.report import REPORT, report
 from aurum.prediction.training.specification import rows_in_memory
-from aurum.prediction.training.train import TrainingDataError, TrainingOptions, train
+from aurum.prediction.training.train import Progress, TrainingDataError, TrainingOptions, train, train_on
+from aurum.readings.history import Run
+
+Trainer = Callable[[str, TrainingOptions, Progress], tuple[Model, dict[str, str], list[str]]]
+"""Trains a model of a machine type. Returns the model, the contents of its files, and what to tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trainable:
+    """Data that models can be trained on.
+
+    Attributes:
+        types: The machine types.
+        train: Trains a model of one of them.
+        life: The sensor that counts life, if a table has one.
+        categories: The words of each sensor whose values stand for words.
+        notes: What was inferred from the data.
+    """
+
+    types: Sequence[str]
+    train: Trainer
+    life: str | None
+    categories: Mapping[str, Words]
+    notes: Sequence[str]
 
 
 def train_all(
@@ -23,6 +50,7 @@ def train_all(
     with_report: bool,
     activate: bool,
     force: bool = False,
+    scheduler: str | None = None,
 ) -> None:
     """Trains a model for each machine type and saves it.
 
@@ -35,42 +63,89 @@ def train_all(
         with_report: Whether to write a report beside each model.
         activate: Whether to make each model with skill the champion of its type.
         force: Whether to make models without skill champions as well.
+        scheduler: The address of a Dask scheduler, whose workers read the data; None to read it here.
 
     Raises:
         HistoryError, TableError, TableRoleError, UnknownStateError: The data cannot be read.
         TrainingDataError: The data of some types is not suitable. The message names each of them.
+        SchedulerError: The cluster cannot be used.
     """
-    histories = load_histories(given)
-    for note in histories.notes:
-        print(note, file=sys.stderr)
     failed: list[TrainingDataError] = []
-    for machine_type, runs in histories.by_type.items():
-        started = time.monotonic()
-        chosen = replace(options, life=options.life or histories.life, categories=histories.categories)
-        try:
-            with progress_bar(f"Training {machine_type}") as update:
-                model, contents = train(machine_type, runs, histories.source, chosen, update)
-        except TrainingDataError as error:
-            failed.append(error)
-            continue
-        card = model.card
-        if with_report:
-            contents = {**contents, REPORT: report(card)}
-        folder = write_model(out, machine_type, card.version, contents)
-        refused = refusal(card)
-        if activate and (force or not refused):
-            make_champion(out, machine_type, card.version, forced=force and bool(lacking_skill(card)))
-        if (most := rows_in_memory(model.spec, chosen)) < (readings := sum(len(run.timestamps) for run in runs)):
-            print(
-                f"{machine_type}: {readings} readings were thinned out to {card.data.rows} rows, since "
-                f"{f'--rows allows {most}' if most == chosen.rows else f'--memory {chosen.memory} MB holds {most}'}"
-            )
-        for line in describe_search(card):
-            print(f"{machine_type}: {line}")
-        verdict = _verdict(refused, activate=activate, force=force)
-        print(f"{machine_type}: {verdict}{summary(card)}; {folder} ({time.monotonic() - started:.1f} s)")
+    with _data_here(given) if scheduler is None else _data_of_cluster(given, scheduler) as data:
+        for note in data.notes:
+            print(note, file=sys.stderr)
+        for machine_type in data.types:
+            started = time.monotonic()
+            chosen = replace(options, life=options.life or data.life, categories=data.categories)
+            try:
+                with progress_bar(f"Training {machine_type}") as update:
+                    model, contents, told = data.train(machine_type, chosen, update)
+            except TrainingDataError as error:
+                failed.append(error)
+                continue
+            card = model.card
+            if with_report:
+                contents = {**contents, REPORT: report(card)}
+            folder = write_model(out, machine_type, card.version, contents)
+            refused = refusal(card)
+            if activate and (force or not refused):
+                make_champion(out, machine_type, card.version, forced=force and bool(lacking_skill(card)))
+            for line in (*told, *describe_search(card)):
+                print(f"{machine_type}: {line}")
+            verdict = _verdict(refused, activate=activate, force=force)
+            print(f"{machine_type}: {verdict}{summary(card)}; {folder} ({time.monotonic() - started:.1f} s)")
     if failed:
         raise TrainingDataError("; ".join(map(str, failed)))
+
+
+@contextlib.contextmanager
+def _data_here(given: DataSelection) -> Generator[Trainable]:
+    """Yields data that this process reads."""
+    histories = load_histories(given)
+
+    def train_type(
+        machine_type: str, options: TrainingOptions, progress: Progress
+    ) -> tuple[Model, dict[str, str], list[str]]:
+        runs = histories.by_type[machine_type]
+        model, contents = train(machine_type, runs, histories.source, options, progress)
+        return model, contents, _describe_thinning(model, runs, options)
+
+    yield Trainable(list(histories.by_type), train_type, histories.life, histories.categories, histories.notes)
+
+
+@contextlib.contextmanager
+def _data_of_cluster(given: DataSelection, address: str) -> Generator[Trainable]:
+    """Yields data that the workers of a Dask scheduler read."""
+    # Not needed without a cluster
+    from aurum.commands.cluster_training import prepare, survey  # noqa: PLC0415
+    from aurum.commands.dask_cluster import connect  # noqa: PLC0415
+
+    with connect(address) as cluster:
+        with progress_bar("Reading histories on the cluster") as update:
+            found = survey(cluster, given, update)
+
+        files = [file.name for file in given.files]
+        place = f"{len(files)} files" if len(files) > 1 else files[0] if files else "the store of the settings"
+
+        def train_type(
+            machine_type: str, options: TrainingOptions, progress: Progress
+        ) -> tuple[Model, dict[str, str], list[str]]:
+            data, machines = prepare(cluster, machine_type, found, options, progress)
+            source = f"{place}, read by a cluster: {machines}"
+            model, contents = train_on(machine_type, data, source, options, progress)
+            return model, contents, [f"trained on {machines}"]
+
+        yield Trainable(found.types(), train_type, found.life, found.categories, found.notes)
+
+
+def _describe_thinning(model: Model, runs: Sequence[Run], options: TrainingOptions) -> list[str]:
+    """Returns why not all readings are rows, as lines."""
+    most = rows_in_memory(model.spec, options)
+    readings = sum(len(run.timestamps) for run in runs)
+    if most >= readings:
+        return []
+    reason = f"--rows allows {most}" if most == options.rows else f"--memory {options.memory} MB holds {most}"
+    return [f"{readings} readings were thinned out to {model.card.data.rows} rows, since {reason}"]
 
 
 def describe_search(card: ModelCard) -> list[str]:

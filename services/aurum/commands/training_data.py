@@ -18,7 +18,7 @@ from aurum.commands.histories import (
 )
 from aurum.commands.importing import CMAPSS_TYPE
 from aurum.commands.left_files import with_remaining_lives
-from aurum.commands.table_names import find_name
+from aurum.commands.table_names import find_name, natural_order
 from aurum.commands.table_roles import NO_FAILURES, DeclaredColumns, TableRoleError
 from aurum.commands.tabular_histories import read_histories
 from aurum.readings.csv_table import TableNotes
@@ -40,6 +40,7 @@ class DataSelection:
         seed: Seed of the simulation.
         left_file: A file with the remaining life at each machine's last reading, see `with_remaining_lives`.
         sensors: The sensors to use; all if empty.
+        machine_ids: Only these machines of a store; None for all.
     """
 
     form: str | None
@@ -51,6 +52,7 @@ class DataSelection:
     seed: int = 7
     left_file: Path | None = None
     sensors: Sequence[str] = ()
+    machine_ids: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ def load_histories(given: DataSelection) -> Histories:
             histories = _from_other_data(given, form, only)
         if given.declared.excluded:
             histories = replace(histories, by_type=_exclude(histories.by_type, given.declared.excluded))
+    histories = replace(histories, by_type=_in_natural_order(histories.by_type))
     if given.left_file:
         by_type, note = with_remaining_lives(histories.by_type, given.left_file)
         notes = [each for each in histories.notes if not each.startswith(NO_FAILURES)]
@@ -102,6 +105,14 @@ def load_histories(given: DataSelection) -> Histories:
     if given.sensors:
         histories = replace(histories, by_type=_select_sensors(histories.by_type, given.sensors, histories.life))
     return histories
+
+
+def _in_natural_order(by_type: dict[str, list[Run]]) -> dict[str, list[Run]]:
+    """Returns the runs with the machines in natural order, so that the order of files and rows changes no model."""
+    return {
+        machine_type: sorted(runs, key=lambda run: (natural_order(run.machine), run.machine))
+        for machine_type, runs in by_type.items()
+    }
 
 
 def _from_other_data(given: DataSelection, form: str, only: str | None) -> Histories:
@@ -114,8 +125,8 @@ def _from_other_data(given: DataSelection, form: str, only: str | None) -> Histo
             source = f"C-MAPSS: {describe_files(given.files)}"
             return Histories(from_cmapss(given.files, only or CMAPSS_TYPE), source, clock=False)
         case _:
-            stored = from_store(given.files, only, given.run_to_failure)
-            return Histories(stored, f"store: {', '.join(map(str, given.files))}")
+            stored = from_store(given.files, only, given.run_to_failure, given.machine_ids)
+            return Histories(stored, f"store: {', '.join(map(str, given.files)) or 'of the settings'}")
 
 
 @contextlib.contextmanager
@@ -132,7 +143,7 @@ def _files_named(files: Sequence[Path]) -> Generator[None]:
 def _from_table(given: DataSelection, only: str | None) -> Histories:
     source = f"table: {describe_files(given.files)}"
     declared = given.declared
-    plain = DeclaredColumns(written=declared.written, all_words=declared.all_words)
+    plain = DeclaredColumns(written=declared.written, all_words=declared.all_words, usual_type=declared.usual_type)
     if declared == plain and all(is_long_csv(file) for file in given.files):
         if only is None:
             raise HistoryError("give the type of these machines with --machine-type")

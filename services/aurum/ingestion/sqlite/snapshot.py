@@ -7,7 +7,7 @@ import contextlib
 import logging
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -143,10 +143,14 @@ def _read_recent(connection: sqlite3.Connection, path: Path) -> tuple[SeriesInde
     raise AssertionError("not reached")
 
 
-def read_histories(path: Path) -> Iterator[tuple[MachineRecord, dict[str, tuple[Timestamps, Values]]]]:
-    """Yields every machine of a store with all its readings, for training. Raises as open_snapshot does."""
+def read_histories(
+    path: Path, machine_ids: Container[str] | None = None
+) -> Iterator[tuple[MachineRecord, dict[str, tuple[Timestamps, Values]]]]:
+    """Yields every machine of a store, or those named, with all readings, for training. Raises as open_snapshot."""
     with open_snapshot(path) as snapshot:
         for machine in snapshot.list_machines():
+            if machine_ids is not None and machine.machine_id not in machine_ids:
+                continue
             columns = {
                 sensor: snapshot.series((machine.machine_id, sensor)) for sensor in snapshot.sensors(machine.machine_id)
             }

@@ -14,6 +14,8 @@ from aurum.runtime.time_units import HOUR_US
 
 Floats = npt.NDArray[np.float64]
 
+NOT_COMMON = "is not in every run"
+"""Why a column is not used that some runs lack."""
 _LEAK_SHARE = 0.98  # share of the RUL's variance; a column that explains more on its own leaks the outcome
 _LEAK_SPREAD = 0.03  # spread of a switch's distance to the failure, as a share of life; below, it leaks
 _LEAST_SWITCHES = 6
@@ -69,7 +71,7 @@ def select_columns(runs: Sequence[Run], axis: str, categories: Container[str] = 
         categories: The columns whose values stand for words.
     """
     common = set.intersection(*(set(run.columns) for run in runs))
-    dropped = dict.fromkeys(sorted(set.union(*(set(run.columns) for run in runs)) - common), "is not in every run")
+    dropped = dict.fromkeys(sorted(set.union(*(set(run.columns) for run in runs)) - common), NOT_COMMON)
     failed = [run for run in runs if run.failed]
     sensors = []
     for name in sorted(common - {axis}):

@@ -52,7 +52,7 @@ def healthy_parts(runs: Sequence[Run]) -> list[Run]:
             if not anomalous[part[0]]:
                 rows = slice(int(part[0]), int(part[-1]) + 1)
                 columns = {name: values[rows] for name, values in run.columns.items()}
-                name = f"{run.machine}/{len(parts)}.{number}"
+                name = f"{run.machine}/{run.machine_id.removeprefix(run.machine).strip('/') or 1}.{number}"
                 parts.append(replace(run, machine_id=name, timestamps=run.timestamps[rows], columns=columns))
     return parts
 

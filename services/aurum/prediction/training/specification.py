@@ -64,9 +64,11 @@ class TrainingOptions:
     one_hot: tuple[int, ...] = ()
 
 
-def kind_of(machine_type: str, runs: Sequence[Run]) -> ModelKind:
-    """Returns the kind of model that the histories allow. Raises TrainingDataError if they allow none."""
-    readings = sum(len(run.timestamps) for run in runs)
+def kind_of(machine_type: str, runs: Sequence[Run], readings: int) -> ModelKind:
+    """Returns the kind of model that histories of so many readings allow. Raises TrainingDataError if they allow none.
+
+    Of each run only the first and the last reading are needed.
+    """
     if not runs or readings < LEAST_HEALTHY_STEPS:
         raise TrainingDataError(
             f"{machine_type}: the data has {readings} rows of {len(runs)} runs; an anomaly model needs at least "

@@ -47,11 +47,15 @@ class Table:
 
 def tabulate(runs: Sequence[Run], spec: FeatureSpec, most_rows: int) -> Table:
     """Returns about `most_rows` rows at most, evenly over all runs, always including the last step of each run."""
+    return tabulate_every(runs, spec, max(1, -(-sum(len(run.timestamps) for run in runs) // most_rows)))
+
+
+def tabulate_every(runs: Sequence[Run], spec: FeatureSpec, stride: int) -> Table:
+    """Returns a row for each `stride` steps of each run, always including its last step."""
     features, left, failed, shares, group, numbers, lived = [], [], [], [], [], [], []
     steps_of_runs: dict[int, Steps] = {}
     chosen = []
     machines = {name: index for index, name in enumerate(dict.fromkeys(run.machine for run in runs))}
-    stride = max(1, -(-sum(len(run.timestamps) for run in runs) // most_rows))
     for number, run in enumerate(runs):
         steps = steps_of({name: (run.timestamps, run.columns[name]) for name in spec.queried}, spec)
         if len(steps.ages) < LEAST_STEPS:
@@ -68,9 +72,7 @@ def tabulate(runs: Sequence[Run], spec: FeatureSpec, most_rows: int) -> Table:
         numbers.append(np.full(len(rows), number))
         lived.append(ages if steps.counted else ages - steps.ages[0])
     if not features:
-        nothing = np.empty(0)
-        whole = np.empty(0, dtype=np.intp)
-        return Table(np.empty((0, len(spec.names))), nothing, nothing.astype(bool), nothing, whole, whole, nothing)
+        return _empty(spec)
     return Table(
         np.vstack(features),
         np.concatenate(left),
@@ -82,6 +84,40 @@ def tabulate(runs: Sequence[Run], spec: FeatureSpec, most_rows: int) -> Table:
         steps=steps_of_runs,
         step=np.concatenate(chosen),
     )
+
+
+def join_machines(tables: Sequence[Table], runs: Sequence[int], spec: FeatureSpec) -> Table:
+    """Returns the table of several machines, as if their runs had been tabulated together.
+
+    Args:
+        tables: The table of each machine.
+        runs: The number of runs of each machine.
+        spec: The specification of the features.
+    """
+    if not tables:
+        return _empty(spec)
+    first_runs = np.cumsum([0, *runs])[:-1].tolist()
+    group = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    return Table(
+        np.vstack([table.features for table in tables]),
+        np.concatenate([table.left for table in tables]),
+        np.concatenate([table.failed for table in tables]),
+        np.concatenate([table.share for table in tables]),
+        group,
+        np.concatenate([table.run + first for table, first in zip(tables, first_runs, strict=True)]),
+        np.concatenate([table.age for table in tables]),
+        steps={
+            number + first: steps
+            for table, first in zip(tables, first_runs, strict=True)
+            for number, steps in table.steps.items()
+        },
+        step=np.concatenate([table.step for table in tables]),
+    )
+
+
+def _empty(spec: FeatureSpec) -> Table:
+    nothing, whole = np.empty(0), np.empty(0, dtype=np.intp)
+    return Table(np.empty((0, len(spec.names))), nothing, nothing.astype(bool), nothing, whole, whole, nothing)
 
 
 def thinned_rows(rows: int, most: int) -> Indices:

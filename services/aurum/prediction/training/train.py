@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import lightgbm as lgb
@@ -35,12 +35,43 @@ from aurum.prediction.training.specification import (
     unit_of,
 )
 from aurum.prediction.training.supervised import Progress, evaluate_later_lives, fit_outcomes
-from aurum.prediction.training.table import Floats, tabulate
+from aurum.prediction.training.table import Floats, Table, tabulate
 from aurum.prediction.training.task import Task
 from aurum.prediction.training.wear_index_fit import design
 from aurum.readings.history import Run
 
-__all__ = ["Progress", "TrainingDataError", "TrainingOptions", "train"]
+__all__ = [
+    "Progress",
+    "TrainingData",
+    "TrainingDataError",
+    "TrainingOptions",
+    "digest_of",
+    "digest_of_run",
+    "train",
+    "train_on",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What a model is trained on, with its features.
+
+    Attributes:
+        kind: The kind of model.
+        runs: The histories. Their first and last readings, with the columns that may count life, are enough.
+        spec: How the features are computed.
+        dropped: For each column that is not used the reason.
+        table: The features of the runs.
+        sha256: The digest of the histories, see `digest_of`.
+    """
+
+    kind: parts.ModelKind
+    runs: Sequence[Run]
+    spec: FeatureSpec
+    dropped: dict[str, str]
+    table: Table
+    sha256: str
+
 
 _HEALTHY_SHARE = 0.3  # of a life from its beginning, which counts as healthy
 _DRIFT_FEATURES = 8
@@ -50,7 +81,7 @@ _DECILES = np.linspace(0, 1, 11)[1:-1]
 def train(
     machine_type: str, runs: Sequence[Run], source: str, options: TrainingOptions, progress: Progress = lambda *_: None
 ) -> tuple[Model, dict[str, str]]:
-    """Trains a model.
+    """Trains a model on histories.
 
     Args:
         machine_type: The machine type.
@@ -66,14 +97,22 @@ def train(
         TrainingDataError: The histories are not suitable.
     """
     runs = [run for run in runs if len(run.timestamps)]
-    kind = kind_of(machine_type, runs)
+    kind = kind_of(machine_type, runs, sum(len(run.timestamps) for run in runs))
     if kind == "anomaly":
         runs = healthy_parts(runs)
     progress(0.0, "columns")
     spec, dropped = derive_specification(runs, options)
-    most_rows = rows_in_memory(spec, options)
     progress(0.02, "features")
-    table = tabulate(runs, spec, most_rows)
+    table = tabulate(runs, spec, rows_in_memory(spec, options))
+    data = TrainingData(kind, runs, spec, dropped, table, digest_of([digest_of_run(run) for run in runs]))
+    return train_on(machine_type, data, source, options, progress)
+
+
+def train_on(
+    machine_type: str, data: TrainingData, source: str, options: TrainingOptions, progress: Progress = lambda *_: None
+) -> tuple[Model, dict[str, str]]:
+    """Trains a model on histories whose features are known. Arguments, result and errors are those of `train`."""
+    kind, runs, spec, table = data.kind, data.runs, data.spec, data.table
     progress(0.1, f"features of {len(table)} rows")
     fitted = None
     later = None
@@ -109,25 +148,24 @@ def train(
     if fitted is not None:
         spec = fitted.spec
         features = design(table, spec.derived)
-    digest = _digest(runs)
     now = datetime.now(UTC)
     strongest = np.argsort(-gain, kind="stable")
     card = parts.ModelCard(
         kind=kind,
         machine_type=machine_type,
-        version=f"{now:%Y%m%d-%H%M%S}.{now.microsecond // 1000:03}-{digest[:6]}",
+        version=f"{now:%Y%m%d-%H%M%S}.{now.microsecond // 1000:03}-{data.sha256[:6]}",
         created=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
         software={"aurum": __version__, "lightgbm": lgb.__version__, "numpy": np.__version__},
         data=parts.DataSummary(
             source=source,
-            sha256=digest,
+            sha256=data.sha256,
             machines=len({run.machine for run in runs}),
             runs=len(runs),
             failures=sum(run.failed for run in runs),
             rows=len(table),
             until_us=max(int(run.timestamps[-1]) for run in runs),
             licence=options.licence,
-            dropped_columns=dropped,
+            dropped_columns=data.dropped,
         ),
         seed=options.seed,
         axis=spec.axis,
@@ -265,13 +303,16 @@ def _anomaly_part(fitted: AnomalyFit) -> parts.AnomalyPart:
     )
 
 
-def _digest(runs: Sequence[Run]) -> str:
-    """Returns a digest of the data that does not depend on the order of the columns."""
-    digest = hashlib.sha256()
-    for run in runs:
-        digest.update(run.machine_id.encode())
-        digest.update(run.timestamps.astype("<i8").tobytes())
-        for name in sorted(run.columns):
-            digest.update(name.encode())
-            digest.update(run.columns[name].astype("<f8").tobytes())
+def digest_of_run(run: Run) -> str:
+    """Returns a digest of a run that does not depend on the order of the columns."""
+    digest = hashlib.sha256(run.machine_id.encode())
+    digest.update(run.timestamps.astype("<i8").tobytes())
+    for name in sorted(run.columns):
+        digest.update(name.encode())
+        digest.update(run.columns[name].astype("<f8").tobytes())
     return digest.hexdigest()
+
+
+def digest_of(digests_of_runs: Sequence[str]) -> str:
+    """Returns the digest of histories by those of their runs, see `digest_of_run`."""
+    return hashlib.sha256("".join(digests_of_runs).encode()).hexdigest()

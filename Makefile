@@ -156,7 +156,7 @@ doctor: $(VENV)/.run  ## Report which services are up, and their problems
 
 lock: $(VENV)/.uv  ## Resolve the dependencies again and write the lock files
 	$(BIN)/uv pip compile $(LOCK) --upgrade --extra all --group build pyproject.toml -o requirements/run.txt
-	$(BIN)/uv pip compile $(LOCK) --upgrade --extra all --group dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile $(LOCK) --upgrade --extra all --extra dask --group dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile $(LOCK) --upgrade --group install -o requirements/install.txt
 	$(BIN)/uv pip compile $(LOCK) --upgrade --group fuzz -o requirements/fuzz.txt
 	$(BIN)/uv pip compile $(LOCK) --upgrade --group node -o requirements/node.txt

@@ -242,6 +242,9 @@ def test_cluster_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, e
     nowhere = command(*options, "127.0.0.1:1")
     assert nowhere.returncode == 1
     assert "no Dask scheduler can be used at tcp://127.0.0.1:1" in nowhere.stderr
+    bare = command(*options, "tls://127.0.0.1:1")
+    assert "tls://127.0.0.1:1 needs certificates" in bare.stderr
+    assert bare.returncode == 1
     monkeypatch.setitem(sys.modules, "distributed", None)
     lacking = command(*options, "127.0.0.1:1")
     assert lacking.returncode == 1

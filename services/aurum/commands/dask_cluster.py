@@ -75,7 +75,7 @@ def connect(address: str) -> Generator[Cluster]:
         SchedulerError: Dask is not installed, the scheduler does not answer, or the workers cannot be used.
     """
     try:
-        from distributed import Client  # noqa: PLC0415 - an extra
+        from distributed import Client, Security  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise SchedulerError(
             "--scheduler needs Dask, which is not installed; install it with: pip install 'aurumai[dask]'"
@@ -87,11 +87,17 @@ def connect(address: str) -> Generator[Cluster]:
             f"run programs here and on its workers; use tls:// (docs/security.md)",
             file=sys.stderr,
         )
+    if address.startswith("tls://") and Security().get_connection_args("client").get("ssl_context") is None:
+        raise SchedulerError(
+            f"{address} needs certificates, and Dask's configuration has none; set "
+            f"DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..._TLS__CLIENT__CERT and ..._TLS__CLIENT__KEY to their files"
+        )
     try:
         client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError) as error:
         raise SchedulerError(
-            f"no Dask scheduler can be used at {address}: {error}; start one with `dask scheduler`"
+            f"no Dask scheduler can be used at {address}: {error}; start one with `dask scheduler`, and "
+            f"give its address, which begins with tls:// if it uses TLS"
         ) from error
     with client:
         _check_workers(client, address)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cassandra import InvalidRequest
 
-from aurum.commands.stores import read_machine
+from aurum.commands.stores import read_machine, read_records
 from aurum.ingestion.cassandra.compaction import merge_day
 from aurum.ingestion.cassandra.merging import Merger
 from aurum.ingestion.cassandra.schema import BUCKETS, STEPS
@@ -23,6 +23,7 @@ from aurum.ingestion.machine_state import MachineStates
 from aurum.ingestion.plant_limits import PlantLimits
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import Change, Event, MachineRecord, Store
+from aurum.maintenance.records import RECORD
 from aurum.readings.batch import Batch, Series, now_us
 from aurum.readings.source_owner import SOURCE_TAKEN
 from aurum.runtime.errors import AlreadyExistsError, PermissionDeniedError
@@ -110,6 +111,15 @@ async def test_all_readings_of_a_machine_are_read(store: Store, machine: str, mo
     (sensor, (timestamps, values)), *others = (await read_machine(store, machine)).items()
     assert (sensor, timestamps.tolist(), values.tolist(), others) == ("s", at, list(range(96)), [])
     assert await read_machine(store, "nobody") == {}
+
+
+async def test_all_maintenance_records_are_read(store: Store, machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All maintenance records of a machine are read in the order of time, also if they are more than an answer."""
+    monkeypatch.setattr("aurum.commands.stores._EVENTS_AT_ONCE", 2)
+    events = [Event(RECORD, machine, 10 + number // 2, f"r-{number}", b"{}") for number in range(5)]
+    await store.record_events([*events, Event("prediction", machine, 12, "x", b"{}")])
+    found = await read_records(store, machine)
+    assert [(each.at_us, each.id) for each in found] == [(each.at_us, each.id) for each in events]
 
 
 async def test_source_belongs_to_its_first_owner(open_store: Open, machine: str) -> None:

@@ -31,7 +31,7 @@ from tests.support.commands import command
 from tests.support.waiting import wait_for
 
 GRADES = ("fine", "raw", "coarse")
-FAST = ("--rounds", "20")
+FAST = ("--rounds", "20", "--budget", "0")
 
 
 @contextmanager
@@ -80,7 +80,7 @@ class Exporting:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
-    export(Exporting(run_to_failure(PUMP, 12, 7)), folder)
+    export(Exporting(run_to_failure(PUMP, 8, 7)), folder)
     return folder
 
 
@@ -119,7 +119,7 @@ def trained(out: Path, *arguments: str) -> dict[str, Any]:
 def test_export_trains_alike_on_a_cluster(cluster: LocalCluster, exported: Path, tmp_path: Path) -> None:
     here = trained(tmp_path / "here", str(exported))
     there = trained(tmp_path / "there", str(exported), "--scheduler", cluster.scheduler_address)
-    assert here["data"]["machines"] == 12
+    assert here["data"]["machines"] == 8
     assert there == here  # with the checksums of the trees and of the histories
 
 
@@ -143,17 +143,17 @@ async def fill(path: Path, runs: Sequence[Run]) -> None:
 
 
 def test_store_trains_alike_on_a_cluster(cluster: LocalCluster, tmp_path: Path) -> None:
-    asyncio.run(fill(tmp_path / "store.db", run_to_failure(PUMP, 13, 3)))
+    asyncio.run(fill(tmp_path / "store.db", run_to_failure(PUMP, 9, 3)))
     options = (str(tmp_path / "store.db"), "--machine-type", "pump")
     here = trained(tmp_path / "here", *options)
-    assert here["data"]["machines"] == 12
+    assert here["data"]["machines"] == 8
     assert trained(tmp_path / "there", *options, "--scheduler", cluster.scheduler_address) == here
 
 
 @pytest.mark.proof("cassandra")
 def test_cluster_reads_a_cassandra_store(cassandra: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that is trained on a Cassandra store by a cluster is that of the same readings in a SQLite store."""
-    asyncio.run(fill(tmp_path / "store.db", run_to_failure(PUMP, 13, 3)))
+    asyncio.run(fill(tmp_path / "store.db", run_to_failure(PUMP, 9, 3)))
     only = ("--machine-type", "pump")
     here = trained(tmp_path / "here", str(tmp_path / "store.db"), *only)
     target = f"{cassandra.url('trained')}?replication=3"

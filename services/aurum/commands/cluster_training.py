@@ -31,9 +31,10 @@ from aurum.commands.training_data import DataSelection
 from aurum.prediction.model.card import ModelKind
 from aurum.prediction.model.features import FeatureSpec
 from aurum.prediction.training.columns import NOT_COMMON, ages_of
+from aurum.prediction.training.digests import digest_of
 from aurum.prediction.training.specification import derive_specification, kind_of, rows_in_memory
 from aurum.prediction.training.table import join_machines
-from aurum.prediction.training.train import Progress, TrainingData, TrainingDataError, TrainingOptions, digest_of
+from aurum.prediction.training.train import Progress, TrainingData, TrainingDataError, TrainingOptions
 from aurum.readings.history import Run
 
 _VALUE_BYTES = 8

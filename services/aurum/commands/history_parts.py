@@ -20,9 +20,9 @@ from aurum.commands.table_roles import TableRoleError
 from aurum.commands.training_data import DataSelection, Histories, load_histories
 from aurum.prediction.model.card import ModelKind
 from aurum.prediction.model.features import TIME, FeatureSpec
+from aurum.prediction.training.digests import digest_of_run
 from aurum.prediction.training.healthy_time import healthy_parts
 from aurum.prediction.training.table import Table, tabulate_every
-from aurum.prediction.training.train import digest_of_run
 from aurum.readings.history import AXES, Run
 from aurum.readings.tables import TableError
 

@@ -19,6 +19,7 @@ from aurum.prediction.model.wear_index import WearIndex
 from aurum.prediction.training.anomaly_fit import AnomalyFit, fit_anomaly
 from aurum.prediction.training.categories import one_hot_features
 from aurum.prediction.training.causes_fit import fit_causes
+from aurum.prediction.training.digests import digest_of, digest_of_run
 from aurum.prediction.training.healthy_time import healthy_parts, hours_per_row
 from aurum.prediction.training.lifetime_fit import fit_lifetime
 from aurum.prediction.training.skill import median_life
@@ -40,16 +41,7 @@ from aurum.prediction.training.task import Task
 from aurum.prediction.training.wear_index_fit import design
 from aurum.readings.history import Run
 
-__all__ = [
-    "Progress",
-    "TrainingData",
-    "TrainingDataError",
-    "TrainingOptions",
-    "digest_of",
-    "digest_of_run",
-    "train",
-    "train_on",
-]
+__all__ = ["Progress", "TrainingData", "TrainingDataError", "TrainingOptions", "train", "train_on"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,18 +293,3 @@ def _anomaly_part(fitted: AnomalyFit) -> parts.AnomalyPart:
             blocks=fitted.blocks,
         ),
     )
-
-
-def digest_of_run(run: Run) -> str:
-    """Returns a digest of a run that does not depend on the order of the columns."""
-    digest = hashlib.sha256(run.machine_id.encode())
-    digest.update(run.timestamps.astype("<i8").tobytes())
-    for name in sorted(run.columns):
-        digest.update(name.encode())
-        digest.update(run.columns[name].astype("<f8").tobytes())
-    return digest.hexdigest()
-
-
-def digest_of(digests_of_runs: Sequence[str]) -> str:
-    """Returns the digest of histories by those of their runs, see `digest_of_run`."""
-    return hashlib.sha256("".join(digests_of_runs).encode()).hexdigest()

@@ -68,7 +68,20 @@ class RulOut(BaseModel):
     unit: str
 
 
-class MachineOut(BaseModel):
+class _RiskSource(BaseModel):
+    """Where a risk comes from."""
+
+    source: Source = Field("model", description="Whether a model or a fallback rule answered.")
+    rule: str | None = Field(
+        None, description="The rule whose value is in risk_score, which is not a probability then."
+    )
+    risk_unknown_reason: str | None = Field(None, description="Why the risk is unknown, and risk_score null.")
+    without_skill: str | None = Field(
+        None, description="Why the model, which was activated by force, has no proven skill; null for any other."
+    )
+
+
+class MachineOut(_RiskSource):
     """A machine with its status and latest background prediction."""
 
     machine_id: str
@@ -80,14 +93,6 @@ class MachineOut(BaseModel):
     risk_score: float | None = Field(
         description="Risk of the latest background prediction, or the value of a rule; null if there is none or "
         "it is unknown."
-    )
-    source: Source = Field("model", description="Whether a model or a fallback rule answered.")
-    rule: str | None = Field(
-        None, description="The rule whose value is in risk_score, which is not a probability then."
-    )
-    risk_unknown_reason: str | None = Field(None, description="Why the risk is unknown, and risk_score null.")
-    without_skill: str | None = Field(
-        None, description="Why the model, which was activated by force, has no proven skill; null for any other."
     )
     rul: RulOut | None = None
     degraded: bool = Field(False, description="Whether the prediction comes from the fallback rule instead of a model.")
@@ -204,7 +209,7 @@ class CauseOut(BaseModel):
     risk: float = Field(description="Probability of a failure in this mode within the horizon, before any other.")
 
 
-class PredictionOut(BaseModel):
+class PredictionOut(_RiskSource):
     """A prediction."""
 
     machine_id: str | None
@@ -213,14 +218,6 @@ class PredictionOut(BaseModel):
     risk_score: float | None = Field(
         description="Calibrated probability of a failure within the model's horizon, or the value of a rule; null if "
         "it is unknown."
-    )
-    source: Source = Field("model", description="Whether a model or a fallback rule answered.")
-    rule: str | None = Field(
-        None, description="The rule whose value is in risk_score, which is not a probability then."
-    )
-    risk_unknown_reason: str | None = Field(None, description="Why the risk is unknown, and risk_score null.")
-    without_skill: str | None = Field(
-        None, description="Why the model, which was activated by force, has no proven skill; null for any other."
     )
     rul_unknown_reason: str | None = Field(None, description="Why the model tells no RUL although it learned lives.")
     anomaly_threshold: float | None = Field(
@@ -294,20 +291,12 @@ class ModelsOut(BaseModel):
     items: list[ModelOut]
 
 
-class PastPredictionOut(BaseModel):
+class PastPredictionOut(_RiskSource):
     """A recorded prediction."""
 
     as_of: datetime | None
     model_version: str | None
     risk_score: float | None
-    source: Source = Field("model", description="Whether a model or a fallback rule answered.")
-    rule: str | None = Field(
-        None, description="The rule whose value is in risk_score, which is not a probability then."
-    )
-    risk_unknown_reason: str | None = Field(None, description="Why the risk is unknown, and risk_score null.")
-    without_skill: str | None = Field(
-        None, description="Why the model, which was activated by force, has no proven skill; null for any other."
-    )
     rul: RulOut | None
     anomaly_score: float
     degraded: bool

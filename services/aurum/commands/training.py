@@ -90,10 +90,10 @@ def train_all(
             refused = refusal(card)
             if activate and (force or not refused):
                 make_champion(out, machine_type, card.version, forced=force and bool(lacking_skill(card)))
-            for line in (*told, *describe_search(card)):
-                print(f"{machine_type}: {line}")
             verdict = _verdict(refused, activate=activate, force=force)
             print(f"{machine_type}: {verdict}{summary(card)}; {folder} ({time.monotonic() - started:.1f} s)")
+            for line in (*told, *describe_search(card)):
+                print(f"{machine_type}: {line}")
     if failed:
         raise TrainingDataError("; ".join(map(str, failed)))
 

@@ -146,7 +146,7 @@ class Supervisor:
         missing = [name for name in MACHINE_TYPES if not has_current_model(self._settings.models_path, name)]
         if not missing:
             return
-        _print_status(f"Training models for {len(missing)} machine types on simulated histories (once; half a minute)")
+        _print_status(f"Training models for {len(missing)} machine types on simulated histories (once; about a minute)")
         types = [argument for name in missing for argument in ("--machine-type", name)]
         process = await asyncio.create_subprocess_exec(*_aurum_command("train"), *types)
         waiting = asyncio.create_task(process.wait())

@@ -44,7 +44,6 @@ _SLICE = 128  # machines that are scored at a time, while requested predictions 
 _RULE_SLICE = 16  # the same for the fallback rule, which takes longer
 _BY_QUERY = 4  # machines that are scored by one query
 _CLOCK_SKEW = 1.0  # seconds by which the clocks of callers may differ
-_OUTAGE_SECONDS = 5.0  # without all streams of readings, after which the silence of machines begins anew
 _GRACE_SECONDS = 3.0  # until the alarm rules of a machine that came from another scorer are evaluated
 
 Record = Callable[[Prediction, prediction_pb2.PredictResponse], None]
@@ -85,8 +84,6 @@ class FleetScorer:
         self._answers: MicroBatcher[str, Prediction | None] = predictor.batcher(self._scoring.answer)
         self._max_lag = settings.prediction_window_lag
         self._membership = Membership(service, settings.prediction_peers, settings.prediction_own_address)
-        self._last_view = float("-inf")  # monotonic seconds
-        self._served_since_us = 0
         self._grace = 0.0 if self._membership.alone else _GRACE_SECONDS
         self._publisher = PredictionPublisher()
         self._connections = ReplicaConnections(
@@ -153,12 +150,10 @@ class FleetScorer:
     async def _view(self) -> FleetView | None:
         if not self._connections.current:
             return None
-        now, now_us = time.monotonic(), int(time.time() * 1e6)
-        if now - self._last_view > _OUTAGE_SECONDS:
-            self._served_since_us = now_us
-        self._last_view = now
+        now_us = int(time.time() * 1e6)
+        served_since_us = now_us - int((time.monotonic() - self._connections.served_since) * 1e6)
         self._fleet.settled = True
-        return await self._predictor.compute(lambda: self._fleet.view(now_us, self._grace, self._served_since_us))
+        return await self._predictor.compute(lambda: self._fleet.view(now_us, self._grace, served_since_us))
 
     async def _follow_members(self) -> None:
         members = self._membership.current

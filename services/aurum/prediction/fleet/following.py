@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _HEARTBEAT_MS = 400  # a stream without responses for much longer is stuck
 _BACKOFF, _MAX_BACKOFF = 0.2, 5.0  # seconds before a broken stream is opened again
+_OUTAGE_SECONDS = 5.0  # a stream that was closed for less, as when the scorers change, has had no outage
 _SETTLED = 1.0  # seconds after which an open stream has delivered what had waited
 
 Apply = Callable[[StreamSeries, columns_pb2.FollowedReadings], Awaitable[None]]
@@ -39,16 +40,20 @@ Accompany = Callable[[str, Dependency], Coroutine[Any, Any, None]]
 
 @dataclass(slots=True)
 class _Replica:
-    """A replica of ingestion.
+    """A replica of ingestion. All times are monotonic seconds.
 
     Attributes:
         task: Keeps the connection.
-        open_since: Since when its stream is open (monotonic seconds); None if it is not.
+        open_since: Since when its stream is open; None if it is not.
+        closed_at: When its stream was last closed.
+        served_since: Since when readings could arrive without an outage.
         lag: The lag of the stream, or of the former one if it is not open.
     """
 
     task: asyncio.Task[None]
     open_since: float | None = None
+    closed_at: float = -math.inf
+    served_since: float = math.inf
     lag: StreamLag = field(default_factory=StreamLag)
 
 
@@ -89,6 +94,11 @@ class ReplicaConnections:
         return bool(self._replicas) and all(
             replica.open_since is not None and replica.open_since <= latest for replica in self._replicas.values()
         )
+
+    @property
+    def served_since(self) -> float:
+        """Since when readings of all replicas could arrive without an outage (monotonic seconds)."""
+        return max((replica.served_since for replica in self._replicas.values()), default=math.inf)
 
     @property
     def lag(self) -> float:
@@ -187,6 +197,11 @@ class ReplicaConnections:
     def _note(self, address: str, open_since: float | None, lag: StreamLag | None = None) -> None:
         if address in self._replicas:
             replica = self._replicas[address]
+            if replica.open_since is None and open_since is not None:
+                if open_since - replica.closed_at > _OUTAGE_SECONDS:
+                    replica.served_since = open_since
+            elif replica.open_since is not None and open_since is None:
+                replica.closed_at = time.monotonic()
             replica.open_since, replica.lag = open_since, lag or replica.lag
         opened = sum(replica.open_since is not None for replica in self._replicas.values())
         metrics.prediction_fleet_streams.set(opened)

@@ -74,7 +74,10 @@ def read_serving(root: Path, machine_type: str) -> Serving | None:
 
 def write_serving(root: Path, machine_type: str, serving: Serving) -> None:
     """Replaces atomically which versions serve a type. Raises OSError."""
-    write_file(root / machine_type / ACTIVE, (json.dumps(asdict(serving)) + "\n").encode())
+    content = asdict(serving)
+    if not serving.forced:
+        del content["forced"]  # earlier versions do not know it
+    write_file(root / machine_type / ACTIVE, (json.dumps(content) + "\n").encode())
 
 
 def make_champion(root: Path, machine_type: str, version: str, *, forced: bool = False) -> None:

@@ -166,7 +166,7 @@ def _fill(plant: CostPlant) -> None:
     _events(plant, stub)
     _leave_a_trace(plant)
     alarms = min(MOST_ALARMS, RULES * (2 * size.machines + size.long + 1))
-    live = [(machine, "s0") for machine in plant.long]
+    live = [(machine, "s0") for machine in plant.long] + [(machine, "flow_m3_h") for machine in metered]
     live += [(machine, names[0]) for machine in (BROAD, *map(_wide, range(size.machines)))]
     sent_at = -math.inf
 

@@ -188,9 +188,9 @@ def test_imported_history_raises_no_alarm_of_silence(plant: Platform) -> None:
 def test_outage_of_ingestion_raises_no_alarm_of_silence(tmp_path: Path) -> None:
     """A machine whose readings could not arrive is silent only when it sends nothing afterwards."""
     with watching(tmp_path, RULES) as running:
-        read(running, "press", 20)
-        read(running, "gone", 20)
-        wait_for(lambda: http("GET", f"{running.api}/api/machines/gone").status == 200, 15, "the machines")
+        for machine in ("press", "gone"):
+            read(running, machine, 90)
+            wait_for(lambda each=machine: state(running, f"{each}~hot") != "none", 30, "the scorer has the reading")
         running.processes["ingestion"].kill()
         time.sleep(8)  # longer than the limit of silence
         running.restart("ingestion")

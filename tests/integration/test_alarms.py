@@ -177,6 +177,8 @@ def test_rules_are_followed_while_the_services_run(tmp_path: Path) -> None:
 
 
 def test_imported_history_raises_no_alarm_of_silence(plant: Platform) -> None:
+    read(plant, "earlier", 20)
+    wait_for(lambda: state(plant, "earlier~silent") == "unacknowledged", 30, "the scorer is not just starting")
     hour_ago = time.time() - 3600
     rows = [{"machine_id": "old", "sensor": "heat", "timestamp": hour_ago + second, "value": 20.0} for second in (0, 9)]
     assert http("POST", f"{plant.api}/api/readings", {"readings": rows}).status == 200

@@ -36,6 +36,11 @@ class FollowedRules:
         self._path = path
         self._stamp = _stamp_of(path)
         self.current = load_rules(path)
+        self._named = _by_name(self.current)
+
+    def find(self, name: str) -> AlarmRule | None:
+        """Returns the rule in force with a name, or None."""
+        return self._named.get(name)
 
     async def run(self) -> None:
         """Follows the file until cancelled."""
@@ -56,7 +61,7 @@ class FollowedRules:
         self._stamp = stamp
         damage.withdraw("rules", str(self._path))
         changes = list(describe_changes(self.current, rules))
-        self.current = rules
+        self.current, self._named = rules, _by_name(rules)
         if changes:
             logger.info(
                 "alarm rules were replaced: %s; alarms that they no longer justify are closed",

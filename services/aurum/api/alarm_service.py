@@ -60,7 +60,7 @@ class AlarmService:
 
     def rule(self, name: str) -> AlarmRule | None:
         """Returns a rule by its name, or None."""
-        return next((rule for rule in self._rules.current.rules if rule.name == name), None)
+        return self._rules.find(name)
 
     def present_value(self, machine_id: str, quantity: Quantity, sensor: str) -> float | None:
         """Returns the present value of what a rule limits; None if it is not known, as that of a rate.

@@ -314,7 +314,12 @@ class SqliteStore:
             blocks = BlockReader(connection, damaged)
             if last:
                 numbers = [self.series.number_of(key) for key in keys]
-                together = _read_together(connection, blocks, numbers, recent, start_us, end_us, points, last)
+                try:
+                    together = read_last_together(connection, blocks, numbers, recent, start_us, end_us, points, last)
+                except sqlite3.OperationalError:
+                    raise
+                except sqlite3.DatabaseError:  # a page is damaged: reading the series one by one tells which
+                    together = None
                 if together is not None:
                     return together
             points_of: list[Points] = []
@@ -614,25 +619,6 @@ def _run_work(work: Work, connection: sqlite3.Connection) -> Any:
     except Exception:
         logger.exception("work on the tables failed")
         return InternalError("the store failed; its log says more")
-
-
-def _read_together(  # noqa: PLR0917
-    connection: sqlite3.Connection,
-    blocks: BlockReader,
-    numbers: Sequence[int | None],
-    recent: Sequence[Sequence[SeriesPart]],
-    start_us: int,
-    end_us: int,
-    points: int,
-    last: int,
-) -> list[Points] | None:
-    """Reads the last readings of series together; None if they have to be read one by one, which reports damage."""
-    try:
-        return read_last_together(connection, blocks, numbers, recent, start_us, end_us, points, last)
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
-            raise
-        return None
 
 
 def _read_series(  # noqa: PLR0917

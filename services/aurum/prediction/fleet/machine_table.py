@@ -62,7 +62,8 @@ class MachineTable:
         last_seen: Time of its latest reading; 0 without any.
         latest_known: Whether the latest readings are known, also those from before the stream.
         live: Whether it has sent a reading of the moment, so that its silence means something.
-        newcomer: Whether it appeared while this scorer ran, so that its stored readings were imported.
+        newcomer: Whether it appeared while this scorer ran. Its stored readings may be an import, and do not make it
+            live; only readings of the stream do.
         risk: The predicted risk; NaN if there is none that a model made.
         rul: The predicted RUL likewise.
         anomaly: The anomaly score likewise.

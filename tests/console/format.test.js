@@ -5,6 +5,7 @@ import { afterEach, beforeEach, mock, test } from "node:test";
 import {
   age,
   anomalyLevel,
+  clock,
   duration,
   interval,
   moment,
@@ -169,4 +170,15 @@ test("threshold of a model decides what is very unusual", () => {
   assert.equal(unusualness(machine({ anomaly_score: 0.9995 })), "very_high");
   assert.equal(unusualness(machine({ anomaly_score: 0.9995, anomaly_threshold: 0.9999 })), "high");
   assert.equal(unusualness(machine({ anomaly_score: 0.98, anomaly_threshold: 0.97 })), "very_high");
+});
+
+test("times follow the browser's region and its clock", async () => {
+  const afternoon = new Date(2026, 2, 1, 15, 4, 5).getTime();
+  await speak("en-GB");
+  assert.match(moment(afternoon), /^1 Mar 2026, 15:04$/);
+  assert.match(clock(afternoon), /^15:04:05$/);
+  await speak("en-US");
+  assert.match(moment(afternoon).replace(/\s/g, " "), /^Mar 1, 2026, 3:04 PM$/);
+  await speak("de-DE", "en");
+  assert.match(moment(afternoon, "medium"), /15:04:05/);
 });

@@ -13,20 +13,36 @@ const factor = (feature, value) => ({ feature, sensor: feature.split(".")[0], va
 
 beforeEach(() => speak("en"));
 
+const HOURS = { step: 1, step_unit: "hours" };
+
 test("factor names sensor, statistic and unit", () => {
-  assert.equal(factorText(factor("vibration_mm_s.last", 3.456)), "Vibration is at 3.46 mm/s");
+  assert.equal(factorText(factor("vibration_mm_s.last", 3.456), HOURS), "Vibration is at 3.46 mm/s");
   assert.equal(
-    factorText(factor("vibration_mm_s.mean_64", 3.456)),
-    "Vibration averages 3.46 mm/s over the last 64 time steps",
+    factorText(factor("vibration_mm_s.mean_64", 3.456), HOURS),
+    "Vibration averages 3.46 mm/s over the last 64 h",
   );
   assert.equal(
-    factorText(factor("vibration_mm_s.slope_64", 0.05)),
-    "Vibration changes by 0.05 mm/s per time step over the last 64 time steps",
+    factorText(factor("vibration_mm_s.slope_64", 0.05), HOURS),
+    "Vibration changes by 0.05 mm/s per h over the last 64 h",
+  );
+});
+
+test("factor tells time, not the steps of the model", () => {
+  const eighth = { step: 0.125, step_unit: "hours" };
+  assert.equal(factorText(factor("vibration_mm_s.mean_64", 3), eighth), "Vibration averages 3 mm/s over the last 8 h");
+  assert.equal(
+    factorText(factor("vibration_mm_s.slope_64", 0.05), eighth),
+    "Vibration changes by 0.4 mm/s per h over the last 8 h",
+  );
+  assert.equal(
+    factorText(factor("vibration_mm_s.slope_8", 0.05), { step: 1, step_unit: "cycles" }),
+    "Vibration changes by 0.05 mm/s per cycle over the last 8 cycles",
   );
 });
 
 test("factor without a statistic is its value", () => {
-  assert.equal(factorText({ ...factor("age", 120), sensor: "" }), "Time since the last overhaul is at 120");
+  const none = { step: null, step_unit: null };
+  assert.equal(factorText({ ...factor("age", 120), sensor: "" }, none), "Time since the last overhaul is at 120");
 });
 
 test("use names corrections of the meter and energy fed in", () => {
@@ -50,6 +66,9 @@ test("use names the share of energy without an hourly factor", () => {
 });
 
 test("factor of a sensor with points in its name has its statistic", () => {
-  const text = factorText({ feature: "ENERGY.Power.mean_64", sensor: "ENERGY.Power", value: 2, contribution: 1 });
-  assert.equal(text, factorText(factor("ENERGY.mean_64", 2)).replace("ENERGY", "ENERGY.Power"));
+  const text = factorText(
+    { feature: "ENERGY.Power.mean_64", sensor: "ENERGY.Power", value: 2, contribution: 1 },
+    HOURS,
+  );
+  assert.equal(text, factorText(factor("ENERGY.mean_64", 2), HOURS).replace("ENERGY", "ENERGY.Power"));
 });

@@ -65,6 +65,25 @@ def transitions(platform: Platform, alarm: str) -> list[str]:
     return [each["transition"] for each in reversed(journal) if each["id"] == alarm]
 
 
+def test_limits_of_the_alarms_of_a_machine_are_told(plant: Platform) -> None:
+    read(plant, "kiln", 20)
+    wait_for(lambda: http("GET", f"{plant.api}/api/machines/kiln").status == 200, 15, "the machine")
+    answer = http("GET", f"{plant.api}/api/machines/kiln/alarm-limits")
+    assert answer.status == 200
+    hot, silent = answer.json["items"]
+    assert hot == {
+        "rule": "hot",
+        "text": "Too hot",
+        "priority": "high",
+        "quantity": "sensor",
+        "sensor": "heat",
+        "limit": 80,
+        "above": True,
+    }
+    assert (silent["quantity"], silent["sensor"], silent["limit"]) == ("silence", None, 6)
+    assert http("GET", f"{plant.api}/api/machines/nowhere/alarm-limits").status == 404
+
+
 def test_alarm_lifecycle_is_shared_by_replicas(plant: Platform, other: Platform) -> None:
     read(plant, "oven", 60)
     read(plant, "oven", 90)

@@ -93,6 +93,7 @@ def test_worn_machine_is_predicted_to_fail(serving: Platform, pump: str) -> None
 def test_explanation_and_features_match_prediction(serving: Platform, pump: str) -> None:
     explanation = http("GET", f"{serving.api}/api/machines/{pump}/explanation?top=3").json
     assert len(explanation["factors"]) == 3
+    assert (explanation["step"], explanation["step_unit"]) == (1.0, "h")
     assert any(factor["contribution"] > 0 for factor in explanation["factors"])
     features = http("GET", f"{serving.api}/api/machines/{pump}/features").json["features"]
     given = {name: value for name, value in features.items() if value is not None}

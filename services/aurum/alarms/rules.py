@@ -127,10 +127,24 @@ class AlarmRule(_RulesModel):
     @property
     def limit(self) -> float:
         """The limit: of a rate in units of the sensor per minute, of silence in seconds."""
+        return self.limit_at(0.0)
+
+    def limit_at(self, threshold: float) -> float:
+        """Returns the limit for a machine whose model has this threshold of the anomaly score; 0 if it has none."""
         if self.stale is not None:
             return self.stale.after_seconds
         limit: ValueLimit = getattr(self, self.quantity)
+        if isinstance(limit, AnomalyLimit):
+            limit = limit.at(threshold)
         return limit.above if limit.above is not None else limit.below or 0.0
+
+    @property
+    def is_upper(self) -> bool:
+        """Whether values above the limit raise the alarm, rather than those below."""
+        if self.stale is not None:
+            return True
+        limit: ValueLimit = getattr(self, self.quantity)
+        return limit.below is None
 
     @property
     def sensor_name(self) -> str:

@@ -41,6 +41,28 @@ class AlarmOut(BaseModel):
     count: int = Field(description="How often the alarm was raised.")
 
 
+class AlarmLimitOut(BaseModel):
+    """The limit of an alarm rule."""
+
+    rule: str
+    text: str
+    priority: Priority
+    quantity: Quantity = Field(description="What the rule limits.")
+    sensor: str | None = Field(description="The sensor, if the rule limits a reading or its rate of change.")
+    limit: float = Field(
+        description="The limit, in the unit of the value; of a rate per minute, of silence in seconds. That of an "
+        "anomaly is the usual one, if its rule refers to the model's threshold."
+    )
+    above: bool = Field(description="Whether values above the limit raise the alarm, rather than those below.")
+
+
+class AlarmLimits(BaseModel):
+    """The limits of the alarm rules that apply to a machine."""
+
+    machine_id: str
+    items: list[AlarmLimitOut] = Field(description="Limits, in the order of the rules.")
+
+
 class FloodOut(BaseModel):
     """Whether there are more alarms than an operator can handle."""
 

@@ -62,6 +62,10 @@ class AlarmService:
         """Returns a rule by its name, or None."""
         return self._rules.find(name)
 
+    def rules_for(self, machine_type: str) -> list[AlarmRule]:
+        """Returns the rules in force for machines of a type, in their order."""
+        return [rule for rule in self._rules.current.rules if rule.applies_to(machine_type)]
+
     def present_value(self, machine_id: str, quantity: Quantity, sensor: str) -> float | None:
         """Returns the present value of what a rule limits; None if it is not known, as that of a rate.
 

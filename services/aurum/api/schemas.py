@@ -331,6 +331,10 @@ class ExplanationOut(BaseModel):
 
     prediction: PredictionOut
     factors: list[FactorOut]
+    step: float | None = Field(
+        description="Length of a time step, which features count, such as mean_64; null if a rule has answered."
+    )
+    step_unit: str | None = Field(description="Its unit, such as hours or cycles.")
 
 
 class FeaturesOut(BaseModel):

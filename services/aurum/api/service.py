@@ -29,6 +29,7 @@ from aurum.api.query_parameters import KnownParameters
 from aurum.api.recent_writes import RecentWrites
 from aurum.api.request_spans import RequestSpans
 from aurum.api.routes import (
+    alarm_limits,
     alarms,
     carbon,
     console,
@@ -79,6 +80,7 @@ _ROUTES = (
     water,
     today,
     alarms,
+    alarm_limits,
     events,
     platform,
     session,

@@ -207,6 +207,9 @@ ROUTES: dict[tuple[str, str], list[Case]] = {
     ("GET", "/api/machines/{machine_id}/maintenance/{record_id}/changes"): [
         request("longest history", "GET", f"/api/machines/{LONG}/maintenance/1-0/changes?limit=1000", 404)
     ],
+    ("GET", "/api/machines/{machine_id}/alarm-limits"): [
+        request("limits", "GET", f"/api/machines/{LONG}/alarm-limits", 200)
+    ],
     ("GET", "/api/machines/{machine_id}/planned-stops"): [
         request("longest history", "GET", f"/api/machines/{LONG}/planned-stops", 200)
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from aurum.alarms.rules import AlarmRule, AlarmRules, AlarmRulesError, load_rules
+from aurum.alarms.rules import USUAL_THRESHOLD, AlarmRule, AlarmRules, AlarmRulesError, load_rules
 
 
 def test_optional_alarm_rule_fields_have_defaults(tmp_path: Path) -> None:
@@ -17,6 +17,16 @@ def test_optional_alarm_rule_fields_have_defaults(tmp_path: Path) -> None:
     assert (found.on_delay_seconds, found.off_delay_seconds) == (0, 0)
     assert found.rate is not None
     assert (found.rate.over_seconds, found.rate.deadband, found.rate.below) == (60, 0, None)
+
+
+def test_limit_of_an_anomaly_is_that_of_the_model() -> None:
+    """An alarm tells the threshold that raised it, not zero."""
+    rule = AlarmRule.model_validate({"name": "a", "text": "t", "anomaly": {"beyond_threshold": True}})
+    assert rule.limit_at(0.97) == 0.97
+    assert rule.limit_at(0.0) == USUAL_THRESHOLD
+    assert rule.is_upper
+    low = AlarmRule.model_validate({"name": "a", "text": "t", "sensor": {"sensor": "x", "below": 2}})
+    assert (low.limit, low.is_upper) == (2, False)
 
 
 @pytest.mark.parametrize(

@@ -155,3 +155,14 @@ def test_chattering_alarm_is_damped_by_the_next_scorer() -> None:
 def test_rule_tells_what_it_limits(condition: dict[str, Any], quantity: str, limit: float, sensor: str) -> None:
     rule = rules({"name": "r", "text": "R", **condition}).rules[0]
     assert (rule.quantity, rule.limit, rule.sensor_name) == (quantity, limit, sensor)
+
+
+def test_alarm_of_unusual_readings_tells_the_threshold() -> None:
+    """The limit of the alarm is the threshold of the machine's model, which was exceeded."""
+    states = AlarmStates(rules({"name": "unusual", "text": "Unusual", "anomaly": {"beyond_threshold": True}}))
+    nothing, at, fault = np.array([np.nan]), np.array([NOW]), {"fault": (np.array([NOW]), np.array([0.0]))}
+    observations = Observations(NOW, at, fault, nothing, nothing, np.array([0.98]), at, np.array([0.97]))
+    states.evaluate(FleetView(["m"], ["oven"], np.array([0]), np.array([True]), observations))
+    alarm = states.alarms.find("m~unusual")
+    assert alarm is not None
+    assert (alarm.active, alarm.value, alarm.limit) == (True, 0.98, 0.97)

@@ -8,7 +8,7 @@ import { plant, subscribe } from "./live.js";
 import { originalMachine, storedHint } from "./names.js";
 import { mayMake } from "./session.js";
 import { remember, setting } from "./settings.js";
-import { t, textOr } from "./text.js";
+import { ruleText, t, textOr } from "./text.js";
 
 /** @import { Alarm, Alarms, AlarmState, Journal, Transition } from "./types.d.ts" */
 /** @typedef {"open" | "shelved" | "suppressed" | "journal"} ViewName */
@@ -28,12 +28,6 @@ const MOST_ITEMS = 500;
 
 /** @type {Map<string, string>} */
 const failures = new Map(); // by alarm: why the last action on it failed; kept while its row is made again
-
-/**
- * Returns the text of a built-in rule in the user's language, or the text of a site's own rule.
- * @param {string} text
- */
-const ruleText = (text) => textOr(`rule.${text}`, text);
 
 /**
  * Returns why an alarm was shelved, or why the platform cleared it.

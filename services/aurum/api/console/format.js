@@ -3,7 +3,7 @@
 
 import { plant } from "./live.js";
 import { originalSensor } from "./names.js";
-import { language, t, textOr } from "./text.js";
+import { hourCycle, locale, t, textOr } from "./text.js";
 
 /** @import { Machine, Rul } from "./types.d.ts" */
 
@@ -44,16 +44,16 @@ const UNITS = {
 };
 
 /** @type {Map<string, Intl.NumberFormat>} */
-const formats = new Map(); // by language and options: making one takes far longer than using it
+const formats = new Map(); // by locale and options: making one takes far longer than using it
 
 /**
  * @param {number} value
  * @param {Intl.NumberFormatOptions} options
  */
 function format(value, options) {
-  const key = language + JSON.stringify(options);
+  const key = locale + JSON.stringify(options);
   let made = formats.get(key);
-  if (!made) formats.set(key, (made = new Intl.NumberFormat(language, options)));
+  if (!made) formats.set(key, (made = new Intl.NumberFormat(locale, options)));
   return made.format(value);
 }
 
@@ -114,16 +114,33 @@ export function duration(seconds) {
 }
 
 /**
+ * Returns a date as people write it in the browser's region.
+ * @param {Date} date
+ * @param {Intl.DateTimeFormatOptions} options
+ */
+export const dateText = (date, options) => date.toLocaleDateString(locale, options);
+
+/**
+ * Returns a time of day with the clock of the browser's region, of 24 or 12 hours.
+ * @param {Date} date
+ * @param {Intl.DateTimeFormatOptions} [options]
+ */
+export const clockText = (date, options = { hour: "2-digit", minute: "2-digit", second: "2-digit" }) =>
+  date.toLocaleTimeString(locale, { ...options, hourCycle });
+
+/**
  * Returns date and time.
  * @param {string | number} time ISO 8601, or ms since 1970.
+ * @param {"short" | "medium"} timeStyle `medium` has seconds.
  */
-export const moment = (time) => new Date(time).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
+export const moment = (time, timeStyle = "short") =>
+  new Date(time).toLocaleString(locale, { dateStyle: "medium", timeStyle, hourCycle });
 
 /**
  * Returns the time of day.
  * @param {number} time In ms since 1970.
  */
-export const clock = (time) => new Date(time).toLocaleTimeString(language);
+export const clock = (time) => clockText(new Date(time));
 
 /**
  * Splits the name of a sensor: "vibration_mm_s" has the name "Vibration" and the unit "mm/s".

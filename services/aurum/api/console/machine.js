@@ -25,7 +25,7 @@ import { mayMake } from "./session.js";
 import { t, textOr } from "./text.js";
 import { timeline } from "./timeline.js";
 
-/** @import { Mark } from "./charts.js" */
+/** @import { Mark } from "./chart_marks.js" */
 /** @import { Alarms, Explanation, Journal, Machine, MaintenanceRecords, Outcomes, PageContext } from "./types.d.ts" */
 
 const REFRESH_EVERY = 30_000; // ms, for what the event stream does not bring
@@ -135,10 +135,11 @@ function machineCards({ id, console: settings }, signal, onMarks) {
 
   async function loadWhy() {
     /** @type {Explanation} */
-    const { factors, prediction } = await request(`${path}/explanation`, { signal });
+    const explanation = await request(`${path}/explanation`, { signal });
+    const { prediction } = explanation;
     return [
       ...causeRemark(prediction.causes ?? []),
-      factorList(factors),
+      factorList(explanation),
       ...predictionLinks(prediction.trace_id, settings),
     ];
   }
@@ -213,7 +214,7 @@ function machineCards({ id, console: settings }, signal, onMarks) {
     ...(energy || carbon ? [{ target: use, load: loadUse }] : []),
   ];
   return {
-    elements: [...polled.map(({ target }) => target), stops, alarms, maintenance].map((each) => each.element),
+    elements: [alarms, ...polled.map(({ target }) => target), stops, maintenance].map((each) => each.element),
     refreshAlarms,
     refreshMaintenance,
     refreshStops,

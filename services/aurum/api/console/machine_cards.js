@@ -3,34 +3,46 @@
 
 import { h, headings, tableOf, wideRegion } from "./dom.js";
 import { moment, number, percent, sensorName, unitName } from "./format.js";
-import { t } from "./text.js";
+import { t, textOr } from "./text.js";
 
-/** @import { Advice, AdviceOption, Cause, Carbon, ConsoleSettings, Energy, Factor } from "./types.d.ts" */
+/** @import { Advice, AdviceOption, Cause, Carbon, ConsoleSettings, Energy, Explanation, Factor } from "./types.d.ts" */
+
+/** @typedef {Pick<Explanation, "step" | "step_unit">} Step */
 
 /**
  * Returns a factor of a prediction in words. Its feature is named SENSOR.STATISTIC_STEPS, such as flow_m3_h.mean_64.
  * @param {Factor} factor
+ * @param {Step} time The length of a step.
  */
-export function factorText(factor) {
+export function factorText(factor, { step, step_unit: stepUnit }) {
   const point = factor.feature.lastIndexOf("."); // a sensor's name may have points
   const statistic = point < 0 ? "" : factor.feature.slice(point + 1);
   const [kind, steps = ""] = statistic.split("_");
   const { name, unit } = sensorName(factor.sensor || factor.feature);
-  return t(`factor.${kind || "last"}`, { sensor: name, value: `${number(factor.value)} ${unit}`.trim(), n: steps });
+  const length = step || 1;
+  const life = stepUnit ?? "hours";
+  const value = kind === "slope" && factor.value !== null ? factor.value / length : factor.value;
+  return t(`factor.${kind || "last"}`, {
+    sensor: name,
+    value: `${number(value)} ${unit}`.trim(),
+    span: `${number(Number(steps) * length)} ${unitName(life)}`,
+    one: textOr(`unit.one.${life}`, life),
+  });
 }
 
 /**
  * @param {Factor} factor
  * @param {number} largest The largest contribution.
+ * @param {Step} time
  */
-function factorItem(factor, largest) {
+function factorItem(factor, largest, time) {
   const raises = factor.contribution > 0;
   const bar = h("i", { class: raises ? "raises" : "lowers" });
   bar.style.width = `${(100 * Math.abs(factor.contribution)) / largest}%`;
   return h(
     "li",
     {},
-    h("span", {}, factorText(factor)),
+    h("span", {}, factorText(factor, time)),
     " ",
     h("small", {}, raises ? t("factor.raises") : t("factor.lowers")),
     h("span", { class: "bar", "aria-hidden": "true" }, bar),
@@ -39,14 +51,14 @@ function factorItem(factor, largest) {
 
 /**
  * Lists the factors of a prediction with their contributions.
- * @param {Factor[]} factors
+ * @param {Explanation} explanation
  */
-export function factorList(factors) {
+export function factorList({ factors, ...time }) {
   const largest = Math.max(...factors.map((factor) => Math.abs(factor.contribution)), 1e-9);
   return h(
     "ul",
     { class: "factors" },
-    factors.map((factor) => factorItem(factor, largest)),
+    factors.map((factor) => factorItem(factor, largest, time)),
   );
 }
 

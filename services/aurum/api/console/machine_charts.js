@@ -6,14 +6,17 @@ import { bandChart } from "./charts.js";
 import { h } from "./dom.js";
 import { sensorName, unitName } from "./format.js";
 import { plant } from "./live.js";
-import { t } from "./text.js";
+import { ruleText, t } from "./text.js";
 
-/** @import { BandChart, Column, Mark } from "./charts.js" */
-/** @import { Machine, Metrics, PastPredictions, Series } from "./types.d.ts" */
+/** @import { BandChart } from "./charts.js" */
+/** @import { Limit, Mark } from "./chart_marks.js" */
+/** @import { AlarmLimits, Machine, Metrics, PastPredictions, Series } from "./types.d.ts" */
 
 const POINTS = 600; // of a series, to which the server reduces it
 const MOST_SENSORS = 40;
 const MOST_PREDICTIONS = 1000;
+/** @type {[number, number]} */
+const PERCENT = [0, 100]; // the axis of a risk
 
 /** @param {string} isoTime */
 const secondsOf = (isoTime) => Date.parse(isoTime) / 1000;
@@ -38,15 +41,18 @@ export function machineCharts({ id, withPredictions, signal, timeline }) {
   const byPrediction = new Map(); // rul and risk
   /** @type {Mark[]} */
   let marks = [];
+  /** @type {AlarmLimits["items"]} */
+  let limits = [];
   let turn = 0; // a late answer does not replace a later one
 
   /**
    * Makes a chart once. After a failure the next call tries again.
    * @param {typeof bySensor} charts
    * @param {string} key
-   * @param {{ grid: HTMLElement, attributes: object, label: string, unit: string, line?: string }} options
+   * @param {{ grid: HTMLElement, attributes: object, label: string, unit: string, line?: string,
+   *   limitsOf: () => Limit[], scale?: [number, number] }} options
    */
-  function chartOf(charts, key, { grid, attributes, label, unit, line }) {
+  function chartOf(charts, key, { grid, attributes, label, unit, line, limitsOf, scale }) {
     const existing = charts.get(key);
     if (existing) return existing;
     const place = h("div", { class: "plot" });
@@ -54,7 +60,10 @@ export function machineCharts({ id, withPredictions, signal, timeline }) {
     const figure = h("figure", { ...attributes }, caption, place);
     grid.append(figure);
     const { range, zoomTo } = timeline;
-    const making = bandChart(place, { label, unit, range, marks: () => marks, onZoom: zoomTo, group: id, line });
+    const making = bandChart(place, {
+      ...{ label, unit, range, line, scale },
+      ...{ marks: () => marks, limits: limitsOf, onZoom: zoomTo, group: id },
+    });
     charts.set(key, making);
     making.then(
       (chart) => {
@@ -69,10 +78,22 @@ export function machineCharts({ id, withPredictions, signal, timeline }) {
     return making;
   }
 
+  /**
+   * Returns the lines of limits in a chart.
+   * @param {(limit: AlarmLimits["items"][number]) => boolean} belongs Whether a limit is one of the chart's quantity.
+   * @param {number} [factor] From the unit of the limit to that of the chart.
+   * @returns {Limit[]}
+   */
+  const limitLines = (belongs, factor = 1) =>
+    limits.filter(belongs).map(({ limit, text }) => ({ value: factor * limit, text: ruleText(text) }));
+
   /** @param {string} sensor */
   function sensorChart(sensor) {
     const { name, unit } = sensorName(sensor);
-    return chartOf(bySensor, sensor, { grid: sensors, attributes: { "data-sensor": sensor }, label: name, unit });
+    return chartOf(bySensor, sensor, {
+      ...{ grid: sensors, attributes: { "data-sensor": sensor }, label: name, unit },
+      limitsOf: () => limitLines((limit) => limit.quantity === "sensor" && limit.sensor === sensor),
+    });
   }
 
   /**
@@ -87,6 +108,8 @@ export function machineCharts({ id, withPredictions, signal, timeline }) {
       label: t(`chart.${key}`),
       unit,
       line,
+      limitsOf: () => limitLines((limit) => limit.quantity === key, key === "risk" ? 100 : 1),
+      scale: key === "risk" ? PERCENT : undefined,
     });
 
   /** @param {Series[]} series */
@@ -150,9 +173,13 @@ export function machineCharts({ id, withPredictions, signal, timeline }) {
       const mine = ++turn;
       const [start, end] = timeline.range();
       const until = timeline.isLive() ? "" : `&end=${end}`;
-      /** @type {Metrics} */
-      const { series } = await request(`${path}/metrics?points=${POINTS}&start=${start}${until}`, { signal });
+      /** @type {[Metrics, AlarmLimits]} */
+      const [{ series }, { items }] = await Promise.all([
+        request(`${path}/metrics?points=${POINTS}&start=${start}${until}`, { signal }),
+        request(`${path}/alarm-limits`, { signal }),
+      ]);
       if (mine !== turn) return;
+      limits = items;
       await showSeries(series);
       if (withPredictions && mine === turn) await loadPredictions(start, end);
     },

@@ -8,6 +8,10 @@ export const LANGUAGES = { en: "English", es: "Español" };
 /** @type {Record<string, string>} */
 let texts = {};
 export let language = "en";
+/** The locale for numbers and times: the browser's region for the language that is shown. */
+export let locale = "en";
+/** @type {Intl.DateTimeFormatOptions["hourCycle"]} The clock of the browser's region, such as "h23" for 24 hours. */
+export let hourCycle = "h23";
 
 /**
  * Loads the texts of the chosen language, or else of the browser's first language that there is.
@@ -20,6 +24,8 @@ export async function loadTexts() {
   if (!answer.ok) throw new TypeError(`/console/text/${chosen}.json: status ${answer.status}`);
   texts = await answer.json();
   language = chosen;
+  locale = navigator.languages.find((each) => each.slice(0, 2) === chosen) ?? chosen;
+  hourCycle = new Intl.DateTimeFormat([...navigator.languages], { hour: "numeric" }).resolvedOptions().hourCycle;
   document.documentElement.lang = chosen;
 }
 
@@ -39,3 +45,9 @@ export function t(key, values = {}) {
  * @param {string} fallback
  */
 export const textOr = (key, fallback) => texts[key] ?? fallback;
+
+/**
+ * Returns the text of a built-in alarm rule in the user's language, or the text of a site's own rule.
+ * @param {string} text
+ */
+export const ruleText = (text) => textOr(`rule.${text}`, text);

@@ -80,6 +80,18 @@ export interface Alarms {
   items: Alarm[];
 }
 
+/** AlarmLimits */
+export interface AlarmLimits {
+  items: {
+    rule: string;
+    text: string;
+    quantity: Quantity;
+    sensor: string | null;
+    limit: number;
+    above: boolean;
+  }[];
+}
+
 /** TransitionOut */
 export interface Transition {
   at: string;
@@ -150,6 +162,8 @@ export interface Prediction {
 export interface Explanation {
   prediction: Prediction;
   factors: Factor[];
+  step: number | null;
+  step_unit: string | null;
 }
 
 /** AdviceOption */

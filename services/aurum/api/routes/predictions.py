@@ -78,6 +78,8 @@ async def explain_machine(
             )
             for factor in response.factors
         ],
+        step=response.step or None,
+        step_unit=response.step_unit or None,
     )
 
 

@@ -171,7 +171,7 @@ class AlarmStates:
                 value = float(changes.values[index])
                 at_us, known = int(changes.times[index]), None if np.isnan(value) else value
                 if changes.alarming[index]:
-                    self._raise(state, machine, view.ids[machine], at_us, known)
+                    self._raise(state, view, machine, at_us, known)
                 else:
                     self._detect(Transition("cleared", view.ids[machine], name, at_us, value=known))
             begun = (new | state.replaced) & wanted & ((state.condition.since > 0) | (rule.rate is not None))
@@ -181,8 +181,8 @@ class AlarmStates:
         metrics.alarm_unwritten.set(len(self.pending))
         return resumed
 
-    def _raise(self, state: _RuleState, machine: int, machine_id: str, at_us: int, value: float | None) -> None:
-        rule = state.condition.rule
+    def _raise(self, state: _RuleState, view: FleetView, machine: int, at_us: int, value: float | None) -> None:
+        rule, machine_id = state.condition.rule, view.ids[machine]
         self._detect(
             Transition(
                 "raised",
@@ -194,7 +194,7 @@ class AlarmStates:
                 priority=rule.priority,
                 quantity=rule.quantity,
                 sensor=rule.sensor_name,
-                limit=rule.limit,
+                limit=rule.limit_at(float(view.observations.thresholds[machine])),
             )
         )
         self._damp(state, machine, self.alarms.find(alarm_id(machine_id, rule.name)))

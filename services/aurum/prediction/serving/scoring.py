@@ -85,11 +85,21 @@ class FeatureContribution:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A prediction with its strongest factors and all features."""
+    """A prediction with its strongest factors and all features.
+
+    Attributes:
+        prediction: The prediction.
+        factors: The factors, the strongest first.
+        features: The value of each feature.
+        step: Length of a time step, which features count, in `step_unit`; 0 if a rule has answered.
+        step_unit: Its unit, such as hours or cycles.
+    """
 
     prediction: Prediction
     factors: list[FeatureContribution]
     features: dict[str, float]
+    step: float = 0.0
+    step_unit: str = ""
 
 
 class Scorer:
@@ -162,8 +172,9 @@ class Scorer:
             else _value_or_raise(features_of_input(prediction_input.model, prediction_input))
         )
         names = prediction_input.model.spec.names
+        step = prediction_input.model.spec.step, prediction_input.model.card.unit
         if not prediction_input.model.tells_risk:
-            return Explanation(prediction, [], dict(zip(names, row.tolist(), strict=True)))
+            return Explanation(prediction, [], dict(zip(names, row.tolist(), strict=True)), *step)
         contributions = prediction_input.model.contributions(row)
         strongest = np.argsort(-np.abs(contributions), kind="stable")[:top]
         return Explanation(
@@ -178,6 +189,7 @@ class Scorer:
                 for index in strongest
             ],
             dict(zip(names, row.tolist(), strict=True)),
+            *step,
         )
 
     def _score_with(self, model: Model, inputs: dict[int, PredictionInput]) -> dict[int, Prediction | AurumError]:

@@ -165,6 +165,8 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
                 for factor in explanation.factors
             ],
             features=explanation.features,
+            step=explanation.step,
+            step_unit=explanation.step_unit,
         )
 
     async def GetModel(  # noqa: N802

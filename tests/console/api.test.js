@@ -47,6 +47,16 @@ test("request sends its body as JSON", async () => {
   assert.deepEqual(sent[0].options.headers, { "Content-Type": "application/json" });
 });
 
+test("problem with numbers tells them in the user's language", async () => {
+  const parameters = { machine_id: "m", present: "1", needed: "12" };
+  answerWithProblem(409, { type: "urn:aurumai:problem:not-enough-readings", detail: "too few readings", parameters });
+  await assert.rejects(request("/api/machines/m/advice"), {
+    message: "Not enough data for a prediction yet (1 of 12 readings).",
+  });
+  answerWithProblem(409, { type: "urn:aurumai:problem:not-enough-readings", detail: "too few readings" });
+  await assert.rejects(request("/api/machines/m/advice"), { message: "Not enough data for a prediction yet." });
+});
+
 test("problem of a known type is translated", async () => {
   const problem = { type: "urn:aurumai:problem:circuit-open", detail: "circuit breaker api/ingestion is open" };
   answerWithProblem(503, problem);

@@ -506,6 +506,8 @@ def test_too_few_readings_are_answered_with_409(serving: Platform) -> None:
     answer = http("POST", f"{serving.api}/api/predict", {"machine_id": "young-1"})
     assert answer.status == 409
     assert "too few readings" in answer.json["detail"]
+    assert "12 readings of one sensor and has 1;" in answer.json["detail"]
+    assert answer.json["parameters"] == {"machine_id": "young-1", "present": "1", "needed": "12"}
 
 
 def test_window_is_read_from_store_once_after_restart(platform: Platform) -> None:

@@ -1,7 +1,7 @@
 """Maps all errors to HTTP responses in the format problem+json (RFC 9457) with the trace id."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -33,6 +33,7 @@ class ProblemOut(BaseModel):
     detail: str
     trace_id: str
     errors: list[dict[str, Any]] = Field([], description="The invalid fields, each with field, row and detail.")
+    parameters: dict[str, str] = Field({}, description="The values in the detail, for texts of the client's own.")
 
 
 _PROBLEM = {"content": {"application/problem+json": {"schema": ProblemOut.model_json_schema()}}}
@@ -58,6 +59,7 @@ def problem_response(
     *,
     kind: str | None = None,
     errors: Sequence[dict[str, Any]] = (),
+    parameters: Mapping[str, str] | None = None,
     retry_after: float | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
@@ -68,6 +70,7 @@ def problem_response(
         detail: What is wrong, as a sentence.
         kind: The last part of the problem's type; by default from the status.
         errors: The invalid fields, each with field, row and detail.
+        parameters: The values in the detail, for texts of the client's own.
         retry_after: Seconds after which the client may retry.
         headers: Further headers.
     """
@@ -81,6 +84,8 @@ def problem_response(
     }
     if errors:
         content["errors"] = list(errors)[:_MAX_ERRORS]
+    if parameters:
+        content["parameters"] = dict(parameters)
     headers = dict(headers or {})
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="AurumAI"'
@@ -98,6 +103,7 @@ def error_response(error: AurumError) -> JSONResponse:
         error.message,
         kind=error.reason.lower().replace("_", "-"),
         errors=[{"field": violation.field, "detail": violation.description} for violation in error.violations],
+        parameters=error.metadata,
         retry_after=error.retry_after,
     )
     if isinstance(error, MethodNotAllowedError):

@@ -1,7 +1,7 @@
 // @ts-check
 // Requests to the API, with JSON in both directions.
 
-import { t, textOr } from "./text.js";
+import { filled, t, textOr } from "./text.js";
 
 /** @import { Problem } from "./types.d.ts" */
 
@@ -35,7 +35,9 @@ export const messageOf = (error) => (error instanceof Error ? error.message : St
  */
 function problemText(problem, status) {
   const kind = problem?.type?.startsWith(PROBLEM_TYPE) ? problem.type.slice(PROBLEM_TYPE.length) : "";
-  return textOr(`problem.${kind}`, problem?.detail ?? t("error.status", { status }));
+  const parameters = problem?.parameters ?? {};
+  const key = parameters.needed ? `problem.${kind}|numbers` : `problem.${kind}`;
+  return filled(textOr(key, problem?.detail ?? t("error.status", { status })), parameters);
 }
 
 /**

@@ -35,9 +35,15 @@ export async function loadTexts() {
  * @param {Record<string, unknown>} [values] Replace the {placeholders}.
  */
 export function t(key, values = {}) {
-  const text = (values.n === 1 && texts[`${key}|one`]) || texts[key] || key;
-  return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ""));
+  return filled((values.n === 1 && texts[`${key}|one`]) || texts[key] || key, values);
 }
+
+/**
+ * Returns a text with its {placeholders} replaced.
+ * @param {string} text
+ * @param {Record<string, unknown>} values
+ */
+export const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ""));
 
 /**
  * Returns the text of a key, or the fallback if there is none, as for the name of a site's own alarm rule.

@@ -298,6 +298,7 @@ export interface Session {
 export interface Problem {
   type: string;
   detail: string;
+  parameters?: Record<string, string>;
 }
 
 /** TraceOut */

@@ -230,7 +230,7 @@ def features_of_input(model: Model, prediction_input: PredictionInput) -> Floats
     steps = steps_of(prediction_input.readings.columns if prediction_input.readings else {}, model.spec)
     if len(steps.ages) < LEAST_STEPS:
         return _too_few_readings(
-            prediction_input.machine_id, f"{LEAST_STEPS} steps of {model.spec.step:g} {model.card.unit}"
+            prediction_input.machine_id, f"{LEAST_STEPS} steps of {model.spec.step:g} {model.card.unit}", {}
         )
     row: Floats = features_of_windows([window_of(steps)])[0]
     return row
@@ -244,7 +244,7 @@ def predict_by_rule(
         prediction_input.machine_type, prediction_input.readings.columns if prediction_input.readings else {}
     )
     if result is None:
-        return _too_few_readings(prediction_input.machine_id, f"{LEAST_READINGS} readings of one sensor"), {}
+        return _too_few_readings_of_one_sensor(prediction_input), {}
     metrics.track_prediction(prediction_input.machine_type or "unknown", "rule", 0.0, result.risk, degraded=True)
     prediction = Prediction(
         prediction_input.machine_id,
@@ -365,10 +365,27 @@ def _value_or_raise(value: T | AurumError) -> T:
     return value
 
 
-def _too_few_readings(machine_id: str, needed: str) -> AurumError:
-    """Returns the error for a machine with too few readings. needed: what is needed at least."""
+def _too_few_readings_of_one_sensor(prediction_input: PredictionInput) -> AurumError:
+    columns = prediction_input.readings.columns if prediction_input.readings else {}
+    most = max((int(np.count_nonzero(~np.isnan(values))) for _, values in columns.values()), default=0)
+    # A life counter or label with enough readings is no measurement, so it does not count
+    present = min(most, LEAST_READINGS - 1)
+    numbers = {"present": str(present), "needed": str(LEAST_READINGS)}
+    return _too_few_readings(
+        prediction_input.machine_id, f"{LEAST_READINGS} readings of one sensor and has {present}", numbers
+    )
+
+
+def _too_few_readings(machine_id: str, needed: str, numbers: dict[str, str]) -> AurumError:
+    """Returns the error for a machine with too few readings.
+
+    Args:
+        machine_id: The machine.
+        needed: What is needed at least.
+        numbers: Numbers for the texts of programs.
+    """
     return FailedPreconditionError(
         f"machine {machine_id} has too few readings for a prediction, which needs {needed}; try again with more",
         reason="NOT_ENOUGH_READINGS",
-        metadata={"machine_id": machine_id},
+        metadata={"machine_id": machine_id, **numbers},
     )

@@ -188,6 +188,23 @@ function signOutButton() {
 }
 
 /**
+ * Makes the user's choices, and the button that shows them where there is no room for them in the header.
+ * @param {...Child} choices
+ */
+function menu(...choices) {
+  const list = h("div", { class: "choices", id: "choices" }, choices);
+  const button = h(
+    "button",
+    { type: "button", class: "menu", "aria-controls": "choices", "aria-expanded": "false", "aria-label": t("menu") },
+    "☰",
+  );
+  button.addEventListener("click", () => {
+    button.setAttribute("aria-expanded", String(list.classList.toggle("open")));
+  });
+  return [button, list];
+}
+
+/**
  * Makes a link of the navigation.
  * @param {string} href
  * @param {string} page
@@ -225,13 +242,13 @@ function makeFrame() {
         navLink("/alarms", "alarms", " ", alarmCount),
         navLink("/platform", "platform"),
       ),
-      h("div", { class: "choices" }, [
-        connection,
+      connection,
+      ...menu(
         signOutButton(),
         soundButton(),
         choice("theme", t("theme.label"), themes, setting("theme"), applyTheme),
         choice("language", t("language.label"), LANGUAGES, language, changeLanguage),
-      ]),
+      ),
     ),
     notice,
     banner,

@@ -34,7 +34,10 @@ def edge_sim(fleet: FleetOptions, outages: OutageOptions) -> Body[EdgeSettings]:
             if outages.down > 0:
                 service.spawn(link.fail_on_schedule(outages.up, outages.down), "outages")
             own = service.dependency("edge", f"{settings.edge_host}:{settings.edge_port}")
-            async with gateway(service, link.address), devices(service, own, fleet):
+            async with (
+                gateway(service, link.address, name=settings.edge_name or service.name),
+                devices(service, own, fleet),
+            ):
                 yield
 
     return body

@@ -70,7 +70,10 @@ test("prediction is remarked on if a rule made it, or readings came long after i
   assert.equal(predictionRemark(seen), "");
   assert.equal(predictionRemark({ ...seen, degraded: true }), "rule-based");
   assert.equal(predictionRemark({ ...seen, predicted_at: "2026-01-01T12:00:00Z" }), "predicted 10 min ago");
-  assert.equal(predictionRemark({ ...seen, predicted_at: "2026-01-01T12:00:00Z", last_seen: null }), "");
+  assert.equal(
+    predictionRemark({ ...seen, predicted_at: "2026-01-01T12:00:00Z", last_seen: null }),
+    "predicted 10 min ago",
+  );
 });
 
 test("share is shown as percentage", () => {

@@ -6,14 +6,18 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from aurum.alarms.lifecycle import Priority, Quantity, Transition, TransitionKind
+from aurum.alarms.lifecycle import Cause, Priority, Quantity, Transition, TransitionKind
 from aurum.runtime import damage, metrics
 from aurum.v1 import ingestion_pb2
 
 EVENT_KIND = "alarm"
 
 _FIELDS = frozenset(field.name for field in fields(Transition))
-_KNOWN_WORDS = {"priority": ("", *get_args(Priority)), "quantity": ("", *get_args(Quantity))}
+_KNOWN_WORDS = {
+    "priority": ("", *get_args(Priority)),
+    "quantity": ("", *get_args(Quantity)),
+    "cause": ("", *get_args(Cause)),
+}
 _KINDS = frozenset(get_args(TransitionKind))
 _TRANSITION = TypeAdapter(Transition)
 

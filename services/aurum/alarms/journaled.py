@@ -104,7 +104,7 @@ class JournaledAlarms:
         self._current[alarm_id] = alarm
         if alarm != before or alarm_id not in self._normal:
             self._normal.pop(alarm_id, None)
-            if alarm.acknowledged and not (alarm.active or alarm.suppressed):
+            if alarm.acknowledged and not (alarm.active or alarm.suppressed or alarm.parent):
                 self._normal[alarm_id] = None
         if alarm == before:
             return None

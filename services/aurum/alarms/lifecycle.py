@@ -9,6 +9,9 @@ The state is a fold of `apply_transition` over the transitions in the journal.
 
 An operator may shelve an alarm for a limited time, and a rule may suppress it by design. Meanwhile the alarm keeps
 changing its underlying state, which is visible again afterwards.
+
+If many machines of one gateway or site fall silent together, a parent alarm stands for them and suppresses theirs. What
+is raised under a parent needs no acknowledgement of its own, until it is released because the parent ends.
 """
 
 from dataclasses import dataclass, replace
@@ -24,6 +27,10 @@ CHATTER_RAISES, CHATTER_US = 3, 600_000_000  # an alarm that is raised so often 
 RULE_REMOVED = "the rule was removed"
 RULE_CHANGED = "the rule was changed"
 TYPE_NOT_COVERED = "the rule does not cover this type of machine"
+OTHERS_RETURNED = "most machines of the group send again"  # why a parent releases an alarm
+
+GROUP_PREFIX = "@"  # of the machine_id of a parent alarm; no id of a machine begins so
+Cause = Literal["gateway_away", "gateway_idle", "gateway_partial", "site"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,10 @@ class Transition:
         quantity: What the rule limits.
         sensor: The sensor, if the rule limits a reading or its rate of change.
         limit: The limit that was exceeded.
+        gateway: Of silence: the gateway from which the readings of the machine came, or the group of a parent.
+        site: Likewise the site.
+        parent: The id of the parent alarm that suppresses this one, or releases it.
+        cause: Of a parent: what is known of why its machines are silent.
     """
 
     kind: TransitionKind
@@ -59,6 +70,10 @@ class Transition:
     quantity: Quantity | Literal[""] = ""
     sensor: str = ""
     limit: float | None = None
+    gateway: str = ""
+    site: str = ""
+    parent: str = ""
+    cause: Cause | Literal[""] = ""
 
     @property
     def alarm_id(self) -> str:
@@ -91,6 +106,11 @@ class Alarm:
         sensor: The sensor, if the rule limits a reading or its rate of change.
         limit: The limit that was exceeded.
         recent_raises: When it was raised the last times, in µs since 1970, the oldest first; at most CHATTER_RAISES.
+        gateway: Of silence: the gateway from which the readings of the machine came, or the group of a parent.
+        site: Likewise the site.
+        cause: Of a parent: what was known of why its machines are silent.
+        parent: The id of the parent alarm that suppresses this one; empty if none does.
+        apart: Whether a parent has released it since it was raised, so that it stays an alarm of its own.
     """
 
     machine_id: str
@@ -113,11 +133,21 @@ class Alarm:
     sensor: str = ""
     limit: float | None = None
     recent_raises: tuple[int, ...] = ()
+    gateway: str = ""
+    site: str = ""
+    cause: Cause | Literal[""] = ""
+    parent: str = ""
+    apart: bool = False
 
     @property
     def alarm_id(self) -> str:
         """The id of the alarm, MACHINE~RULE."""
         return alarm_id(self.machine_id, self.rule)
+
+    @property
+    def is_parent(self) -> bool:
+        """Whether it stands for the machines of a gateway or site that are silent together."""
+        return self.machine_id.startswith(GROUP_PREFIX)
 
     @property
     def chatters(self) -> bool:
@@ -127,7 +157,7 @@ class Alarm:
 
     def state(self, now_us: int) -> AlarmState:
         """Returns the state at a time in µs since 1970, which decides whether a shelving has ended."""
-        if self.suppressed:
+        if self.suppressed or self.parent:
             return "suppressed"
         if self.shelved_until_us > now_us:
             return "shelved"
@@ -149,7 +179,7 @@ def apply_transition(alarm: Alarm, transition: Transition) -> Alarm:
             changed = replace(
                 alarm,
                 active=True,
-                acknowledged=False,
+                acknowledged=bool(alarm.parent),
                 raised_us=at,
                 value=transition.value,
                 count=alarm.count + 1,
@@ -158,10 +188,14 @@ def apply_transition(alarm: Alarm, transition: Transition) -> Alarm:
                 quantity=transition.quantity,
                 sensor=transition.sensor,
                 limit=transition.limit,
-                recent_raises=(*alarm.recent_raises, at)[-CHATTER_RAISES:],
+                recent_raises=alarm.recent_raises if alarm.parent else _with_raise(alarm, at),
+                gateway=transition.gateway,
+                site=transition.site,
+                cause=transition.cause,
+                apart=False,
             )
-        case "cleared" if alarm.active:
-            changed = replace(alarm, active=False, cleared_us=at)
+        case "cleared" if alarm.active or alarm.parent:
+            changed = replace(alarm, active=False, cleared_us=at, parent="", apart=False)
         case "acknowledged" if not alarm.acknowledged:
             changed = replace(alarm, acknowledged=True, acknowledged_us=at, acknowledged_by=transition.by)
         case "shelved":
@@ -169,9 +203,26 @@ def apply_transition(alarm: Alarm, transition: Transition) -> Alarm:
             changed = replace(alarm, shelved_until_us=until, shelved_by=by, reason=reason)
         case "unshelved":
             changed = replace(alarm, shelved_until_us=0, shelved_by="", reason="")
+        case "suppressed" if transition.parent:
+            changed = replace(alarm, parent=transition.parent)
+        case "unsuppressed" if transition.parent:
+            if alarm.parent:
+                changed = _released(alarm, at)
         case "suppressed" | "unsuppressed":
             changed = replace(alarm, suppressed=transition.kind == "suppressed")
     return changed
+
+
+def _released(alarm: Alarm, at_us: int) -> Alarm:
+    """Returns an alarm that its parent suppresses no more. If it is active, it is as if it were raised now."""
+    if not alarm.active:
+        return replace(alarm, parent="")
+    raises = _with_raise(alarm, at_us)
+    return replace(alarm, parent="", apart=True, acknowledged=False, recent_raises=raises)
+
+
+def _with_raise(alarm: Alarm, at_us: int) -> tuple[int, ...]:
+    return (*alarm.recent_raises, at_us)[-CHATTER_RAISES:]
 
 
 def has_effect(alarm: Alarm, transition: Transition) -> bool:

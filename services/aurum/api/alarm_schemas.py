@@ -5,7 +5,26 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aurum.alarms.lifecycle import AlarmState, Priority, Quantity, TransitionKind
+from aurum.alarms.lifecycle import AlarmState, Cause, Priority, Quantity, TransitionKind
+
+
+class SilentMachineOut(BaseModel):
+    """A machine that is silent together with others."""
+
+    machine_id: str
+    since: datetime = Field(description="The time of its last reading.")
+
+
+class GroupOut(BaseModel):
+    """What an alarm of a group stands for: machines of a gateway or site that fell silent together."""
+
+    gateway: str | None = Field(description="The gateway that sends the readings of the machines; null for a site.")
+    site: str | None = Field(description="The site of the machines.")
+    cause: Cause | None = Field(description="What was known of the cause when the alarm was raised.")
+    cause_text: str | None = Field(description="The same in words.")
+    since: datetime = Field(description="The earliest of their last readings.")
+    count: int = Field(description="How many machines are silent.")
+    machines: list[SilentMachineOut] = Field(description="The machines, at most 1,000.")
 
 
 class AlarmOut(BaseModel):
@@ -39,6 +58,10 @@ class AlarmOut(BaseModel):
     shelved_by: str | None
     reason: str | None
     count: int = Field(description="How often the alarm was raised.")
+    parent: str | None = Field(None, description="The id of the alarm of a group that suppresses this one.")
+    group: GroupOut | None = Field(
+        None, description="The machines, if the alarm stands for a group of them; machine_id is empty then."
+    )
 
 
 class AlarmLimitOut(BaseModel):
@@ -110,6 +133,10 @@ class TransitionOut(BaseModel):
     until: datetime | None
     value: float | None
     reason: str | None
+    parent: str | None = Field(None, description="The id of the alarm of a group that suppresses or releases this one.")
+    gateway: str | None = Field(None, description="The gateway, if the alarm stands for machines of one.")
+    site: str | None = Field(None, description="The site, if the alarm stands for machines of one.")
+    cause: Cause | None = Field(None, description="What was known of the cause, if such an alarm was raised.")
 
 
 class JournalOut(BaseModel):

@@ -18,6 +18,7 @@ from aurum.alarms.journaled import JournaledAlarms
 from aurum.alarms.lifecycle import Alarm, AlarmState, Quantity, Transition, TransitionKind
 from aurum.alarms.rules import AlarmRule
 from aurum.api import metrics
+from aurum.api.alarm_groups import GroupSites, is_group
 from aurum.api.backends import IngestionBackend
 from aurum.api.machine_cache import MachineCache
 from aurum.resilience import Criticality, criticality_scope
@@ -56,6 +57,7 @@ class AlarmService:
         self._counts: dict[AlarmState, int] = {}
         self._revision = 0
         self._changes: collections.Counter[str] = collections.Counter()  # of alarms, by machine
+        self._group_sites = GroupSites()
         self.loaded = False
 
     def rule(self, name: str) -> AlarmRule | None:
@@ -123,6 +125,7 @@ class AlarmService:
             "revision": self._revision_at_sites(sites) if sites else self._revision,
             "loaded": self.loaded,
             "counts": self._count_at_sites(sites) if sites else self._counts,
+            "groups": sum(alarm.is_parent and alarm.active for alarm in self._alarms if self._may_see(alarm, sites)),
             "flood": bool(self.flood(sites)[1] if sites else self._flood.since_us),
         }
 
@@ -243,7 +246,9 @@ class AlarmService:
         self._revision += 1
         self._changes[transition.machine_id] += 1
         metrics.alarm_transitions_total.labels(transition.kind).inc()
-        if transition.kind == "raised":
+        self._group_sites.note(transition)
+        released = transition.kind == "unsuppressed" and transition.parent and changed.active
+        if released or (transition.kind == "raised" and not changed.parent):
             self._flood.record_alarm(transition.at_us, transition.machine_id)
 
     def _require_alarm(self, alarm_id: str) -> Alarm:
@@ -278,7 +283,16 @@ class AlarmService:
         """Returns a revision that depends only on the alarms of some sites, so that it reveals nothing of others."""
         return sum(changes for machine_id, changes in self._changes.items() if self._is_at(machine_id, sites))
 
+    def _may_see(self, alarm: Alarm, sites: frozenset[str]) -> bool:
+        return not sites or self._is_at(alarm.machine_id, sites)
+
+    def site_of_group(self, machine_id: str) -> str | None:
+        """Returns the site of a group, given by the field `machine_id` of its alarms; None if it is unknown."""
+        return self._group_sites.site_of(machine_id)
+
     def _is_at(self, machine_id: str, sites: frozenset[str]) -> bool:
+        if is_group(machine_id):
+            return self._group_sites.site_of(machine_id) in sites
         machine = self._machine_cache.get_machine(machine_id)
         return machine is not None and machine.site in sites
 

@@ -7,7 +7,7 @@ and a returning one the changes that it missed. There are no queues: a slow cons
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,7 +28,20 @@ class LiveFeed:
     An event's id is EPOCH.VERSION, with the version of the machine cache. A console that reconnects sends its last id.
     """
 
-    def __init__(self, machine_cache: MachineCache, alarm_service: AlarmService) -> None:
+    def __init__(
+        self,
+        machine_cache: MachineCache,
+        alarm_service: AlarmService,
+        hanging_gateways: Callable[[], list[dict[str, Any]]] = list,
+    ) -> None:
+        """Creates the feed.
+
+        Args:
+            machine_cache: The machines.
+            alarm_service: The alarms.
+            hanging_gateways: Returns the gateways that do not answer, each with its name and since when.
+        """
+        self._hanging_gateways = hanging_gateways
         self._machine_cache = machine_cache
         self._alarm_service = alarm_service
         self._epoch = f"{time.time_ns() // 1_000_000:x}"
@@ -37,7 +50,8 @@ class LiveFeed:
         self._encoded: dict[tuple[int, frozenset[str]], asyncio.Task[Sequence[bytes]]] = {}
         self._change_count = 0
         self._changed = asyncio.Event()
-        self._pulse: tuple[float, bytes] = (float("-inf"), b"")
+        # When it was made (monotonic seconds), for all consoles, and for those that are bound to sites
+        self._pulse: tuple[float, bytes, bytes] = (float("-inf"), b"", b"")
         self._alarm_events: dict[frozenset[str], bytes] = {}
         self._alarm_revision: tuple[int, bool] = (-1, False)
         self.consoles = 0
@@ -73,8 +87,10 @@ class LiveFeed:
                 if alarms != (event := self._alarms_event(sites)):
                     alarms = event
                     yield alarms
-                if pulse != self._pulse[1]:
-                    pulse = self._pulse[1]
+                _, everywhere, at_sites = self._pulse
+                latest = at_sites if sites else everywhere
+                if pulse != latest:
+                    pulse = latest
                     yield pulse
                 if change == self._change_count:
                     await self._changed.wait()
@@ -95,7 +111,9 @@ class LiveFeed:
                 "unreachable": self._machine_cache.unreachable_services(),
                 "consoles": self.consoles,
             }
-            self._pulse = (now, _encode_event("pulse", status))
+            # The gateways of all sites are not for a console that is bound to some
+            everywhere = status | {"gateways": self._hanging_gateways()}
+            self._pulse = (now, _encode_event("pulse", everywhere), _encode_event("pulse", status))
             changed = True
         if revision != self._alarm_revision:
             self._alarm_revision = revision

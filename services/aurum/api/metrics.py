@@ -15,6 +15,9 @@ http_bodies_refused_total = Counter(
     "http_bodies_refused_total", "Requests refused because request bodies held too many bytes of memory."
 )
 http_requests_in_progress = Gauge("http_requests_in_progress", "HTTP requests in progress.")
+gateways_hanging = Gauge(
+    "gateways_hanging", "Edge gateways that have answered this process and do not answer any more."
+)
 alarms = Gauge("alarms", "Alarms by state (ISA-18.2).", ["state"])
 alarm_transitions_total = Counter("alarm_transitions_total", "Transitions of alarms.", ["transition"])
 alarm_flood = Gauge(

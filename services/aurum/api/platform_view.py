@@ -97,7 +97,7 @@ class PlatformView:
                 f"there is no service {service!r}; the services are {', '.join(self._servers)}",
                 reason="NO_SUCH_SERVICE",
             )
-        return [await call(server, address) for address in await _resolve(server.address)]
+        return [await call(server, address) for address in await resolve(server.address)]
 
     @property
     def keeps_traces(self) -> bool:
@@ -162,7 +162,7 @@ class PlatformView:
 
     async def _poll_service(self, service: str, server: HttpDependency) -> list[dict[str, Any]]:
         try:
-            addresses = await _resolve(server.address)
+            addresses = await resolve(server.address)
         except OSError as error:
             return [
                 _unreachable_state(service, server.address, f"{server.address} cannot be resolved: {error.strerror}")
@@ -236,7 +236,7 @@ def _unreachable_state(service: str, address: str, reason: str) -> dict[str, Any
     return {"service": service, "reachable": False, "address": address, "reason": reason}
 
 
-async def _resolve(address: str) -> Sequence[str]:
+async def resolve(address: str) -> Sequence[str]:
     """Resolves a name to the addresses of all its processes, such as the pods of a headless service. Raises OSError."""
     host, _, port = address.rpartition(":")
     answers = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)

@@ -5,6 +5,7 @@ from typing import Protocol, TypeVar
 
 from fastapi import Depends, Request
 
+from aurum.api.alarm_groups import is_group
 from aurum.api.context import ApiContext, Caller, Context
 from aurum.runtime.errors import InvalidArgumentError, NotFoundError
 from aurum.security.identity import Identity
@@ -33,6 +34,10 @@ async def within_scope(request: Request, context: Context, caller: Caller) -> No
     alarm_id = request.path_params.get("alarm_id")
     if machine_id is None and alarm_id is not None:
         machine_id = str(alarm_id).partition("~")[0]
+        if is_group(machine_id):
+            if not caller.may_see(context.alarm_service.site_of_group(machine_id) or ""):
+                raise hidden_machine_error(machine_id)
+            return
     if machine_id is not None:
         await require_machine(context, caller, str(machine_id))
 
@@ -95,6 +100,8 @@ def visibility_filter(context: ApiContext, caller: Identity) -> Callable[[str], 
         return None
 
     def is_visible(machine_id: str) -> bool:
+        if is_group(machine_id):  # of the entries of alarms only
+            return caller.may_see(context.alarm_service.site_of_group(machine_id) or "")
         machine = context.machine_cache.get_machine(machine_id)
         return machine is not None and caller.may_see(machine.site)
 

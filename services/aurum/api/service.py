@@ -20,6 +20,7 @@ from aurum.api.context import ApiContext
 from aurum.api.emission_factors import load_emission_factors
 from aurum.api.ended_sessions import EndedSessions
 from aurum.api.fallback import PredictionFallback
+from aurum.api.gateway_watch import GatewayWatch
 from aurum.api.live_feed import LiveFeed
 from aurum.api.machine_cache import MachineCache
 from aurum.api.middleware import RequestMiddleware
@@ -135,13 +136,14 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
         predictions=settings.feature_predictive,
     )
     alarm_service = AlarmService(ingestion, machine_cache, rules)
-    live_feed = LiveFeed(machine_cache, alarm_service)
     admin_servers = {
         name: service.http_dependency(f"{name}-admin", address, headers=settings.admin_headers)
         for name, address in settings.admin_addresses.items()
     }
     admission = service.policies.admission()
     platform_view = PlatformView(service.overview, admin_servers, service.spans)
+    gateway_watch = GatewayWatch(admin_servers)
+    live_feed = LiveFeed(machine_cache, alarm_service, gateway_watch.hanging)
     factors = load_emission_factors(service)
     account_budget = AccountBudget()
     context = ApiContext(
@@ -178,6 +180,7 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
     if context.access_control.authenticates:
         service.spawn(ended_sessions.run(), "ended-sessions")
     service.spawn(live_feed.run(), "live-feed")
+    service.spawn(gateway_watch.run(), "gateways")
     service.spawn(platform_view.collect(), "traces")
     limits = ConnectionLimits(
         head_seconds=settings.api_head_timeout,

@@ -178,18 +178,30 @@ async def _track_write(writing: Awaitable[Written], transport: str, started: flo
 
 @contextlib.asynccontextmanager
 async def gateway(
-    service: Service[EdgeSettings], upstream_target: str | None = None, inputs: InputsFile | None = None
+    service: Service[EdgeSettings],
+    upstream_target: str | None = None,
+    inputs: InputsFile | None = None,
+    name: str = "",
 ) -> AsyncGenerator[EdgeServicer]:
-    """Runs a gateway during the block: its spool, its uplinks, its gRPC server and its inputs."""
+    """Runs a gateway during the block: its spool, its uplinks, its gRPC server and its inputs.
+
+    Args:
+        service: The service.
+        upstream_target: Where batches are sent; by default what the settings name.
+        inputs: The inputs, if there are any.
+        name: The name of the gateway; by default that of the settings.
+    """
     settings = service.settings
     spool = await asyncio.to_thread(Spool, _spool_options(settings))
     await spool.start()
     try:
         upstream = service.dependency("ingestion", upstream_target or settings.uplink_target)
-        lanes = {"live": Uplink(spool.live, upstream)}
+        name = name or settings.gateway_name
+        lanes = {"live": Uplink(spool.live, upstream, name)}
         if settings.edge_live_first:
-            lanes["backlog"] = Uplink(spool.backlog, upstream)
+            lanes["backlog"] = Uplink(spool.backlog, upstream, name)
         service.health.add_check("spool", spool.problem)
+        service.describe("gateway", lambda: name)
         limits = SourceLimits(settings)
         if inputs is not None:
             supervisor = start_inputs(inputs, service, spool, limits)

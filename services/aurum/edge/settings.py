@@ -1,10 +1,13 @@
 """Settings of the edge gateway."""
 
+import re
+import socket
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from aurum.readings.transport.sending_gateway import GATEWAY_NAME
 from aurum.security.settings import SenderSettings
 
 
@@ -13,6 +16,12 @@ class EdgeSettings(SenderSettings):
 
     edge_host: str = Field("127.0.0.1", description="Address on which the edge gateway listens.")
     edge_port: int = Field(50053, ge=1, le=65535, description="Port of the edge gateway (gRPC).")
+    edge_name: str | None = Field(
+        None,
+        pattern=rf"^{GATEWAY_NAME}$",
+        description="Name of the gateway in alarms and on the Platform page; unique within the installation. The "
+        "default is the name of the host.",
+    )
     edge_uplink_target: str | None = Field(
         None, description="Address to which the gateway forwards batches. The default is ingestion."
     )
@@ -49,6 +58,11 @@ class EdgeSettings(SenderSettings):
     edge_spool_max_age: float = Field(
         7 * 86400.0, gt=0, description="Age in seconds at which a spooled batch is dropped, counted and logged."
     )
+
+    @property
+    def gateway_name(self) -> str:
+        """The name of the gateway: the configured one, or that of the host without characters that no name may have."""
+        return self.edge_name or re.sub(r"[^A-Za-z0-9._:-]", "-", socket.gethostname()).lstrip("._:-")[:64] or "gateway"
 
     @property
     def spool_path(self) -> Path:

@@ -8,6 +8,7 @@ import numpy as np
 from aurum.ingestion import metrics
 from aurum.ingestion.feed_machines import FeedMachines
 from aurum.ingestion.feed_series import FeedSeries
+from aurum.ingestion.gateways import Gateways
 from aurum.ingestion.reading_ring import ReadingRing
 from aurum.ingestion.registrations import Registrations
 from aurum.ingestion.series_index import SeriesIndex
@@ -30,6 +31,7 @@ class FollowFeed:
         machines: The machines by number.
         series: The series of the readings.
         registrations: The registrations of the machines.
+        gateways: The gateways, and from which one the readings of a machine come.
     """
 
     def __init__(self, max_bytes: int, series: SeriesIndex | None = None) -> None:
@@ -43,6 +45,7 @@ class FollowFeed:
         self.machines = FeedMachines()
         self.series = FeedSeries(SeriesIndex() if series is None else series, self.machines)
         self.registrations = Registrations()
+        self.gateways = Gateways(self._note_gateway_of, self.wake)
         self._epoch = secrets.token_hex(_EPOCH_BYTES)
         self._changed = asyncio.Event()
 
@@ -60,6 +63,10 @@ class FollowFeed:
         if self.registrations.note(record):
             self.machines.number(record.machine_id)
             self.wake()
+
+    def _note_gateway_of(self, machine_id: str) -> None:
+        self.registrations.touch(machine_id)
+        self.wake()
 
     def position_text(self, position: int) -> str:
         """Returns a position as it is sent to followers."""
@@ -81,7 +88,13 @@ class FollowFeed:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def wait_for_change(self, position: int, version: int) -> None:
-        """Returns as soon as there are readings after a position or machines after a version, or `wake` is called."""
-        if self.ring.end == position and self.registrations.version == version:
+    async def wait_for_change(self, position: int, version: int, gateways: int) -> None:
+        """Returns as soon as something is new, or `wake` is called.
+
+        Args:
+            position: The position after which readings are new.
+            version: The version of the registrations after which machines are new.
+            gateways: The same for the gateways.
+        """
+        if (self.ring.end, self.registrations.version, self.gateways.version) == (position, version, gateways):
             await self._changed.wait()

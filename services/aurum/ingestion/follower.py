@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from aurum.ingestion import metrics
 from aurum.ingestion.follow_feed import FollowFeed
+from aurum.ingestion.gateways import GatewayState
 from aurum.ingestion.paging import pages
 from aurum.ingestion.reading_ring import READING_BYTES, Numbers
 from aurum.ingestion.store import MachineRecord
@@ -70,6 +71,7 @@ class Follower:
         self._member = self._division.members.index(member) if self._division else 0
         self._max_bytes = max_bytes
         self._version = 0  # of the registrations that were sent
+        self._gateways_version = 0  # of the gateways that were sent
         self._filter: MachineFilter | None = None
         self._mine: Flags = np.zeros(0, np.bool_)  # by number of the machine: whether the stream contains it
         self._wanted: Flags = np.zeros(0, np.bool_)  # the same by number of the series
@@ -106,6 +108,9 @@ class Follower:
             end, version = self._feed.ring.end, self._feed.registrations.version
             complete_us = time.monotonic_ns() // 1000
             await self._extend_filters()
+            if gateways := self._new_gateways():
+                sent_position = self.position
+                yield self._response(gateways=gateways)
             for machines in self._machine_pages():
                 sent_position = self.position
                 yield self._response(machines=machines)
@@ -121,7 +126,7 @@ class Follower:
         """Waits for a change. Returns False if there is none within the seconds; None waits without a limit."""
         try:
             async with asyncio.timeout(None if seconds is None else max(0.0, seconds)):
-                await self._feed.wait_for_change(self.position, self._version)
+                await self._feed.wait_for_change(self.position, self._version, self._gateways_version)
         except TimeoutError:
             return False
         return True
@@ -133,11 +138,16 @@ class Follower:
             self._mine = self._wanted = np.zeros(0, np.bool_)
 
     def _response(
-        self, readings: columns_pb2.ReadingBlock | None = None, machines: Sequence[bytes] = (), complete_us: int = 0
+        self,
+        readings: columns_pb2.ReadingBlock | None = None,
+        machines: Sequence[bytes] = (),
+        gateways: Sequence[bytes] = (),
+        complete_us: int = 0,
     ) -> columns_pb2.FollowedReadings:
         response = columns_pb2.FollowedReadings(
             readings=readings,
             machines=machines,
+            gateways=gateways,
             position=self._feed.position_text(self.position),
             gap=self.gap,
             complete_us=complete_us,
@@ -153,7 +163,16 @@ class Follower:
             for record in self._feed.registrations.changed_since(self._version)
             if self._mine[number(record.machine_id)]
         ]
-        yield from pages(map(_message, records), len, self._max_bytes // 4)
+        of = self._feed.gateways.of if self._filter is None else _no_gateway
+        messages = (_message(record, of(record.machine_id)) for record in records)
+        yield from pages(messages, len, self._max_bytes // 4)
+
+    def _new_gateways(self) -> list[bytes]:
+        """Returns the serialized gateways that have changed since the last call; none for a caller with a filter."""
+        gateways = self._feed.gateways
+        changed = [*gateways.changed_since(self._gateways_version)] if self._filter is None else []
+        self._gateways_version = gateways.version
+        return [_gateway_message(state) for state in changed]
 
     def _next_readings(self, end: int) -> columns_pb2.ReadingBlock | None:
         """Returns the next readings before a position of the feed, and moves on; None if the stream has none there."""
@@ -247,10 +266,22 @@ class Follower:
         return table.SerializeToString()
 
 
-def _message(record: MachineRecord) -> bytes:
+def _no_gateway(machine_id: str) -> str:
+    """Returns no gateway, for callers that are bound to machines."""
+    return ""
+
+
+def _gateway_message(state: GatewayState) -> bytes:
+    return ingestion_pb2.Gateway(
+        name=state.name, connected=state.connected, since_us=state.since_us
+    ).SerializeToString()
+
+
+def _message(record: MachineRecord, gateway: str) -> bytes:
     return ingestion_pb2.Machine(
         machine_id=record.machine_id,
         machine_type=record.machine_type,
         site=record.site,
         registered_us=record.registered_us,
+        gateway=gateway,
     ).SerializeToString()

@@ -33,6 +33,10 @@ ingestion_batches_merged_total = Counter(
 )
 ingestion_tails = Gauge("ingestion_tails", "Queried series whose latest readings are held in memory.")
 ingestion_machines = Gauge("ingestion_machines", "Machines in the store.")
+ingestion_gateways = Gauge("ingestion_gateways", "Edge gateways that are connected to this process.")
+ingestion_gateways_forgotten_total = Counter(
+    "ingestion_gateways_forgotten_total", "Disconnected edge gateways that were forgotten, since there were too many."
+)
 ingestion_watchers = Gauge("ingestion_watchers", "Open Watch streams.")
 ingestion_feed_bytes = Gauge("ingestion_feed_bytes", "Bytes of the latest readings held in memory for Follow.")
 ingestion_followers = Gauge("ingestion_followers", "Open Follow streams.")

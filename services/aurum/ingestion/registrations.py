@@ -27,6 +27,14 @@ class Registrations:
         self._records.move_to_end(record.machine_id)
         return True
 
+    def touch(self, machine_id: str) -> None:
+        """Counts a machine as changed, because something else that is sent with its registration has changed."""
+        known = self._records.get(machine_id)
+        if known is not None:
+            self.version += 1
+            self._records[machine_id] = self.version, known[1]
+            self._records.move_to_end(machine_id)
+
     def changed_since(self, version: int) -> Iterator[MachineRecord]:
         """Yields the machines that changed after `version`, the latest first."""
         for changed, record in reversed(self._records.values()):

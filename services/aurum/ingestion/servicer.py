@@ -1,6 +1,7 @@
 """Implements the gRPC IngestionService with a store and the state of the machines."""
 
 import asyncio
+import contextlib
 import itertools
 import re
 import time
@@ -26,6 +27,7 @@ from aurum.readings.metrics import track_ingestion, track_ingestion_error
 from aurum.readings.series_numbers import SeriesNumbers
 from aurum.readings.transport.ingest_stream import BatchServicer, Written
 from aurum.readings.transport.query_columns import TOO_MANY_SERIES
+from aurum.readings.transport.sending_gateway import gateway_in, sending_gateway
 from aurum.runtime.errors import AurumError, InvalidArgumentError
 from aurum.runtime.grpc.client import TAKEN_UP
 from aurum.runtime.telemetry.logging import set_request_context
@@ -95,6 +97,17 @@ class IngestionServicer(BatchServicer):
         self._stopping = True
         self._machines.wake()
         self._feed.wake()
+
+    async def Ingest(  # noqa: N802
+        self, request_iterator: Any, context: Any
+    ) -> AsyncGenerator[ingestion_pb2.IngestResponse]:
+        """Accepts a stream of batches. One that names its gateway tells from where the readings of machines come."""
+        gateway = gateway_in(context.invocation_metadata())
+        sending_gateway.set(gateway)  # for this call, which has a context of its own
+        with self._feed.gateways.connected(gateway):
+            async with contextlib.aclosing(super().Ingest(request_iterator, context)) as responses:
+                async for response in responses:
+                    yield response
 
     async def Query(  # noqa: N802
         self, request: ingestion_pb2.QueryRequest, context: Any
@@ -374,6 +387,7 @@ class IngestionServicer(BatchServicer):
                 self._machines.apply_batch(batch, now_us(), written.rank)
                 # After the batch can be queried, so that a query after the start of a stream completes the stream
                 self._feed.append_batch(batch)
+                self._feed.gateways.note_batch(batch.keys, sending_gateway.get())
         except AurumError as error:
             track_ingestion_error(error.reason, transport)
             raise

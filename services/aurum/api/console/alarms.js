@@ -1,6 +1,7 @@
 // @ts-check
 // Alarms by ISA-18.2: open, shelved and suppressed ones, what an operator can do with each, and their history.
 
+import { groupDetails, groupHeading, groupOf, journalGroup } from "./alarm_groups.js";
 import { messageOf, request } from "./api.js";
 import { h, headings, problemLine, setText, showProblem, tableOf } from "./dom.js";
 import { duration, moment, now, number, percent, sensorName } from "./format.js";
@@ -94,7 +95,7 @@ const untilRemark = (isoTime) => (isoTime ? remark(t("alarm.until", { time: mome
 const mayPerform = (action) => mayMake(`POST /api/alarms/{alarm_id}/${action}`);
 
 /** @param {Alarm} alarm */
-const title = (alarm) => `${originalMachine(alarm.machine_id)}, ${ruleText(alarm.text)}`;
+const title = (alarm) => `${groupOf(alarm) ?? originalMachine(alarm.machine_id)}, ${ruleText(alarm.text)}`;
 
 /**
  * Acknowledges, shelves or unshelves an alarm.
@@ -138,7 +139,11 @@ function openShelveDialog(alarm, onDone) {
   const form = h(
     "form",
     { method: "dialog", on: { submit } },
-    h("h2", { id: "shelve-title" }, t("shelve.title", { machine: originalMachine(alarm.machine_id) })),
+    h(
+      "h2",
+      { id: "shelve-title" },
+      t("shelve.title", { machine: groupOf(alarm) ?? originalMachine(alarm.machine_id) }),
+    ),
     h("p", {}, ruleText(alarm.text)),
     h("label", {}, t("shelve.for"), " ", minutes),
     h("label", {}, t("shelve.reason"), " ", reason),
@@ -201,12 +206,12 @@ export function alarmRow(alarm, { withMachine, onDone }) {
       " ",
       t(`priority.${alarm.priority}`),
     ),
-    withMachine ? machineLink(alarm.machine_id) : null,
+    withMachine ? (alarm.group ? groupHeading(alarm.group) : machineLink(alarm.machine_id)) : null,
     h(
       "td",
       { class: "what" },
-      ruleText(alarm.text),
-      remark(alarmValues(alarm)),
+      alarm.group ? groupDetails(alarm.id, alarm.group) : [ruleText(alarm.text), remark(alarmValues(alarm))],
+      alarm.parent ? remark(t("group.member")) : null,
       remark(alarm.count > 1 ? `×${alarm.count}` : null),
       alarm.chatters ? h("span", { class: "badge", title: t("alarm.chatters.hint") }, t("alarm.chatters")) : null,
     ),
@@ -229,8 +234,8 @@ const journalRow = (item) =>
     "tr",
     {},
     h("td", {}, moment(item.at)),
-    machineLink(item.machine_id),
-    h("td", {}, ruleText(item.text), valueRemark(item.value)),
+    item.machine_id ? machineLink(item.machine_id) : h("th", { scope: "row" }, t("group.machines")),
+    h("td", {}, ruleText(item.text), remark(journalGroup(item)), valueRemark(item.value)),
     h("td", {}, t(`transition.${item.transition}`), untilRemark(item.until), remark(reasonText(item.reason))),
     h("td", {}, item.by ?? t("journal.platform")),
   );

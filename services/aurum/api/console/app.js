@@ -3,6 +3,7 @@
 
 import { messageOf, request } from "./api.js";
 import { h, problemLine, setText, showProblem } from "./dom.js";
+import { timeOrDate } from "./format.js";
 import { alarmsWaiting, connect, disconnect, plant, subscribe, watchConnection } from "./live.js";
 import { findPage, PLANT } from "./pages.js";
 import { currentSession, loadSession, signOut } from "./session.js";
@@ -112,7 +113,12 @@ function applyTheme() {
 function bannerText() {
   if (plant.connection === "lost") return t("banner.lost");
   const services = plant.unreachable;
-  return services.length ? t("banner.unreachable", { services: services.join(", ") }) : "";
+  const gateways = plant.hangingGateways.map(({ name, since }) =>
+    t("banner.gateway", { name, time: timeOrDate(since) }),
+  );
+  return [services.length ? t("banner.unreachable", { services: services.join(", ") }) : "", ...gateways]
+    .filter(Boolean)
+    .join(" ");
 }
 
 function showConnection() {

@@ -7,7 +7,8 @@ import { hourCycle, locale, t, textOr } from "./text.js";
 
 /** @import { Machine, Rul } from "./types.d.ts" */
 
-const OLD_PREDICTION = 60_000; // ms by which the readings are later
+const OLD_PREDICTION = 60_000; // ms, from which the age of a prediction is shown beside each value
+const DAY = 86_400_000; // ms
 
 /** @type {Record<string, string>} */
 const UNITS = {
@@ -88,16 +89,41 @@ export function age(isoTime) {
 }
 
 /**
- * Returns a remark on the prediction of a machine: why its risk is unknown, that it comes from a rule, that its model has
- * no skill, or how old it is if the machine has sent readings long after it was made.
+ * Returns a remark on the prediction of a machine: why its risk is unknown, that it comes from a rule, or that its model
+ * has no skill; and how old it is if it is not from the last minute.
  * @param {Machine} machine
  */
-export function predictionRemark({ degraded, predicted_at, last_seen, source, risk_unknown_reason, without_skill }) {
+export function predictionRemark(machine) {
+  const { predicted_at } = machine;
+  const old = predicted_at && now() - Date.parse(predicted_at) >= OLD_PREDICTION;
+  return [originRemark(machine), old ? predictionAge(machine) : ""].filter(Boolean).join(" · ");
+}
+
+/**
+ * Returns why the risk of a machine is unknown, that it comes from a rule, or that its model has no skill; else empty.
+ * @param {Machine} machine
+ */
+export function originRemark(machine) {
+  const { risk_unknown_reason, without_skill } = machine;
   if (risk_unknown_reason) return risk_unknown_reason;
-  if (source === "rule" || (degraded && !source)) return t("by_rule");
-  if (without_skill) return t("risk.without_skill");
-  if (!predicted_at || !last_seen || Date.parse(last_seen) - Date.parse(predicted_at) < OLD_PREDICTION) return "";
-  return t("prediction.old", { time: duration((now() - Date.parse(predicted_at)) / 1000) });
+  if (isByRule(machine)) return t("by_rule");
+  return without_skill ? t("risk.without_skill") : "";
+}
+
+/**
+ * Returns whether the prediction of a machine comes from a rule.
+ * @param {Machine} machine
+ */
+export const isByRule = ({ degraded, source }) => source === "rule" || Boolean(degraded && !source);
+
+/**
+ * Returns how long ago the prediction of a machine was made; empty without one.
+ * @param {Machine} machine
+ */
+export function predictionAge({ predicted_at }) {
+  if (!predicted_at) return "";
+  const seconds = (now() - Date.parse(predicted_at)) / 1000;
+  return seconds < 1.5 ? t("prediction.now") : t("prediction.old", { time: duration(seconds) });
 }
 
 /**
@@ -135,6 +161,16 @@ export const clockText = (date, options = { hour: "2-digit", minute: "2-digit", 
  */
 export const moment = (time, timeStyle = "short") =>
   new Date(time).toLocaleString(locale, { dateStyle: "medium", timeStyle, hourCycle });
+
+/**
+ * Returns hours and minutes of a time of the last day, and date and time of an earlier one.
+ * @param {string | number} time ISO 8601, or ms since 1970.
+ */
+export function timeOrDate(time) {
+  const at = new Date(time);
+  if (now() - at.getTime() >= DAY) return moment(time);
+  return clockText(at, { hour: "2-digit", minute: "2-digit" });
+}
 
 /**
  * Returns the time of day.

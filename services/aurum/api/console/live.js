@@ -1,7 +1,7 @@
 // @ts-check
 // The live state of the plant, from one stream of server-sent events.
 
-/** @import { AlarmSummary, Machine, MachinesEvent, MachineStatus, PulseEvent } from "./types.d.ts" */
+/** @import { AlarmSummary, HangingGateway, Machine, MachinesEvent, MachineStatus, PulseEvent } from "./types.d.ts" */
 
 /** @typedef {{ machines: Machine[], alarms: void, connection: void }} Topics What listeners of each topic get. */
 
@@ -24,6 +24,8 @@ export const plant = {
   clockOffset: 0, // ms by which the server's clock is ahead
   /** @type {string[]} */
   unreachable: [], // services
+  /** @type {HangingGateway[]} */
+  hangingGateways: [],
   alarms: noAlarms(),
 };
 
@@ -56,8 +58,12 @@ function publish(topic, detail) {
   for (const listener of listeners[topic]) listener(detail);
 }
 
+/** Returns whether readings cannot arrive here, so that nothing is known of the present state of a machine. */
+const isCutOff = () => plant.connection === "lost" || plant.unreachable.includes("ingestion");
+
 /**
- * Returns the status of a machine at this moment. It becomes stale and offline by time alone, without an event.
+ * Returns the status of a machine at this moment. It becomes stale and offline by time alone, without an event, and stale
+ * at once while no readings can arrive here.
  * @param {Machine} machine
  * @returns {MachineStatus}
  */
@@ -65,7 +71,7 @@ export function statusOf(machine) {
   if (!machine.last_seen) return "new";
   const silence = Date.now() + plant.clockOffset - Date.parse(machine.last_seen);
   if (silence > OFFLINE_AFTER) return "offline";
-  if (silence > STALE_AFTER) return "stale";
+  if (silence > STALE_AFTER || isCutOff()) return "stale";
   return machine.status === "fault" ? "fault" : "running";
 }
 
@@ -95,10 +101,13 @@ function takeAlarms(summary) {
 }
 
 /** @param {PulseEvent} pulse */
-function takePulse({ now, unreachable }) {
+function takePulse({ now, unreachable, gateways = [] }) {
   plant.clockOffset = now - Date.now();
-  if (plant.unreachable.join() === unreachable.join()) return;
+  const names = gateways.map((gateway) => gateway.name).join();
+  const same = plant.hangingGateways.map((gateway) => gateway.name).join() === names;
+  if (same && plant.unreachable.join() === unreachable.join()) return;
   plant.unreachable = unreachable;
+  plant.hangingGateways = gateways;
   publish("connection", undefined);
 }
 

@@ -7,14 +7,16 @@ import { h, onceAFrame, setText, showProblem, tableOf, wideRegion } from "./dom.
 import {
   age,
   interval,
-  predictionRemark,
+  isByRule,
+  originRemark,
+  predictionAge,
   remainingLife,
   riskLevel,
   riskText,
   unitName,
   unusualness,
 } from "./format.js";
-import { plant, statusOf, subscribe } from "./live.js";
+import { plant, subscribe } from "./live.js";
 import { adviceContent, causeRemark, factorList, predictionLinks, useList } from "./machine_cards.js";
 import { machineCharts } from "./machine_charts.js";
 import { maintenanceForm, maintenanceList, outcomeList } from "./maintenance_cards.js";
@@ -66,6 +68,7 @@ function heading(id) {
   const life = h("b", { class: "big" });
   const range = h("small");
   const anomaly = h("b", { class: "big" });
+  const anomalyOrigin = h("small");
   const seen = h("b", { class: "big" });
   /**
    * @param {string} key
@@ -86,23 +89,24 @@ function heading(id) {
     ),
     fact("column.risk", risk, rule),
     fact("column.life", life, range),
-    fact("machine.anomaly", anomaly),
+    fact("machine.anomaly", anomaly, anomalyOrigin),
     fact("column.seen", seen),
   );
   return {
     element,
     /** @param {Machine} machine */
     show(machine) {
-      state.show(statusOf(machine));
+      state.show(machine);
       const type = textOr(`type.${machine.machine_type}`, machine.machine_type);
       setText(where, [type, machine.site].filter(Boolean).join(" · "));
       setText(risk, riskText(machine));
       risk.dataset.level = riskLevel(machine.risk_score);
-      setText(rule, predictionRemark(machine));
+      setText(rule, [originRemark(machine), predictionAge(machine)].filter(Boolean).join(" · "));
       setText(life, remainingLife(machine.rul) || "–");
       setText(range, intervalText(machine));
       const level = unusualness(machine);
       setText(anomaly, level === undefined ? "–" : t(`anomaly.${level}`));
+      setText(anomalyOrigin, level !== undefined && isByRule(machine) ? t("by_rule") : "");
       setText(seen, age(machine.last_seen));
     },
   };

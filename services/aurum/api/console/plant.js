@@ -1,18 +1,21 @@
 // @ts-check
 // The plant: today's totals, and all machines in a table that stays fast with ten thousand.
 
+import { groupBoard } from "./alarm_groups.js";
 import { messageOf, request } from "./api.js";
 import { h, onceAFrame, setText } from "./dom.js";
 import {
   age,
   interval,
   number,
+  originRemark,
   percent,
   predictionRemark,
   remainingLife,
   riskLevel,
   riskText,
   sensorName,
+  timeOrDate,
 } from "./format.js";
 import { alarmsWaiting, plant, statusOf, subscribe } from "./live.js";
 import { originalMachine, storedHint } from "./names.js";
@@ -86,11 +89,12 @@ export function stateBadge() {
   const element = h("span", { class: "badge" });
   return {
     element,
-    /** @param {MachineStatus} state */
-    show(state) {
-      if (element.dataset.state === state) return;
-      element.dataset.state = state;
-      setText(element, t(`state.${state}`));
+    /** @param {Machine} machine */
+    show(machine) {
+      const state = statusOf(machine);
+      if (element.dataset.state !== state) element.dataset.state = state;
+      const since = state === "stale" || state === "offline" ? machine.last_seen : null;
+      setText(element, since ? t("state.no_data", { time: timeOrDate(since) }) : t(`state.${state}`));
     },
   };
 }
@@ -129,7 +133,7 @@ function makeRow() {
       }
       setText(type, textOr(`type.${machine.machine_type}`, machine.machine_type));
       setText(site, machine.site);
-      state.show(statusOf(machine));
+      state.show(machine);
       bar.style.width = `${100 * (machine.risk_score ?? 0)}%`;
       bar.dataset.level = riskLevel(machine.risk_score);
       setText(risk, riskText(machine));
@@ -182,11 +186,22 @@ export function countMachines(machines) {
   for (const machine of machines) {
     states[statusOf(machine)] += 1;
     const risk = machine.risk_score;
-    if (risk === null || machine.source === "rule") continue; // the value of a rule is no probability
+    if (risk === null || originRemark(machine)) continue; // of a rule, or of a model without skill: no probability
     if (risk >= AT_RISK) atRisk += 1;
     if (highest === null || risk > highest.risk) highest = { machine: machine.machine_id, risk };
   }
   return { states, atRisk, highest };
+}
+
+/**
+ * Returns the machine with the highest risk in words, or why there is none.
+ * @param {{ machine: string, risk: number } | null} highest
+ */
+function highestRisk(highest) {
+  if (highest)
+    return t("tile.risk.highest", { machine: originalMachine(highest.machine), risk: percent(highest.risk) });
+  const predicted = [...plant.machines.values()].some((machine) => machine.predicted_at);
+  return t(predicted ? "tile.risk.unknown" : "prediction.none");
 }
 
 /** @param {Record<string, Tile>} tiles */
@@ -199,13 +214,7 @@ function showCounts(tiles) {
     note: others.map((state) => `${states[state]} ${t(`state.${state}`)}`).join(" · ") || t("tile.machines.well"),
     level: states.fault ? "high" : silent ? "medium" : "low",
   });
-  tiles.risk.show({
-    text: number(atRisk),
-    note: highest
-      ? t("tile.risk.highest", { machine: originalMachine(highest.machine), risk: percent(highest.risk) })
-      : t("prediction.none"),
-    level: atRisk ? "high" : "low",
-  });
+  tiles.risk.show({ text: number(atRisk), note: highestRisk(highest), level: atRisk ? "high" : "low" });
   const { counts, loaded } = plant.alarms;
   tiles.alarms.show({
     text: loaded ? number(alarmsWaiting()) : "–",
@@ -363,6 +372,8 @@ export function open(main, { console: { features } }) {
     choose();
   });
   const choosers = { state: chooser("state", choose), type: chooser("type", choose), site: chooser("site", choose) };
+  const groups = groupBoard();
+  const refreshGroups = () => groups.refresh(leaving.signal);
   const empty = firstSteps();
   const loading = h("p", { class: "loading" }, t("loading"));
   const nothing = h("p", { class: "nothing", hidden: true }, t("plant.no_match"));
@@ -386,6 +397,7 @@ export function open(main, { console: { features } }) {
       { class: "tiles", "aria-label": t("plant.totals") },
       Object.values(tiles).map((each) => each.element),
     ),
+    groups.element,
     loading,
     empty,
     list,
@@ -432,13 +444,19 @@ export function open(main, { console: { features } }) {
   }
 
   const drawSoon = onceAFrame(draw);
-  const stops = [subscribe("machines", drawSoon), subscribe("alarms", () => showCounts(tiles))];
+  const stops = [
+    subscribe("machines", drawSoon),
+    subscribe("connection", drawSoon),
+    subscribe("alarms", () => showCounts(tiles)),
+    subscribe("alarms", refreshGroups),
+  ];
   const ticking = setInterval(drawSoon, 1000); // for ages, and machines that become stale
   const totals = () => showTotals(tiles, leaving.signal);
   const totalling = setInterval(totals, TOTALS_EVERY);
   addEventListener("resize", drawSoon);
   draw();
   totals();
+  refreshGroups();
   return () => {
     stops.forEach((stop) => stop());
     clearInterval(ticking);

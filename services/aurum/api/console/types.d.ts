@@ -40,6 +40,13 @@ export interface MachinesEvent {
 export interface PulseEvent {
   now: number;
   unreachable: string[];
+  gateways?: HangingGateway[];
+}
+
+/** A gateway that does not answer since a moment, in ms since 1970. */
+export interface HangingGateway {
+  name: string;
+  since: number;
 }
 
 export interface AlarmSummary {
@@ -47,7 +54,20 @@ export interface AlarmSummary {
   loaded: boolean;
   counts: Partial<Record<AlarmState, number>>;
   flood: boolean;
+  groups?: number; // active alarms that stand for machines that are silent together
 }
+
+/** GroupOut */
+export interface AlarmGroup {
+  gateway: string | null;
+  site: string | null;
+  cause: GroupCause | null;
+  since: string;
+  count: number;
+  machines: { machine_id: string; since: string }[];
+}
+
+export type GroupCause = "gateway_away" | "gateway_idle" | "gateway_partial" | "site";
 
 export type AlarmState = "normal" | "unacknowledged" | "acknowledged" | "returned" | "shelved" | "suppressed";
 export type AlarmPriority = "low" | "medium" | "high" | "urgent";
@@ -73,6 +93,8 @@ export interface Alarm {
   shelved_until: string | null;
   reason: string | null;
   count: number;
+  parent: string | null;
+  group: AlarmGroup | null;
 }
 
 /** AlarmsOut */
@@ -103,6 +125,10 @@ export interface Transition {
   until: string | null;
   value: number | null;
   reason: string | null;
+  parent: string | null;
+  gateway: string | null;
+  site: string | null;
+  cause: GroupCause | null;
 }
 
 /** JournalOut */

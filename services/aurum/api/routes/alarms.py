@@ -2,17 +2,20 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Query
 
 from aurum.alarms.lifecycle import Alarm, AlarmState, Priority, Transition
 from aurum.alarms.rules import PRIORITIES
+from aurum.api.alarm_groups import group_out, group_text, is_group, members_by_parent, shown_machine
 from aurum.api.alarm_schemas import (
     AcknowledgeIn,
     AlarmOut,
     AlarmsOut,
     FloodOut,
+    GroupOut,
     JournalOut,
     Order,
     ShelveIn,
@@ -51,6 +54,9 @@ async def list_alarms(  # noqa: PLR0917 - query parameters
         list[Priority] | None, Query(description="Priorities; may be repeated. By default all.")
     ] = None,
     machine_id: Annotated[str, Query(description="Only alarms of this machine.")] = "",
+    groups: Annotated[
+        bool, Query(description="Only alarms that stand for machines that fell silent together.")
+    ] = False,
     order: Annotated[
         Order, Query(description="Order; `priority` lists unacknowledged and urgent alarms first.")
     ] = "priority",
@@ -68,12 +74,14 @@ async def list_alarms(  # noqa: PLR0917 - query parameters
         if (present_state in states if states else present_state != "normal")
         and (not priorities or _priority_of(context, alarm) in priorities)
         and machine_id in ("", alarm.machine_id)
+        and (alarm.is_parent or not groups)
     ]
     if order == "priority":
         selected.sort(key=lambda pair: (_STATE_RANK[pair[1]], -_PRIORITY_RANK[_priority_of(context, pair[0])]))
+    members = members_by_parent(alarm for alarm, _ in alarms)
     recent, since = context.alarm_service.flood(caller.sites)
     return AlarmsOut(
-        items=[_alarm_out(context, alarm, now) for alarm, _ in selected[:limit]],
+        items=[_alarm_out(context, caller, alarm, now, members) for alarm, _ in selected[:limit]],
         counts=dict(Counter(present_state for _, present_state in alarms)),
         flood=FloodOut(active=bool(since), since=to_optional_datetime(since), last_ten_minutes=recent),
     )
@@ -96,7 +104,7 @@ async def journal(
             TransitionOut(
                 at=to_datetime(transition.at_us),
                 id=transition.alarm_id,
-                machine_id=transition.machine_id,
+                machine_id=shown_machine(transition.machine_id),
                 rule=transition.rule,
                 text=_text_of(context, transition),
                 transition=transition.kind,
@@ -104,6 +112,8 @@ async def journal(
                 until=to_optional_datetime(transition.until_us),
                 value=transition.value,
                 reason=transition.reason or None,
+                parent=transition.parent or None,
+                **_group_of(transition),
             )
             for transition in transitions
         ]
@@ -125,7 +135,7 @@ async def acknowledge_alarm(
     alarm = await context.audit.perform(
         caller, "alarm.acknowledge", alarm_id, acknowledge, _current_state(context, alarm_id)
     )
-    return _alarm_out(context, alarm, _now())
+    return _alarm_out(context, caller, alarm, _now())
 
 
 @router.post("/{alarm_id}/shelve")
@@ -140,7 +150,7 @@ async def shelve_alarm(context: Context, caller: Caller, alarm_id: str, body: Sh
         return alarm
 
     alarm = await context.audit.perform(caller, "alarm.shelve", alarm_id, shelve, _current_state(context, alarm_id))
-    return _alarm_out(context, alarm, _now())
+    return _alarm_out(context, caller, alarm, _now())
 
 
 @router.post("/{alarm_id}/unshelve")
@@ -156,7 +166,7 @@ async def unshelve_alarm(
         return alarm
 
     alarm = await context.audit.perform(caller, "alarm.unshelve", alarm_id, unshelve, _current_state(context, alarm_id))
-    return _alarm_out(context, alarm, _now())
+    return _alarm_out(context, caller, alarm, _now())
 
 
 def _operator(caller: Identity, body: AcknowledgeIn | ShelveIn | None) -> str:
@@ -184,22 +194,45 @@ def _priority_of(context: ApiContext, alarm: Alarm) -> Priority:
     return rule.priority if rule else "low"
 
 
+def _group_of(transition: Transition) -> dict[str, str | None]:
+    """Returns the group of a raised alarm that stands for one."""
+    if not is_group(transition.machine_id):
+        return {}
+    return {field: getattr(transition, field) or None for field in ("gateway", "site", "cause")}
+
+
 def _text_of(context: ApiContext, transition: Transition) -> str:
     """Returns the text of an alarm in the journal: that of its last raise, or that of its rule."""
     alarm = context.alarm_service.find(transition.alarm_id)
+    group = transition if transition.kind == "raised" else alarm
+    if is_group(transition.machine_id) and group is not None:
+        return group_text(group.gateway, group.site)
     rule = context.alarm_service.rule(transition.rule)
     return transition.text or (alarm.text if alarm else "") or (rule.text if rule else transition.rule)
 
 
-def _alarm_out(context: ApiContext, alarm: Alarm, now_us: int) -> AlarmOut:
+def _alarm_out(
+    context: ApiContext,
+    caller: Identity,
+    alarm: Alarm,
+    now_us: int,
+    members: Mapping[str, Sequence[Alarm]] | None = None,
+) -> AlarmOut:
+    """Returns an alarm. members: The alarms under each parent, if the caller has them already."""
+    group: GroupOut | None = None
+    if alarm.is_parent:
+        inside = members_by_parent(context.alarm_service.alarms) if members is None else members
+        under = inside.get(alarm.alarm_id, ())
+        group = group_out(alarm, under, context.machine_cache, visibility_filter(context, caller))
     rule = context.alarm_service.rule(alarm.rule)
-    text = alarm.text or (rule.text if rule else f"({alarm.rule}: the rule was removed)")
+    text = group_text(alarm.gateway, alarm.site, group.count) if group else ""
+    text = text or alarm.text or (rule.text if rule else f"({alarm.rule}: the rule was removed)")
     quantity = alarm.quantity or (rule.quantity if rule else "sensor")
     sensor = alarm.sensor if alarm.quantity else (rule.sensor_name if rule else "")
     shelved = alarm.shelved_until_us > now_us
     return AlarmOut(
         id=alarm.alarm_id,
-        machine_id=alarm.machine_id,
+        machine_id=shown_machine(alarm.machine_id),
         rule=alarm.rule,
         text=text,
         priority=_priority_of(context, alarm),
@@ -219,6 +252,8 @@ def _alarm_out(context: ApiContext, alarm: Alarm, now_us: int) -> AlarmOut:
         shelved_by=alarm.shelved_by or None if shelved else None,
         reason=alarm.reason or None if shelved else None,
         count=alarm.count,
+        parent=alarm.parent or None,
+        group=group,
     )
 
 

@@ -24,6 +24,8 @@ from aurum.alarms.metrics import alarm_transitions_dropped_total
 from aurum.alarms.rules import AlarmRule, AlarmRules
 from aurum.prediction.fleet import metrics
 from aurum.prediction.fleet.array_conditions import ArrayCondition, Observations
+from aurum.prediction.fleet.silence_alarms import ActiveSilence, SilenceAlarms, SilenceView
+from aurum.prediction.fleet.silence_groups import NO_GROUP, Group, Senders
 from aurum.prediction.fleet.step_locator import Flags, Integers
 from aurum.readings.history import FAULT
 
@@ -41,6 +43,7 @@ class FleetView:
         types: The number of the type of each machine.
         evaluated: Whether this scorer evaluates the rules for a machine.
         observations: The state of the machines.
+        senders: From where their readings come; None if it is not known of any.
     """
 
     ids: Sequence[str]
@@ -48,6 +51,13 @@ class FleetView:
     types: Integers
     evaluated: Flags
     observations: Observations
+    senders: Senders | None = None
+
+    @property
+    def known_senders(self) -> Senders:
+        """From where the readings of the machines come."""
+        nowhere = np.zeros(len(self.evaluated), np.int64)
+        return self.senders or Senders([""], nowhere, [""], nowhere)
 
 
 def watched_sensors(rules: AlarmRules) -> tuple[str, ...]:
@@ -96,6 +106,8 @@ class AlarmStates:
         self.alarms = JournaledAlarms(MAX_ALARMS)
         self.pending: collections.deque[Transition] = collections.deque()
         self._rules = {rule.name: _RuleState(ArrayCondition(rule)) for rule in rules.rules}
+        self._active_silence = ActiveSilence(self.alarms)
+        self._silence: dict[str, SilenceAlarms] = {}
         self._machines: dict[str, int] = {}
         self._evaluated: Flags = np.zeros(0, np.bool_)
         self._types: Integers = np.zeros(0, np.int64)  # of the machines at the last evaluation
@@ -168,20 +180,54 @@ class AlarmStates:
                 self._clear_ended(state, view, wanted & ~suppressed)
             changes = state.condition.evaluate(view.observations, wanted & ~suppressed)
             for index, machine in enumerate(changes.machines.tolist()):
+                if rule.stale is not None and changes.alarming[index]:
+                    continue  # raised below, alone or with others
                 value = float(changes.values[index])
                 at_us, known = int(changes.times[index]), None if np.isnan(value) else value
                 if changes.alarming[index]:
                     self._raise(state, view, machine, at_us, known)
                 else:
                     self._detect(Transition("cleared", view.ids[machine], name, at_us, value=known))
+            if rule.stale is not None:
+                self._update_silence(state, view, view.evaluated & applies[view.types])
             begun = (new | state.replaced) & wanted & ((state.condition.since > 0) | (rule.rate is not None))
             if begun.any():
                 resumed.append((name, np.flatnonzero(begun).tolist()))
             state.replaced = False
+        self._clear_unjustified_parents(view.observations.at_us)
         metrics.alarm_unwritten.set(len(self.pending))
         return resumed
 
-    def _raise(self, state: _RuleState, view: FleetView, machine: int, at_us: int, value: float | None) -> None:
+    def _update_silence(self, state: _RuleState, view: FleetView, covered: Flags) -> None:
+        rule, senders = state.condition.rule, view.known_senders
+        silence = self._silence.get(rule.name)
+        if silence is None or silence.rule is not rule:
+            silence = SilenceAlarms(rule, self.alarms, self._active_silence, self._detect)
+            self._silence[rule.name] = silence
+
+        def raise_alarm(machine: int, at_us: int, seconds: float) -> None:
+            self._raise(state, view, machine, at_us, seconds, senders.group_of(machine))
+
+        silence.update(
+            SilenceView(view.ids, senders, view.observations, covered, raise_alarm), state.condition.alarming
+        )
+
+    def _clear_unjustified_parents(self, at_us: int) -> None:
+        """Clears parents of rules that are removed, or are no rules of silence any more."""
+        for parent in self._active_silence.parents():
+            state = self._rules.get(parent.rule)
+            if state is None or state.condition.rule.stale is None:
+                self._clear(parent, at_us, RULE_REMOVED if state is None else RULE_CHANGED)
+
+    def _raise(  # noqa: PLR0917
+        self,
+        state: _RuleState,
+        view: FleetView,
+        machine: int,
+        at_us: int,
+        value: float | None,
+        group: Group = NO_GROUP,
+    ) -> None:
         rule, machine_id = state.condition.rule, view.ids[machine]
         self._detect(
             Transition(
@@ -195,6 +241,8 @@ class AlarmStates:
                 quantity=rule.quantity,
                 sensor=rule.sensor_name,
                 limit=rule.limit_at(float(view.observations.thresholds[machine])),
+                gateway=group[0],
+                site=group[1],
             )
         )
         self._damp(state, machine, self.alarms.find(alarm_id(machine_id, rule.name)))
@@ -269,7 +317,10 @@ class AlarmStates:
 
     def _follow(self, transition: Transition) -> None:
         alarm = self.alarms.find(transition.alarm_id)
-        if alarm is not None and alarm.rule in self._rules:
+        if alarm is None:
+            return
+        self._active_silence.note(alarm)
+        if alarm.rule in self._rules:
             self._set(alarm)
 
     def _set(self, alarm: Alarm) -> None:

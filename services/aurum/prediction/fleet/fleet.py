@@ -13,6 +13,7 @@ import numpy as np
 from aurum.prediction.fleet import metrics
 from aurum.prediction.fleet.alarm_states import FleetView
 from aurum.prediction.fleet.array_conditions import Observations
+from aurum.prediction.fleet.gateway_connections import GatewayConnections
 from aurum.prediction.fleet.held_readings import HeldReadings, not_in
 from aurum.prediction.fleet.machine_table import (
     APART,
@@ -29,6 +30,7 @@ from aurum.prediction.fleet.machine_table import (
 from aurum.prediction.fleet.model_group import ModelGroup, same_features
 from aurum.prediction.fleet.model_windows import ModelWindows
 from aurum.prediction.fleet.recent_readings import SERIES_BYTES, RecentReadings
+from aurum.prediction.fleet.silence_groups import Senders
 from aurum.prediction.fleet.step_locator import Flags
 from aurum.prediction.model.features import FeatureSpec
 from aurum.prediction.model.model import Model
@@ -36,7 +38,12 @@ from aurum.prediction.serving.inputs import missing_sensor
 from aurum.prediction.serving.registry import ModelRegistry
 from aurum.readings.batch import Column, Timestamps, Values
 from aurum.readings.machine_shares import owners_of
-from aurum.readings.transport.follow_columns import decode_definitions, decode_machines, decode_readings
+from aurum.readings.transport.follow_columns import (
+    decode_definitions,
+    decode_gateways,
+    decode_machines,
+    decode_readings,
+)
 from aurum.v1 import columns_pb2
 
 _FILLS_BEFORE_WAITING = 2  # of a machine within _FILL_PERIOD, before it waits for the next one
@@ -104,6 +111,7 @@ class Fleet:
         self._fill_of: dict[int, int] = {}  # machine → number of the fill in progress
         self._filled_at: dict[int, tuple[float, int]] = {}  # machine → start of the period, fills in it
         self._watched = np.empty(0, np.int64)  # column of the watched sensors by number of the sensor
+        self._gateways = GatewayConnections()
 
     def divide(self, members: Sequence[str], member: str) -> None:
         """Takes over the machines of a share, and gives up the others.
@@ -127,11 +135,21 @@ class Fleet:
         self.table.watch(sensors)
         self._watched = np.empty(0, np.int64)
 
-    def note_machine(self, machine_id: str, machine_type: str) -> None:
-        """Notes a machine of the stream, which is new or whose registration may have changed."""
+    def note_machine(self, machine_id: str, machine_type: str, site: str = "", gateway: str = "") -> None:
+        """Notes a machine of the stream, which is new or whose registration or gateway may have changed.
+
+        Args:
+            machine_id: The machine.
+            machine_type: Its type; empty if it is not registered.
+            site: Its site likewise.
+            gateway: The gateway that sends its readings; empty if this replica of ingestion knows none.
+        """
         new = self.table.ids.find(machine_id) < 0
         machine = self.table.add(machine_id)
         self.table.newcomer[machine] |= new and self.settled
+        self.table.sites[machine] = self.table.site_names.number(site)
+        if gateway:
+            self.table.gateways[machine] = self.table.gateway_names.number(gateway)
         number = self.table.type_names.number(machine_type)
         changed = self.table.types[machine] != number
         self.table.types[machine] = number
@@ -152,7 +170,9 @@ class Fleet:
                 metrics.prediction_fleet_gaps_total.inc()
                 self.refill_all("gap")
             for machine in decode_machines(response):
-                self.note_machine(machine.machine_id, machine.machine_type)
+                self.note_machine(machine.machine_id, machine.machine_type, machine.site, machine.gateway)
+            for gateway in decode_gateways(response):
+                self._gateways.note(gateway.name, series.address, connected=gateway.connected)
             self.define(series, decode_definitions(response.readings))
             if response.readings.numbers:
                 numbers, times, values = decode_readings(response.readings)
@@ -187,7 +207,14 @@ class Fleet:
             served_since=served_since_us,
         )
         types = list(table.type_names.names), table.types[known].copy()
-        return FleetView(table.ids.names, *types, evaluated, observations)
+        senders = Senders(
+            tuple(table.gateway_names.names),
+            table.gateways[known].copy(),
+            tuple(table.site_names.names),
+            table.sites[known].copy(),
+            self._gateways.connected(),
+        )
+        return FleetView(table.ids.names, *types, evaluated, observations, senders)
 
     def machine_ids(self) -> list[str]:
         """Returns the machines of this scorer."""

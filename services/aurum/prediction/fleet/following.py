@@ -184,12 +184,12 @@ class ReplicaConnections:
             interval_ms=self._interval_ms,
             heartbeat_ms=_HEARTBEAT_MS,
         )
-        series, lag = StreamSeries(), StreamLag()
+        series, lag = StreamSeries(address), StreamLag()
         async with contextlib.aclosing(replica.endless(follow_method(replica.channel), request)) as responses:
             async for response in responses:
                 received = time.monotonic()
                 self._note(address, self._replicas[address].open_since or received, lag)
-                if response.HasField("readings") or response.machines or response.gap:
+                if response.HasField("readings") or response.machines or response.gateways or response.gap:
                     await self._apply(series, response)
                 lag.note(response.complete_us, received)
                 stream.position = response.position

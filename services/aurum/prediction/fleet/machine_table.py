@@ -69,6 +69,8 @@ class MachineTable:
         anomaly: The anomaly score likewise.
         threshold: The anomaly score from which its model finds it unusual; 0 without one.
         predicted_us: The moment for which the prediction was made; 0 without one.
+        gateways: Number of the gateway from which its readings come in `gateway_names`.
+        sites: Number of its site in `site_names`.
         watched_time: watched_time[machine, sensor]: time of the latest reading of each sensor that alarm rules name.
         watched_value: Its value.
     """
@@ -77,6 +79,10 @@ class MachineTable:
         """Creates an empty table. watched_sensors: The sensors that alarm rules name."""
         self.ids = NameIndex()
         self.type_names = NameIndex()
+        self.gateway_names = NameIndex()
+        self.site_names = NameIndex()
+        self.gateway_names.number("")
+        self.site_names.number("")
         self.watched = tuple(watched_sensors)
         size, width = _FIRST_SIZE, len(self.watched)
         self.types: Integers = np.zeros(size, np.int64)
@@ -95,6 +101,8 @@ class MachineTable:
         self.anomaly: Values = np.full(size, np.nan)
         self.threshold: Values = np.zeros(size)
         self.predicted_us: Timestamps = np.zeros(size, np.int64)
+        self.gateways: Integers = np.zeros(size, np.int64)
+        self.sites: Integers = np.zeros(size, np.int64)
         self.watched_time: Timestamps = np.zeros((size, width), np.int64)
         self.watched_value: Values = np.full((size, width), np.nan)
 
@@ -180,9 +188,14 @@ class MachineTable:
 
 
 class StreamSeries:
-    """The machines and sensors of the series of one stream, by their numbers on the wire."""
+    """The machines and sensors of the series of one stream, by their numbers on the wire.
 
-    def __init__(self) -> None:
+    Attributes:
+        address: The replica of ingestion that sends the stream.
+    """
+
+    def __init__(self, address: str = "") -> None:
+        self.address = address
         self.machines: Integers = np.full(_FIRST_SIZE, -1, np.int64)
         self.sensors: Integers = np.full(_FIRST_SIZE, -1, np.int64)
 

@@ -40,6 +40,9 @@ prediction_fleet_gaps_total = Counter(
 alarm_evaluation_seconds = Histogram(
     "alarm_evaluation_seconds", "Time of one evaluation of all alarm rules.", buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2)
 )
+alarm_groups_total = Counter(
+    "alarm_groups_total", "Alarms raised for the machines of a gateway or site that fell silent together.", ["by"]
+)
 alarm_unwritten = Gauge("alarm_unwritten", "Alarm transitions that wait to be written to the journal.")
 
 

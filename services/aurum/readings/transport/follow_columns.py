@@ -49,3 +49,8 @@ def decode_definitions(block: columns_pb2.ReadingBlock) -> list[tuple[int, str, 
 def decode_machines(response: columns_pb2.FollowedReadings) -> list[ingestion_pb2.Machine]:
     """Returns the machines of a response."""
     return [ingestion_pb2.Machine.FromString(each) for each in response.machines]
+
+
+def decode_gateways(response: columns_pb2.FollowedReadings) -> list[ingestion_pb2.Gateway]:
+    """Returns the gateways of a response."""
+    return [ingestion_pb2.Gateway.FromString(each) for each in response.gateways]

@@ -13,6 +13,7 @@ from aurum.readings.series_numbers import TOO_MANY_NUMBERS
 from aurum.readings.transport.ingest_stream import BATCH_COLUMNS
 from aurum.readings.transport.numbered_batches import NumberedBatches
 from aurum.readings.transport.refusals import Refusals, Refused
+from aurum.readings.transport.sending_gateway import GATEWAY_METADATA
 from aurum.resilience import CircuitBreakerError, Pipeline
 from aurum.runtime import metrics
 from aurum.runtime.errors import AurumError, UnavailableError, from_rpc_error
@@ -105,10 +106,12 @@ class Uplink:
     Args:
         outbox: The batches.
         dependency: The server.
+        gateway: The name of the gateway that sends; empty if it is none.
     """
 
-    def __init__(self, outbox: Outbox, dependency: Dependency) -> None:
+    def __init__(self, outbox: Outbox, dependency: Dependency, gateway: str = "") -> None:
         self._outbox = outbox
+        self._metadata = ((GATEWAY_METADATA, gateway),) if gateway else None
         # The batches are serialized already
         self._ingest: Any = dependency.channel.stream_stream(
             f"/{INGESTION_SERVICE}/Ingest",
@@ -166,7 +169,7 @@ class Uplink:
         try:
             with pipeline.attempt(f"{self._dependency.client}/{self._server}/Ingest"):
                 await self._dependency.connected(pipeline, pipeline.policy.timeout.attempt)
-                call = self._ingest(self._requests(stream))
+                call = self._ingest(self._requests(stream), metadata=self._metadata)
                 learning = asyncio.create_task(self._learn_features(call, stream), name="uplink-features")
                 responses = call.__aiter__()
                 open_ = await self._acknowledge(stream, responses)

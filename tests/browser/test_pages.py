@@ -139,7 +139,7 @@ def test_spanish_console_has_no_untranslated_key(page: Page, plant: Platform) ->
     opened(page, plant)
     name = a_pump(page)
     page.locator("[data-choice=language]").select_option("es")
-    expect(page.get_by_role("link", name="Alarmas")).to_be_visible()
+    expect(page.get_by_role("navigation").get_by_role("link", name="Alarmas")).to_be_visible()
     assert page.locator("html").get_attribute("lang") == "es"
     expect(page.locator("tr.machine .values").first).to_contain_text("Temperatura del rodamiento")
     for path, words in (

@@ -2,10 +2,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { countMachines, matchingMachines } from "../../services/aurum/api/console/plant.js";
+import { countMachines } from "../../services/aurum/api/console/plant_tiles.js";
+import { addressOf, matchingMachines, readView } from "../../services/aurum/api/console/plant_view.js";
 import { machine, rul } from "./browser.js";
 
-/** @import { View } from "../../services/aurum/api/console/plant.js" */
+/** @import { View } from "../../services/aurum/api/console/plant_view.js" */
 
 const SEEN = { last_seen: new Date().toISOString() };
 const PUMP = machine({ ...SEEN, machine_id: "pump-2", risk_score: 0.9, rul: rul(10, 5, 20) });
@@ -61,4 +62,25 @@ test("search finds a machine by its original and its stored name", () => {
   const press = machine({ machine_id: "Presse_x0020_7" });
   for (const search of ["presse 7", "x0020"])
     assert.deepEqual(matchingMachines([press, PUMP], { ...ALL, search }), [press]);
+});
+
+test("address restores the view that it was made of", () => {
+  for (const view of [
+    ALL,
+    { ...ALL, search: "a & b=ü", state: "fault" },
+    { ...ALL, site: "plant-a", type: "pump" },
+    { ...ALL, sort: /** @type {const} */ ("life"), descending: true },
+    { ...ALL, sort: /** @type {const} */ ("risk"), descending: true },
+  ]) {
+    assert.deepEqual(readView(new URL(addressOf(view), "http://plant").search), view);
+  }
+});
+
+test("address of the usual view is that of the page", () => {
+  assert.equal(addressOf({}), "/");
+  assert.equal(readView("").sort, "risk");
+});
+
+test("address with a wrong order has the usual one", () => {
+  assert.equal(addressOf(readView("?sort=nothing&site=a")), "/?site=a");
 });

@@ -22,7 +22,8 @@ import { machineCharts } from "./machine_charts.js";
 import { maintenanceForm, maintenanceList, outcomeList } from "./maintenance_cards.js";
 import { originalMachine, storedHint } from "./names.js";
 import { plannedStops } from "./planned_stops.js";
-import { stateBadge } from "./plant.js";
+import { stateBadge } from "./plant_rows.js";
+import { latestAddress } from "./plant_view.js";
 import { mayMake } from "./session.js";
 import { t, textOr } from "./text.js";
 import { timeline } from "./timeline.js";
@@ -81,7 +82,7 @@ function heading(id) {
     h(
       "div",
       {},
-      h("a", { href: "/", class: "back" }, t("machine.back")),
+      h("a", { href: latestAddress(), class: "back" }, t("machine.back")),
       h("h1", { title: storedHint(id) }, originalMachine(id)),
       where,
       " ",

@@ -1,9 +1,11 @@
 // @ts-check
-// A table of any length, of which only the visible rows are in the page. All rows have the same height.
+// A table of any length, of which only the visible rows are in the page. All rows have the same height. It scrolls in
+// itself, or with the page on narrow screens, where the style sheet shows each row as a card.
 
 import { h } from "./dom.js";
 
 const SPARE = 4; // rows above and below the visible part
+const NARROW = "(max-width: 760px)"; // as in style.css
 
 /**
  * Returns the part of a long list to put into the page.
@@ -39,12 +41,12 @@ function spacer(columns) {
  * @param {string} options.label
  * @param {{ key: string, label: string, class: string, sort: boolean }[]} options.columns In their order. `sort`: whether
  *   a click on the heading sorts by the column.
- * @param {number} options.rowHeight In px, as in the style sheet.
+ * @param {{ wide: number, narrow: number }} options.rowHeights Of wide and narrow screens in px, as in the style sheet.
  * @param {() => { element: HTMLElement, show: (item: Item) => void }} options.makeRow Makes a row, which shows one item
  *   after another.
  * @param {(key: string) => void} options.onSort
  */
-export function longTable({ label, columns, rowHeight, makeRow, onSort }) {
+export function longTable({ label, columns, rowHeights, makeRow, onSort }) {
   const above = spacer(columns.length);
   const below = spacer(columns.length);
   const headings = columns.map((column) => {
@@ -66,9 +68,17 @@ export function longTable({ label, columns, rowHeight, makeRow, onSort }) {
   const rows = [];
   /** @type {Item[]} */
   let items = [];
+  const narrow = matchMedia(NARROW);
+
+  /** Returns how far the table is scrolled, and the height of its part that is visible, in px. */
+  function visiblePart() {
+    if (!narrow.matches) return { scrollTop: element.scrollTop, height: element.clientHeight };
+    return { scrollTop: Math.max(0, -element.getBoundingClientRect().top), height: innerHeight };
+  }
 
   function draw() {
-    const { scrollTop, clientHeight: height } = element;
+    const { scrollTop, height } = visiblePart();
+    const rowHeight = narrow.matches ? rowHeights.narrow : rowHeights.wide;
     const [first, end] = visibleRows({ scrollTop, height, rowHeight, count: items.length });
     while (rows.length < end - first) {
       const row = makeRow();
@@ -85,8 +95,19 @@ export function longTable({ label, columns, rowHeight, makeRow, onSort }) {
   }
 
   element.addEventListener("scroll", draw, { passive: true });
+  addEventListener("scroll", draw, { passive: true });
+  narrow.addEventListener("change", draw);
   return {
     element,
+    /** Shows the first rows. */
+    scrollToStart() {
+      element.scrollTop = 0;
+      if (narrow.matches && element.getBoundingClientRect().top < 0) element.scrollIntoView();
+    },
+    close() {
+      removeEventListener("scroll", draw);
+      narrow.removeEventListener("change", draw);
+    },
     /** @param {Item[]} list */
     setItems(list) {
       items = list;

@@ -1,6 +1,7 @@
 """Screens of every size, addresses that restore what was chosen, and charts that tell where the limits are."""
 
 import re
+import time
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -10,7 +11,7 @@ from tests.support.http import http
 from tests.support.platform import Platform
 
 PHONE = {"width": 390, "height": 844}
-ZOOMED = {"width": 683, "height": 430}  # a screen of 1366 × 860 pixels at 200 %
+ZOOMED = {"width": 683, "height": 430}  # a screen of 1366 by 860 pixels at 200 %
 WALL = {"width": 3840, "height": 2160}
 MOST_HEADER = 64  # px
 
@@ -135,3 +136,19 @@ def red(page: Page, figure: str) -> int:
             }"""
         )
     )
+
+
+def test_plant_shows_the_trend_of_each_machine(page: Page, plant: Platform) -> None:
+    """The sensor that an alarm rule limits is drawn over the last day."""
+    opened(page, plant)
+    name, at = a_pump(page), time.time()
+    readings = [
+        {"machine_id": name, "sensor": "vibration_mm_s", "timestamp": at - 3600 * ago, "value": 2.0 + ago % 3}
+        for ago in range(2, 22)
+    ]
+    assert http("POST", f"{plant.api}/api/readings", {"readings": readings}).status == 200
+    opened(page, plant, f"/?search={name}")
+    trend = page.locator("tr.machine .trend")
+    expect(trend.locator("svg")).to_have_attribute("aria-label", re.compile(r"Vibration, last 24 h: 2 – .* mm/s"))
+    expect(trend.locator("polyline")).to_have_count(1)
+    expect(page.locator("tr.machine .seen")).to_be_in_viewport(ratio=1)

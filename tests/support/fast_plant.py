@@ -37,6 +37,8 @@ class FastPlant:
             Route("/api/console", self._settings),
             Route("/api/today", self._today),
             Route("/api/session", self._session),
+            Route("/api/machines/{machine_id}/alarm-limits", self._limits),
+            Route("/api/machines/{machine_id}/metrics", self._metrics),
         ]
         config = uvicorn.Config(Starlette(routes=routes), port=self._port, log_level="critical", lifespan="off")
         self._server = uvicorn.Server(config)
@@ -80,6 +82,15 @@ class FastPlant:
 
     async def _session(self, request: Request) -> Response:
         return JSONResponse({"asked": False, "user_id": "anonymous", "roles": ["admin"], "sites": []})
+
+    async def _limits(self, request: Request) -> Response:
+        return JSONResponse({"machine_id": request.path_params["machine_id"], "items": []})
+
+    async def _metrics(self, request: Request) -> Response:
+        times = [time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 3600 * ago)) for ago in range(23, 0, -1)]
+        values = [number % 5 for number in range(len(times))]
+        series = {"sensor": request.query_params["sensor"], "timestamps": times, "values": values}
+        return JSONResponse({"machine_id": request.path_params["machine_id"], "series": [series]})
 
     async def _events(self, request: Request) -> Response:
         return StreamingResponse(self._life(), media_type="text/event-stream")

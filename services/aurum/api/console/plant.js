@@ -8,6 +8,7 @@ import { plant, subscribe } from "./live.js";
 import { plantFilters } from "./plant_filters.js";
 import { makeRow } from "./plant_rows.js";
 import { showCounts, showTotals, tile } from "./plant_tiles.js";
+import { plantTrends } from "./plant_trends.js";
 import { keepInAddress, matchingMachines, readView, SORT_KEYS } from "./plant_view.js";
 import { longTable } from "./table.js";
 import { t } from "./text.js";
@@ -54,12 +55,13 @@ export function open(main, { console: { features } }) {
   let sorted = 0; // number of machines when they were sorted
   let { site } = view; // of the totals
   const leaving = new AbortController();
+  const trends = plantTrends(leaving.signal);
   const tiles = Object.fromEntries(
     ["machines", "risk", "alarms", "energy", "carbon", "water"]
       .filter((name) => features[name] !== false)
       .map((name) => [name, tile(name)]),
   );
-  const columns = ["machine", "type", "site", "state", "risk", "life", "values", "seen"].map((key) => ({
+  const columns = ["machine", "type", "site", "state", "risk", "life", "trend", "values", "seen"].map((key) => ({
     key,
     label: t(`column.${key}`),
     class: key,
@@ -69,7 +71,7 @@ export function open(main, { console: { features } }) {
     label: t("plant.table"),
     columns,
     rowHeights: ROW_HEIGHTS,
-    makeRow,
+    makeRow: () => makeRow(trends),
     onSort: (key) => sortBy(/** @type {SortKey} */ (key)),
   });
   table.element.classList.add("machines");

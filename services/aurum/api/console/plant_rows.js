@@ -37,8 +37,11 @@ export function stateBadge() {
   };
 }
 
-/** Makes a row, which shows one machine after another. */
-export function makeRow() {
+/**
+ * Makes a row, which shows one machine after another.
+ * @param {ReturnType<typeof import("./plant_trends.js").plantTrends>} trends
+ */
+export function makeRow(trends) {
   const link = h("a");
   const state = stateBadge();
   const bar = h("i");
@@ -47,6 +50,7 @@ export function makeRow() {
   const life = h("span");
   const range = h("small");
   const [type, site, values, seen] = ["type", "site", "values", "seen"].map((name) => h("td", { class: name }));
+  const trend = trends.cell();
   const element = h(
     "tr",
     { class: "machine" },
@@ -56,6 +60,7 @@ export function makeRow() {
     h("td", {}, state.element),
     h("td", { class: "risk" }, h("span", { class: "bar", "aria-hidden": "true" }, bar), risk, " ", rule),
     h("td", { class: "life" }, life, " ", range),
+    trend.element,
     values,
     seen,
   );
@@ -79,6 +84,7 @@ export function makeRow() {
       setText(rule, predictionRemark(machine));
       setText(life, remainingLife(machine.rul));
       setText(range, interval(machine.rul));
+      trend.show(machine);
       setText(values, latestReadings(machine));
       setText(seen, age(machine.last_seen));
     },

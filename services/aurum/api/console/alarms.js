@@ -213,8 +213,14 @@ const journalRow = (item) =>
     "tr",
     {},
     h("td", {}, moment(item.at)),
-    item.machine_id ? machineLink(item.machine_id) : h("th", { scope: "row" }, t("group.machines")),
-    h("td", {}, ruleText(item.text), remark(journalGroup(item)), valueRemark(item.value)),
+    item.machine_id ? machineLink(item.machine_id) : groupHeading(item),
+    h(
+      "td",
+      {},
+      item.machine_id ? ruleText(item.text) : t("group.text"),
+      remark(journalGroup(item)),
+      valueRemark(item.value),
+    ),
     h("td", {}, t(`transition.${item.transition}`), untilRemark(item.until), remark(reasonText(item.reason))),
     h("td", {}, item.by ?? t("journal.platform")),
   );

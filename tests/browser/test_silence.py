@@ -34,7 +34,7 @@ def test_silent_gateway_is_one_alarm_with_its_machines(page: Page, hall: Platfor
         expect(page.locator("tr.machine")).to_have_count(4)
         devices.sending.clear()
         board = page.locator("details.group")
-        expect(board).to_contain_text(re.compile(r"Gateway hall-3: 4 machines silent since \d\d:\d\d"))
+        expect(board).to_contain_text(re.compile(r"Gateway hall-3: 4 machines silent since \d\d?:\d\d"))
         expect(board).to_contain_text("the gateway is connected, but sends nothing")
         board.locator("summary").click()
         expect(board.get_by_role("link")).to_have_text(MACHINES)
@@ -53,7 +53,8 @@ def test_silent_gateway_is_one_alarm_with_its_machines(page: Page, hall: Platfor
         page.get_by_role("button", name="Suppressed (4)").click()
         expect(page.locator("tr.alarm").first).to_contain_text("part of the alarm of its gateway or site")
         page.get_by_role("button", name="History").click()
-        expect(page.get_by_role("table", name="History")).to_contain_text("Gateway hall-3: machines send no readings")
+        raised = page.get_by_role("table", name="History").locator("tr", has_text="Gateway hall-3").last
+        expect(raised).to_contain_text("machines send no readings")
         page.get_by_role("button", name="Open", exact=False).first.click()
         devices.sending.extend(MACHINES)
         expect(page.get_by_text("No open alarms.")).to_be_visible(timeout=30_000)
@@ -72,7 +73,7 @@ def test_machine_that_is_cut_off_is_not_shown_as_running(page: Page, hall: Platf
         badge = page.locator("tr.machine", has_text="press-0").locator(".badge")
         expect(badge).to_have_text("running")
         hall.processes["api"].kill()
-        expect(badge).to_have_text(re.compile(r"no data since \d\d:\d\d"))
+        expect(badge).to_have_text(re.compile(r"no data since \d\d?:\d\d"))
         hall.restart("api")
         expect(badge).to_have_text("running", timeout=30_000)
 
@@ -86,7 +87,7 @@ def test_gateway_that_hangs_is_in_the_banner(page: Page, hall: Platform) -> None
     banner = page.locator(".banner").filter(has_text="hall-3")
     try:
         expect(banner).to_contain_text(
-            re.compile(r"Edge gateway hall-3 does not respond since \d\d:\d\d"), timeout=STUCK
+            re.compile(r"Edge gateway hall-3 does not respond since \d\d?:\d\d"), timeout=STUCK
         )
         assert violations(page) == []
     finally:

@@ -94,8 +94,9 @@ def test_event_stream_sends_alarms_and_pulse(serving: Platform) -> None:
         if {"alarms", "pulse"} <= told.keys():
             break
     assert told["pulse"]["unreachable"] == []
+    assert told["pulse"]["gateways"] == []
     assert abs(told["pulse"]["now"] / 1000 - time.time()) < 5
-    assert set(told["alarms"]) == {"revision", "loaded", "counts", "flood"}
+    assert set(told["alarms"]) == {"revision", "loaded", "counts", "flood", "groups"}
 
 
 def test_event_stream_beyond_limit_is_rejected(platform: Platform) -> None:

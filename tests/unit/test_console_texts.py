@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aurum.alarms.lifecycle import RULE_CHANGED, RULE_REMOVED, TYPE_NOT_COVERED
+from aurum.alarms.lifecycle import OTHERS_RETURNED, RULE_CHANGED, RULE_REMOVED, TYPE_NOT_COVERED
 
 SERVICES = Path(__file__).parents[2] / "services/aurum"
 CONSOLE = SERVICES / "api/console"
@@ -62,7 +62,7 @@ def test_default_alarm_rules_have_the_same_text_in_console() -> None:
 
 def test_reasons_of_the_platform_have_a_text() -> None:
     shown = {key.removeprefix("reason.") for key in ENGLISH if key.startswith("reason.")}
-    assert shown == {RULE_REMOVED, RULE_CHANGED, TYPE_NOT_COVERED}
+    assert shown == {RULE_REMOVED, RULE_CHANGED, TYPE_NOT_COVERED, OTHERS_RETURNED}
 
 
 def test_vendored_files_match_recorded_hashes() -> None:

@@ -40,8 +40,8 @@ export function groupText({ count, since, cause }) {
 }
 
 /**
- * Makes the heading of the row of a group's alarm.
- * @param {AlarmGroup} group
+ * Makes the heading of the row of a group's alarm, or of an entry of its history.
+ * @param {{ gateway: string | null, site: string | null }} group
  */
 export const groupHeading = (group) => h("th", { scope: "row" }, groupName(group));
 

@@ -2,9 +2,10 @@
 // Alarms by ISA-18.2: open, shelved and suppressed ones, what an operator can do with each, and their history.
 
 import { groupDetails, groupHeading, groupOf, journalGroup } from "./alarm_groups.js";
+import { valueLine } from "./alarm_values.js";
 import { messageOf, request } from "./api.js";
 import { h, headings, problemLine, setText, showProblem, tableOf } from "./dom.js";
-import { duration, moment, now, number, percent, sensorName } from "./format.js";
+import { duration, moment, now, number } from "./format.js";
 import { plant, subscribe } from "./live.js";
 import { originalMachine, storedHint } from "./names.js";
 import { mayMake } from "./session.js";
@@ -56,34 +57,6 @@ const remark = (text) => (text ? h("small", {}, ` ${text}`) : null);
 
 /** @param {number | null} value */
 const valueRemark = (value) => (value === null ? null : remark(number(value)));
-
-/**
- * Returns a value of what a rule limits, with its unit.
- * @param {Alarm} alarm
- * @param {number} value
- */
-function quantityText({ quantity, sensor }, value) {
-  if (quantity === "risk" || quantity === "anomaly") return percent(value, quantity === "anomaly" ? 1 : 0);
-  if (quantity === "silence") return duration(value);
-  const { unit } = sensorName(sensor ?? "");
-  return `${number(value)} ${quantity === "rate" ? `${unit}/min` : unit}`.trim();
-}
-
-/**
- * Returns the value that raised an alarm, its limit, and the present value.
- * @param {Alarm} alarm
- */
-function alarmValues(alarm) {
-  /** @type {[string, number | null][]} */
-  const values = [
-    ["alarm.raised_by", alarm.value],
-    ["alarm.limit", alarm.limit],
-    ["alarm.now", alarm.present_value],
-  ];
-  return values
-    .flatMap(([key, value]) => (value === null ? [] : [t(key, { value: quantityText(alarm, value) })]))
-    .join(", ");
-}
 
 /** @param {string | null} isoTime */
 const untilRemark = (isoTime) => (isoTime ? remark(t("alarm.until", { time: moment(isoTime) })) : null);
@@ -210,7 +183,7 @@ export function alarmRow(alarm, { withMachine, onDone }) {
     h(
       "td",
       { class: "what" },
-      alarm.group ? groupDetails(alarm.id, alarm.group) : [ruleText(alarm.text), remark(alarmValues(alarm))],
+      alarm.group ? groupDetails(alarm.id, alarm.group) : [ruleText(alarm.text), valueLine(alarm)],
       alarm.parent ? remark(t("group.member")) : null,
       remark(alarm.count > 1 ? `×${alarm.count}` : null),
       alarm.chatters ? h("span", { class: "badge", title: t("alarm.chatters.hint") }, t("alarm.chatters")) : null,
@@ -234,8 +207,14 @@ const journalRow = (item) =>
     "tr",
     {},
     h("td", {}, moment(item.at)),
-    item.machine_id ? machineLink(item.machine_id) : h("th", { scope: "row" }, t("group.machines")),
-    h("td", {}, ruleText(item.text), remark(journalGroup(item)), valueRemark(item.value)),
+    item.machine_id ? machineLink(item.machine_id) : groupHeading(item),
+    h(
+      "td",
+      {},
+      item.machine_id ? ruleText(item.text) : t("group.text"),
+      remark(journalGroup(item)),
+      valueRemark(item.value),
+    ),
     h("td", {}, t(`transition.${item.transition}`), untilRemark(item.until), remark(reasonText(item.reason))),
     h("td", {}, item.by ?? t("journal.platform")),
   );

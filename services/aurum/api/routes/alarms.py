@@ -113,7 +113,7 @@ async def journal(
                 value=transition.value,
                 reason=transition.reason or None,
                 parent=transition.parent or None,
-                **_group_of(transition),
+                **_group_of(context, transition),
             )
             for transition in transitions
         ]
@@ -194,11 +194,13 @@ def _priority_of(context: ApiContext, alarm: Alarm) -> Priority:
     return rule.priority if rule else "low"
 
 
-def _group_of(transition: Transition) -> dict[str, str | None]:
-    """Returns the group of a raised alarm that stands for one."""
+def _group_of(context: ApiContext, transition: Transition) -> dict[str, str | None]:
+    """Returns the group of an alarm that stands for one; the cause only where it was raised."""
     if not is_group(transition.machine_id):
         return {}
-    return {field: getattr(transition, field) or None for field in ("gateway", "site", "cause")}
+    alarm = context.alarm_service.find(transition.alarm_id)
+    group = transition if transition.kind == "raised" or alarm is None else alarm
+    return {"gateway": group.gateway or None, "site": group.site or None, "cause": transition.cause or None}
 
 
 def _text_of(context: ApiContext, transition: Transition) -> str:

@@ -112,6 +112,7 @@ class _GroupHistory:
         fault = np.zeros((steps, group.count), dtype=bool)
         stops = [self._trace(machine, machine in failed, wear, hours, fault) for machine in range(group.count)]
         group.wear = wear[-1].copy()
+        group.cancel_missed_maintenance()
         values, present = self._read(np.where(fault, 0.0, self._load), wear)
         shape = (steps, group.count, 2)
         signals = np.concatenate([hours[..., None], fault[..., None]], axis=2)

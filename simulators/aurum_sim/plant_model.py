@@ -110,6 +110,10 @@ class MachineGroup:
         """Which machines have failed and are not repaired yet."""
         return self._down_until > self.clock_hours
 
+    def cancel_missed_maintenance(self) -> None:
+        """Cancels planned maintenance of machines that have worked for longer already."""
+        self._planned_at = np.where(self.hours >= self._planned_at, np.inf, self._planned_at)
+
     def worst_mode(self, machine: int) -> str:
         """Returns the failure mode that has worn a machine most. After a failure, it is the one that failed."""
         return self.kind.modes[int(self.wear[machine].argmax())].name

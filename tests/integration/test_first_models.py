@@ -41,7 +41,7 @@ def predicted(platform: Platform) -> dict[str, Any]:
 
 
 def test_missing_models_are_trained_while_the_rule_answers(platform: Platform) -> None:
-    """At the lowest priority, and each model serves as soon as it is there. A kill is told, and the next start goes on."""
+    """At the lowest priority; each model serves as soon as it is there. A kill is told, and the next start goes on."""
     pump_model(platform.folder / "models")
     platform.extra["AURUM_PREDICTION_TRAIN_MISSING"] = "pump,motor,conveyor"
     for service in ("ingestion", "prediction", "api"):

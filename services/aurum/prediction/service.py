@@ -9,6 +9,7 @@ from aurum.alarms.followed_rules import FollowedRules
 from aurum.alarms.rules import AlarmRulesError
 from aurum.prediction.fleet.fleet_scorer import FleetScorer
 from aurum.prediction.learning.background_training import BackgroundTraining, default_threads
+from aurum.prediction.learning.past_predictions import PastPredictions
 from aurum.prediction.serving.batching import BatchLimits
 from aurum.prediction.serving.history import PredictionHistory
 from aurum.prediction.serving.outcomes import OutcomeScorer
@@ -88,6 +89,8 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
             fleet.start()
             if settings.trained_at_start:
                 service.spawn(training.run(), "first-models")
+                past = PastPredictions(ingestion, ReadingsClient(ingestion, once=True), registry, predictor.compute)
+                service.spawn(past.run(settings.trained_at_start), "past-predictions")
             yield
     finally:
         fleet.close()

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ _STOP_WITHIN = 11.0  # seconds; services end within 10
 _BACKOFF, _MAX_BACKOFF = 0.3, 10.0  # seconds before a process is started again
 _SETTLED = 30.0  # seconds after which a start counts as a success
 _LOG_BYTES = 10_000_000  # of one log file; one older file is kept
+_SPEED = "--speed-up"  # the option of the simulators
 _KEPT_LINES = 20
 _PR_SET_PDEATHSIG = 1
 
@@ -80,6 +82,9 @@ class Supervisor:
             self._environment["AURUM_POLICY_FILE"] = str(beside)
         if not settings.prediction_train_missing:
             self._environment["AURUM_PREDICTION_TRAIN_MISSING"] = ",".join(MACHINE_TYPES)
+        speed = _simulation_speed(self._commands.values())
+        if speed and not settings.console_simulation_speed:
+            self._environment["AURUM_CONSOLE_SIMULATION_SPEED"] = speed
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._last_errors: dict[str, list[str]] = {}
         self._stop = asyncio.Event()
@@ -246,6 +251,15 @@ class Supervisor:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+def _simulation_speed(commands: Iterable[str]) -> str:
+    """Returns the speed of the first simulator among commands that states one; empty without one."""
+    for command in commands:
+        words = command.split()
+        if words[:2] in (["aurum", "iot-sim"], ["aurum", "edge-sim"]) and _SPEED in words[:-1]:
+            return words[words.index(_SPEED) + 1]
+    return ""
 
 
 def _aurum_command(*arguments: str) -> tuple[str, ...]:

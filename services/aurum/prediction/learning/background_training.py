@@ -5,12 +5,14 @@ takes a model into service when its files are there, as it does with every new c
 """
 
 import asyncio
-import contextlib
-import ctypes
 import logging
 import os
 import signal
+import subprocess
 import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
@@ -22,10 +24,7 @@ from aurum.prediction.serving.first_models import ModelTraining, TrainingState
 logger = logging.getLogger(__name__)
 
 _STATES: tuple[TrainingState, ...] = get_args(TrainingState)
-_LEAST_PRIORITY = 19
-_STOP_WITHIN = 5.0  # seconds
 _MAX_OUTPUT = 10_000  # bytes of what a process says at its end
-_PR_SET_PDEATHSIG = 1
 
 
 class BackgroundTraining:
@@ -48,34 +47,24 @@ class BackgroundTraining:
 
     async def run(self) -> None:
         """Trains until every model was tried. If cancelled, it ends the process that trains."""
-        for training in self.trainings:
-            if training.state == "waiting":
-                self._set(training, "running")
-                problem = await self._train(training.machine_type)
-                training.problem = problem
-                self._set(training, "failed" if problem else "done")
-                if problem:
-                    logger.error("no model of %s was trained: %s", training.machine_type, problem)
+        with ThreadPoolExecutor(1, thread_name_prefix="first-models") as thread:
+            for training in self.trainings:
+                if training.state == "waiting":
+                    self._set(training, "running")
+                    training.problem = await self._train(training.machine_type, thread)
+                    self._set(training, "failed" if training.problem else "done")
+                    if training.problem:
+                        logger.error("no model of %s was trained: %s", training.machine_type, training.problem)
 
-    async def _train(self, machine_type: str) -> str:
+    async def _train(self, machine_type: str, thread: Executor) -> str:
         """Trains the model of a type. Returns why it failed and what happens next; empty if it did not."""
-        arguments = ("train", "--machine-type", machine_type, "--threads", str(self._threads), "--out", str(self._root))
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "aurum.cli",
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # so that Ctrl-C reaches only the service, which ends it
-            preexec_fn=_begin_low if sys.platform == "linux" else None,
+        run = _Process(
+            ("train", "--machine-type", machine_type, "--threads", str(self._threads), "--out", str(self._root))
         )
         try:
-            said = await _last_output(process)
-            code = await process.wait()
+            code, said = await asyncio.get_running_loop().run_in_executor(thread, run.finish)
         finally:
-            await _end(process)
+            run.end()
         if code < 0:
             return f"its process was killed by {signal.Signals(-code).name}; it is trained at the next start"
         if code:
@@ -106,29 +95,39 @@ def _has_model(root: Path, machine_type: str) -> bool:
         return False  # the registry reports the damage; a new model replaces it
 
 
-async def _last_output(process: asyncio.subprocess.Process) -> str:
-    """Reads what a process says until it closes its output. Returns the last line."""
-    kept = b""
-    while process.stdout is not None and (part := await process.stdout.read(_MAX_OUTPUT)):
-        kept = (kept + part)[-_MAX_OUTPUT:]
-    lines = kept.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].removeprefix("aurum: ").strip() if lines else ""
+class _Process:
+    """A process `aurum ARGUMENTS` with low priority. The thread that starts it lives longer, or the kernel ends it."""
 
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._arguments = arguments
+        self._lock = threading.Lock()
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._ended = False
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Ends a process that still runs."""
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), _STOP_WITHIN)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+    def finish(self) -> tuple[int, str]:
+        """Runs the process to its end. Returns its exit code and the last line that it said."""
+        module = "aurum.prediction.learning.low_priority"
+        with self._lock:
+            if self._ended:
+                return -signal.SIGTERM, ""
+            # Not by asyncio: uvloop forks, and the fork handlers of gRPC crash beside its threads
+            self._popen = popen = subprocess.Popen(  # noqa: S603 - the arguments are ours
+                [sys.executable, "-m", module, str(os.getpid()), *self._arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that Ctrl-C reaches only the service, which ends it
+            )
+        kept = b""
+        with popen:
+            while popen.stdout is not None and (part := popen.stdout.read1(_MAX_OUTPUT)):  # type: ignore[attr-defined]
+                kept = (kept + part)[-_MAX_OUTPUT:]
+        lines = kept.decode("utf-8", "replace").strip().splitlines()
+        return popen.returncode, lines[-1].removeprefix("aurum: ").strip() if lines else ""
 
-
-def _begin_low() -> None:
-    """Runs between fork and exec: the process ends with the service, and leaves the processor to the services."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    os.nice(_LEAST_PRIORITY)
+    def end(self) -> None:
+        """Ends the process if it still runs, or keeps it from starting."""
+        with self._lock:
+            self._ended = True
+            if self._popen is not None and self._popen.poll() is None:
+                self._popen.kill()  # a model that is written becomes visible by one rename

@@ -93,7 +93,8 @@ async def devices(
             peer_options.inputs.write_text(
                 yaml.safe_dump({"inputs": [peer_options.peer.inputs()]}, sort_keys=False), encoding="utf-8"
             )
-        service.spawn(_send_by_peer(fleet, peer_options.peer, target, options), "devices")
+        past = _past_of(service, fleet, options)
+        service.spawn(_send_by_peer(fleet, peer_options.peer, target, options, past), "devices")
         try:
             yield fleet
         finally:
@@ -149,8 +150,12 @@ async def _produce(
             registering = None
 
 
-async def _send_by_peer(fleet: Fleet, peer: Peer, target: Dependency, options: FleetOptions) -> None:
+async def _send_by_peer(
+    fleet: Fleet, peer: Peer, target: Dependency, options: FleetOptions, past: PastImport | None
+) -> None:
     """Sends readings by another protocol than gRPC. There is no backfill, since such devices keep no history."""
+    if past is not None:
+        await past.run()
     hours = options.speed_up / options.rate / 3600
     registering = asyncio.create_task(_register_rest(fleet.machines, target, options.site))
     due = time.monotonic()

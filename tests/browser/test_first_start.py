@@ -179,3 +179,19 @@ def test_command_is_copied_and_tells_so(page: Page, started: Platform) -> None:
     block.get_by_role("button").click()
     expect(block.get_by_role("button")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == block.locator("code").inner_text()
+
+
+def test_api_reference_needs_nothing_from_elsewhere(page: Page, started: Platform) -> None:
+    """/docs describes every operation, with files of this server alone."""
+    foreign: list[str] = []
+    page.on("request", lambda request: foreign.append(request.url) if not request.url.startswith(started.api) else None)
+    page.goto(f"{started.api}/docs")
+    operation = page.locator('[data-operation="post /api/machines/{machine_id}/predict"]')
+    expect(operation.locator("summary")).to_contain_text("POST /api/machines/{machine_id}/predict")
+    described = http("GET", f"{started.api}/openapi.json").json["paths"]
+    expect(page.locator("[data-operation]")).to_have_count(sum(map(len, described.values())))
+    operation.locator("summary").click()
+    operation.get_by_role("link", name="PredictionOut").click()
+    expect(page.locator("#PredictionOut pre")).to_be_visible()
+    assert foreign == []
+    assert violations(page) == []

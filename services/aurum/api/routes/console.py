@@ -25,14 +25,6 @@ _HEADERS = {
 }
 
 
-_CDN = "https://cdn.jsdelivr.net"  # the page pins its files by hash
-_REFERENCE_HEADERS = {
-    **_HEADERS,
-    "Content-Security-Policy": f"default-src 'none'; script-src 'self' {_CDN}; style-src 'unsafe-inline' {_CDN}; "
-    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-}
-
-
 class ConsoleOut(BaseModel):
     """The settings of the console."""
 
@@ -86,7 +78,7 @@ def not_found_page(request: Request) -> Response:
 @router.get("/docs", include_in_schema=False)
 async def reference(request: Request) -> Response:
     """Returns the page with the API reference."""
-    return _file_response(request, "reference.html", _REFERENCE_HEADERS)
+    return _file_response(request, "reference.html")
 
 
 @router.get("/console/{path:path}", include_in_schema=False)

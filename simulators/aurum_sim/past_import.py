@@ -211,9 +211,11 @@ class PastImport:
                 await self._call_write(write_request(source_id, sequence, "", data))
                 readings += sum(len(each.values) for each in series)
 
-        async with asyncio.TaskGroup() as writers:
-            for _ in range(_WRITES_AT_ONCE):
-                writers.create_task(write_batches())
+        # Gathered, since a group of tasks would hide the error of ingestion in a group of errors
+        ends = await asyncio.gather(*(write_batches() for _ in range(_WRITES_AT_ONCE)), return_exceptions=True)
+        for end in ends:
+            if end is not None:
+                raise end
         return readings
 
     async def _call_write(self, request: bytes) -> Any:

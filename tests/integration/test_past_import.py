@@ -166,3 +166,18 @@ def test_past_is_predicted_as_requests_were_answered(predicted: Platform) -> Non
             assert one.risk_score == pytest.approx(other.risk_score, abs=0.02)  # long windows are read as means
     alarms = http("GET", f"{predicted.api}/api/alarms?limit=100").json["items"]
     assert [each for each in alarms if each["rule"] == "silent"] == []
+
+
+def test_import_of_a_past_goes_on_when_ingestion_is_back(platform: Platform) -> None:
+    """A kill of ingestion in the middle of the import neither ends the simulator nor loses a part."""
+    platform.start("ingestion")
+    simulator = platform.start("iot-sim", *SIMULATOR, ready=False)
+    wait_for(lambda: any(each.last_seen_us for each in machines(platform)), 30, "the first readings are stored")
+    assert complete(platform) is None
+    platform.processes["ingestion"].kill(signal.SIGKILL)
+    wait_for(lambda: any("the past waits for ingestion" in line for line in simulator.lines()), 30, "it is told")
+    platform.restart("ingestion")
+    past = wait_for(lambda: complete(platform), 60, "the import is complete")
+    assert simulator.popen.poll() is None
+    counts = stored(platform, past.end_us)
+    assert {count for (_, sensor), count in counts.items() if sensor == "operating_hours"} == {3 * 24 * 60}

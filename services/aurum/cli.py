@@ -190,6 +190,10 @@ def _speed_up(variable: str) -> Any:
 
 Rate = Annotated[float, typer.Option(min=0.01, max=1000, help="Readings per second of each sensor.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same fleet.")]
+PastDays = Annotated[
+    float,
+    typer.Option(min=0, max=31, help="Days of past readings, alarms and maintenance in an empty store; 0 for none."),
+]
 Backfill = Annotated[
     int, typer.Option(min=0, max=100_000, help="Number of past readings sent for each sensor of a new machine.")
 ]
@@ -204,6 +208,7 @@ def iot_sim(
     site: Annotated[str, typer.Option(help="Site of the machines.")] = "plant-a",
     machine_type: Annotated[list[str] | None, typer.Option(help="Only these types; may be repeated.")] = None,
     backfill: Backfill = 120,
+    past_days: PastDays = 0.0,
     to: Annotated[
         str, typer.Option(help="Where to send readings: edge, ingestion, or the host:port of either.")
     ] = "edge",
@@ -218,16 +223,20 @@ def iot_sim(
     ] = None,
 ) -> None:
     """Simulate the devices of a plant, with machines that wear, fail and are repaired."""
-    from aurum.runtime.settings import Settings, load_settings
+    from aurum.alarms.settings import AlarmSettings
+    from aurum.runtime.settings import load_settings
     from aurum_sim.iot import FleetOptions, PeerOptions
     from aurum_sim.iot import iot_sim as body
+    from aurum_sim.past_import import PastOptions
     from aurum_sim.peers import PeerKind, make_peer
 
-    settings = load_settings(Settings)
+    settings = load_settings(AlarmSettings)
     address = {"edge": settings.edge_target, "ingestion": settings.ingestion_target}.get(to, to)
     if ":" not in address:
         raise typer.BadParameter(f"{to!r} is neither edge, ingestion nor host:port", param_hint="--to")
-    fleet = FleetOptions(machines, rate, speed_up, seed, site, backfill=backfill, types=tuple(machine_type or ()))
+    past = PastOptions(past_days, failures=1, rules=settings.alarm_rules) if past_days else None
+    types = tuple(machine_type or ())
+    fleet = FleetOptions(machines, rate, speed_up, seed, site, backfill=backfill, types=types, past=past)
     if protocol not in (protocols := [kind.value for kind in PeerKind]):
         raise typer.BadParameter(f"{protocol!r} is none of {', '.join(protocols)}", param_hint="--protocol")
     peer = make_peer(PeerKind(protocol), at)
@@ -243,6 +252,7 @@ def edge_sim(
     seed: Seed = 11,
     site: Annotated[str, typer.Option(help="Site of the machines.")] = "plant-b",
     backfill: Backfill = 120,
+    past_days: PastDays = 0.0,
     port: Annotated[
         int, typer.Option(envvar="AURUM_EDGE_SIM_PORT", help="Port of the simulated gateway (gRPC).")
     ] = 50054,
@@ -252,15 +262,19 @@ def edge_sim(
     ] = 15.0,
 ) -> None:
     """Simulate a gateway with machines of its own, whose uplink fails periodically."""
+    from aurum.alarms.settings import AlarmSettings
     from aurum.edge.settings import EdgeSettings
     from aurum.runtime.settings import load_settings
     from aurum_sim.edge import OutageOptions
     from aurum_sim.edge import edge_sim as body
     from aurum_sim.iot import FleetOptions
+    from aurum_sim.past_import import PastOptions
 
     settings = load_settings(EdgeSettings)
     settings = settings.model_copy(update={"edge_port": port, "edge_spool_path": settings.state_dir / "edge-sim-spool"})
-    fleet = FleetOptions(machines, rate, speed_up, seed, site, prefix="b-", backfill=backfill)
+    rules = load_settings(AlarmSettings).alarm_rules
+    past = PastOptions(past_days, failures=0, rules=rules) if past_days else None
+    fleet = FleetOptions(machines, rate, speed_up, seed, site, prefix="b-", backfill=backfill, past=past)
     _serve("edge-sim", body(fleet, OutageOptions(up, down)), settings)
 
 

@@ -50,6 +50,11 @@ class Fleet:
         return [(machine_id, group.kind.name) for group, ids in self._groups for machine_id in ids]
 
     @property
+    def groups(self) -> list[tuple[MachineGroup, list[str]]]:
+        """The machines of each type, and their ids in the same order."""
+        return self._groups
+
+    @property
     def sensors(self) -> dict[str, tuple[str, ...]]:
         """The sensors of each machine."""
         return {machine_id: tuple(group.sensors) for group, ids in self._groups for machine_id in ids}

@@ -20,6 +20,7 @@ from aurum.runtime.telemetry.tracing import traced_operation
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from aurum_sim.fleet import Fleet
 from aurum_sim.outbox import MemoryOutbox
+from aurum_sim.past_import import PastImport, PastOptions
 from aurum_sim.peers.peer import Peer, Sample
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class FleetOptions:
         prefix: Prefix of the machine ids.
         backfill: Readings of each sensor that are generated for the time before the start, if the store has none.
         types: The machine types; all if empty.
+        past: The past that the machines get in an empty store; None for none.
     """
 
     machines: int = 40
@@ -52,6 +54,7 @@ class FleetOptions:
     prefix: str = ""
     backfill: int = 120
     types: tuple[str, ...] = field(default=())
+    past: PastOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,8 @@ async def devices(
             peer_options.inputs.write_text(
                 yaml.safe_dump({"inputs": [peer_options.peer.inputs()]}, sort_keys=False), encoding="utf-8"
             )
-        service.spawn(_send_by_peer(fleet, peer_options.peer, target, options), "devices")
+        past = _past_of(service, fleet, options)
+        service.spawn(_send_by_peer(fleet, peer_options.peer, target, options, past), "devices")
         try:
             yield fleet
         finally:
@@ -100,11 +104,26 @@ async def devices(
     uplink = Uplink(outbox, target)
     service.health.add_check("uplink", lambda: uplink.problem)
     service.spawn(uplink.run(), "device-uplink")
-    service.spawn(_produce(fleet, outbox, target, options), "devices")
+    past = _past_of(service, fleet, options)
+    service.spawn(_produce(fleet, outbox, target, options, past), "devices")
     yield fleet
 
 
-async def _produce(fleet: Fleet, outbox: MemoryOutbox, target: Dependency, options: FleetOptions) -> None:
+def _past_of(service: Service[Settings], fleet: Fleet, options: FleetOptions) -> PastImport | None:
+    """Returns the import of the past, which the service waits for before it is ready; None if there is none."""
+    if options.past is None:
+        return None
+    ingestion = service.dependency("ingestion", service.settings.ingestion_target)
+    past = PastImport(service.name, fleet, options.site, options.seed, options.past, ingestion)
+    service.health.add_check("past", lambda: None if past.ended else "the past of the plant is imported")
+    return past
+
+
+async def _produce(
+    fleet: Fleet, outbox: MemoryOutbox, target: Dependency, options: FleetOptions, past: PastImport | None
+) -> None:
+    if past is not None:
+        await past.run()
     hours = options.speed_up / options.rate / 3600
     period_us = int(1e6 / options.rate)
     unregistered, newest_us = await _register(fleet.machines, target, options.site)
@@ -131,8 +150,12 @@ async def _produce(fleet: Fleet, outbox: MemoryOutbox, target: Dependency, optio
             registering = None
 
 
-async def _send_by_peer(fleet: Fleet, peer: Peer, target: Dependency, options: FleetOptions) -> None:
+async def _send_by_peer(
+    fleet: Fleet, peer: Peer, target: Dependency, options: FleetOptions, past: PastImport | None
+) -> None:
     """Sends readings by another protocol than gRPC. There is no backfill, since such devices keep no history."""
+    if past is not None:
+        await past.run()
     hours = options.speed_up / options.rate / 3600
     registering = asyncio.create_task(_register_rest(fleet.machines, target, options.site))
     due = time.monotonic()

@@ -14,6 +14,7 @@ test("paths lead to their pages", () => {
   assert.deepEqual(found("/"), ["plant", ""]);
   assert.deepEqual(found("/alarms"), ["alarms", ""]);
   assert.deepEqual(found("/platform"), ["platform", ""]);
+  assert.deepEqual(found("/connect"), ["connect", ""]);
   assert.deepEqual(found("/machines/pump-1"), ["machine", "pump-1"]);
 });
 

@@ -1,6 +1,7 @@
 """`aurum up` with processes that fail: what it says, what it starts again, and what it logs."""
 
 import json
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -25,14 +26,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def up(folder: Path, scripts: dict[str, str], **environment: str) -> CompletedProcess[str]:
-    """Runs `aurum up` with a Python script for each process."""
-    lines = []
+def up(folder: Path, scripts: dict[str, str], more: str = "", **environment: str) -> CompletedProcess[str]:
+    """Runs `aurum up` with a Python script for each process, and more lines of the Procfile."""
+    lines = [more]
     for name, script in scripts.items():
         (folder / f"{name}.py").write_text(script)
         lines.append(f"{name}: {sys.executable} -I -S {folder / f'{name}.py'}\n")
     (folder / "Procfile").write_text("".join(lines))
-    targets = ",".join(f"{name}=127.0.0.1:{free_port()}" for name in scripts)
+    names = [*scripts, *(line.partition(":")[0] for line in more.splitlines())]
+    targets = ",".join(f"{name}=127.0.0.1:{free_port()}" for name in names)
     state = {"AURUM_STATE_DIR": str(folder), "AURUM_ADMIN_TARGETS": targets, **environment}
     return command("up", "--procfile", str(folder / "Procfile"), environment=state)
 
@@ -92,3 +94,18 @@ def test_up_bounds_log_files_and_survives_endless_lines(folder: Path) -> None:
     assert 10_000_000 < older.stat().st_size < 10_500_000
     assert newer.stat().st_size < 10_000_000
     assert logged(folder, "loud")[-1]["message"] == "aurum: the end"
+
+
+def test_up_tells_the_services_what_is_simulated(folder: Path) -> None:
+    """The speed of the simulator, and the types whose models are trained; nothing is trained before the start."""
+    script = (
+        "import os\n"
+        "print('aurum:', os.environ['AURUM_CONSOLE_SIMULATION_SPEED'], os.environ['AURUM_PREDICTION_TRAIN_MISSING'])\n"
+        "raise SystemExit(2)\n"
+    )
+    shutil.rmtree(folder / "models")
+    ended = up(folder, {"odd": script}, more="iot-sim: aurum iot-sim --speed-up 33 --help\n")
+    assert f"odd cannot start: 33 {','.join(MACHINE_TYPES)}" in ended.stderr
+    assert "Training" not in ended.stdout
+    ended = up(folder, {"odd": script}, AURUM_PREDICTION_TRAIN_MISSING="pump", AURUM_CONSOLE_SIMULATION_SPEED="5")
+    assert "odd cannot start: 5 pump" in ended.stderr

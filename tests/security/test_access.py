@@ -226,10 +226,9 @@ def test_responses_carry_security_headers(guarded: Guarded) -> None:
     assert "secure" in begun.headers["set-cookie"].lower()
     page = http("GET", f"{guarded.api}/docs")
     policy = dict(each.strip().split(" ", 1) for each in page.headers["content-security-policy"].split(";"))
-    assert "unsafe" not in policy["script-src"]
+    assert not any("unsafe" in each or "http" in each for each in policy.values())
     foreign = re.findall(r"<(?:script|link)[^>]+(?:src|href)=\"https://[^>]+>", page.body.decode())
-    assert len(foreign) == 2
-    assert all('integrity="sha384-' in each and "crossorigin" in each for each in foreign)
+    assert foreign == [], "everything is served from here"
 
 
 def test_acts_are_audited_without_secrets_in_logs(guarded: Guarded) -> None:

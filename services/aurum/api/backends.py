@@ -171,10 +171,9 @@ class PredictionBackend(_Backend):
         """Returns the prediction for a machine or for given features. Raises AurumError."""
         return await self._dependency.unary(self._stub.Predict, request)
 
-    async def list_models(self) -> list[prediction_pb2.Model]:
-        """Returns all model versions. Raises AurumError."""
-        response = await self._dependency.unary(self._stub.ListModels, prediction_pb2.ListModelsRequest())
-        return list(response.models)
+    async def list_models(self) -> prediction_pb2.ListModelsResponse:
+        """Returns all model versions, and how far the training of the first ones is. Raises AurumError."""
+        return await self._dependency.unary(self._stub.ListModels, prediction_pb2.ListModelsRequest())
 
     async def explain(self, request: prediction_pb2.ExplainRequest) -> prediction_pb2.ExplainResponse:
         """Returns a prediction with the features that contributed most. Raises AurumError."""

@@ -1,7 +1,7 @@
 """Maps all errors to HTTP responses in the format problem+json (RFC 9457) with the trace id."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from aurum.readings.tables import TableError
 from aurum.resilience.status import http_status
@@ -111,7 +111,13 @@ def error_response(error: AurumError) -> JSONResponse:
     return response
 
 
-def install(app: FastAPI) -> None:
+def _is_for_a_page(request: Request) -> bool:
+    """Whether a browser asks for a page, rather than a program for something of the API."""
+    wanted = request.headers.get("accept", "")
+    return request.method in ("GET", "HEAD") and "text/html" in wanted and not request.url.path.startswith("/api/")
+
+
+def install(app: FastAPI, not_found_page: Callable[[Request], Response]) -> None:
     """Installs handlers that answer every error of an application with a problem response."""
 
     @app.exception_handler(AurumError)
@@ -142,9 +148,11 @@ def install(app: FastAPI) -> None:
         return problem_response(422, f"{first['field']}: {first['detail']}", kind="invalid-argument", errors=errors)
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> JSONResponse:
+    async def http(request: Request, error: HTTPException) -> Response:
         detail = error.detail
         if error.status_code == 404 and detail == "Not Found":
+            if _is_for_a_page(request):
+                return not_found_page(request)
             detail = f"there is no route {request.url.path}; /docs lists the routes"
         return problem_response(error.status_code, detail, headers=dict(error.headers or {}))
 

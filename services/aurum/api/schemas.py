@@ -285,10 +285,19 @@ class ModelOut(BaseModel):
     drift: list[FeatureDriftOut]
 
 
+class ModelTrainingOut(BaseModel):
+    """How far the training of the first model of a machine type is."""
+
+    machine_type: str
+    state: str = Field(description="waiting, running, done or failed.")
+    problem: str | None = Field(description="Why it failed, and what happens next.")
+
+
 class ModelsOut(BaseModel):
     """All versions of all models."""
 
     items: list[ModelOut]
+    training: list[ModelTrainingOut] = Field(description="Models that are trained in the background after the start.")
 
 
 class PastPredictionOut(_RiskSource):

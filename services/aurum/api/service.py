@@ -102,7 +102,7 @@ def create_app(context: ApiContext) -> FastAPI:
     app.state.context = context
     for module in _ROUTES:
         app.include_router(module.router, dependencies=[KnownParameters, InScope], responses=problems.DOCUMENTED)
-    problems.install(app)
+    problems.install(app, console.not_found_page)
     app.add_middleware(
         RequestMiddleware,
         max_body_bytes=context.settings.api_max_body_bytes,

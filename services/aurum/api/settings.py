@@ -101,6 +101,12 @@ class ApiSettings(AlarmSettings):
         description="URL of the logs of a trace, with {trace_id} as placeholder, such as a query in Grafana's "
         "Explore. The console links to it.",
     )
+    console_simulation_speed: float = Field(
+        0.0,
+        ge=0,
+        description="Seconds of machine life per second in the simulated plant, which a banner of the console tells; 0 "
+        "for a real plant. `make run` sets it to the speed of its simulator.",
+    )
     costs_file: Path | None = Field(
         None, description="Maintenance costs (YAML). The default is assumptions for the simulated plant."
     )

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,6 @@ from honcho.environ import parse_procfile
 
 from aurum.commands.doctor import examine
 from aurum.platform_settings import PlatformSettings
-from aurum.prediction.model.model_files import has_current_model
 from aurum_sim.machine_types import MACHINE_TYPES
 
 _POLICIES = "policies.yaml"  # the policies beside the Procfile, used unless AURUM_POLICY_FILE is set
@@ -31,6 +31,7 @@ _STOP_WITHIN = 11.0  # seconds; services end within 10
 _BACKOFF, _MAX_BACKOFF = 0.3, 10.0  # seconds before a process is started again
 _SETTLED = 30.0  # seconds after which a start counts as a success
 _LOG_BYTES = 10_000_000  # of one log file; one older file is kept
+_SPEED = "--speed-up"  # the option of the simulators
 _KEPT_LINES = 20
 _PR_SET_PDEATHSIG = 1
 
@@ -79,6 +80,11 @@ class Supervisor:
         beside = procfile.absolute().with_name(_POLICIES)
         if settings.policy_file is None and beside.exists():
             self._environment["AURUM_POLICY_FILE"] = str(beside)
+        if not settings.prediction_train_missing:
+            self._environment["AURUM_PREDICTION_TRAIN_MISSING"] = ",".join(MACHINE_TYPES)
+        speed = _simulation_speed(self._commands.values())
+        if speed and not settings.console_simulation_speed:
+            self._environment["AURUM_CONSOLE_SIMULATION_SPEED"] = speed
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._last_errors: dict[str, list[str]] = {}
         self._stop = asyncio.Event()
@@ -92,7 +98,6 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop.set)
         self._check_ports()
         self._logs.mkdir(parents=True, exist_ok=True)
-        await self._train_missing_models()
         keepers = [asyncio.create_task(self._keep_running(name, command)) for name, command in self._commands.items()]
         if self._settings.learn_every and "prediction" in self._commands:
             keepers.append(asyncio.create_task(self._learn_now_and_then()))
@@ -140,24 +145,6 @@ class Supervisor:
             _, _, port = settings.admin_addresses.get(name, "").rpartition(":")
             ports[f"admin server of {name}, AURUM_ADMIN_TARGETS"] = int(port or settings.admin_port_of(name))
         return ports
-
-    async def _train_missing_models(self) -> None:
-        """Trains the models of simulated machine types that are missing or of an earlier version."""
-        missing = [name for name in MACHINE_TYPES if not has_current_model(self._settings.models_path, name)]
-        if not missing:
-            return
-        _print_status(f"Training models for {len(missing)} machine types on simulated histories (once; about a minute)")
-        types = [argument for name in missing for argument in ("--machine-type", name)]
-        process = await asyncio.create_subprocess_exec(*_aurum_command("train"), *types)
-        waiting = asyncio.create_task(process.wait())
-        stopping = asyncio.create_task(self._stop.wait())
-        await asyncio.wait([waiting, stopping], return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not waiting.done():
-            process.terminate()
-            await waiting
-        elif process.returncode != 0:
-            raise UpFailedError("training the models failed, see the message above")
 
     async def _keep_running(self, name: str, command: str) -> None:
         """Starts a process, and restarts it with backoff when it ends. Stops everything if it cannot start."""
@@ -264,6 +251,15 @@ class Supervisor:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+def _simulation_speed(commands: Iterable[str]) -> str:
+    """Returns the speed of the first simulator among commands that states one; empty without one."""
+    for command in commands:
+        words = command.split()
+        if words[:2] in (["aurum", "iot-sim"], ["aurum", "edge-sim"]) and _SPEED in words[:-1]:
+            return words[words.index(_SPEED) + 1]
+    return ""
 
 
 def _aurum_command(*arguments: str) -> tuple[str, ...]:

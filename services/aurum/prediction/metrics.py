@@ -40,6 +40,11 @@ prediction_shadow_risk_difference = Histogram(
     ["machine_type"],
     buckets=(0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8),
 )
+prediction_first_models = Gauge(
+    "prediction_first_models",
+    "Machine types of AURUM_PREDICTION_TRAIN_MISSING, by the state of the training of their first model.",
+    ["state"],
+)
 prediction_batch_size = Histogram(
     "prediction_batch_size", "Number of predictions per call of the model.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
 )

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator
 from aurum.alarms.followed_rules import FollowedRules
 from aurum.alarms.rules import AlarmRulesError
 from aurum.prediction.fleet.fleet_scorer import FleetScorer
+from aurum.prediction.learning.background_training import BackgroundTraining, default_threads
+from aurum.prediction.learning.past_predictions import PastPredictions
 from aurum.prediction.serving.batching import BatchLimits
 from aurum.prediction.serving.history import PredictionHistory
 from aurum.prediction.serving.outcomes import OutcomeScorer
@@ -70,7 +72,10 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
     )
     service.spawn(outcomes.run(), "prediction-outcomes")
     from_window = fleet.predict if settings.prediction_window_lag > 0 else None
-    servicer = PredictionServicer(predictor, registry, record, service.audit, from_window)
+    training = BackgroundTraining(settings.models_path, settings.trained_at_start, default_threads())
+    servicer = PredictionServicer(
+        predictor, registry, record, service.audit, from_window, trainings=lambda: training.trainings
+    )
     service.spawn(_watch_models(registry, settings.prediction_model_poll), "model-watch")
     try:
         async with service.rpc_server(
@@ -82,6 +87,10 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
             authorizer=rpc_authorizer(settings, settings.prediction_host, "AURUM_PREDICTION_HOST"),
         ):
             fleet.start()
+            if settings.trained_at_start:
+                service.spawn(training.run(), "first-models")
+                past = PastPredictions(ingestion, ReadingsClient(ingestion, once=True), registry, predictor.compute)
+                service.spawn(past.run(settings.trained_at_start), "past-predictions")
             yield
     finally:
         fleet.close()

@@ -65,6 +65,11 @@ class PredictionSettings(AlarmSettings):
         description="Allowed false alarms of the anomaly score, for each machine and month of healthy operation. It "
         "sets the threshold of every model from which a state counts as unusual.",
     )
+    prediction_train_missing: str = Field(
+        "",
+        description="Machine types of the simulated plant, separated by commas, whose models are trained in the "
+        "background after the start if there are none. This needs aurumai[training]. `make run` sets it to all types.",
+    )
     prediction_rescore_rate: float = Field(5.0, gt=0, le=1000, description="Maximum re-scoring checks per second.")
 
     prediction_outcome_interval: float = Field(
@@ -107,6 +112,11 @@ class PredictionSettings(AlarmSettings):
     learn_agreement: bool = Field(
         False, description="Whether a person must agree to a promotion, by `aurum models activate`."
     )
+
+    @property
+    def trained_at_start(self) -> tuple[str, ...]:
+        """The machine types whose models are trained in the background if there are none."""
+        return tuple(dict.fromkeys(filter(None, map(str.strip, self.prediction_train_missing.split(",")))))
 
     @property
     def models_path(self) -> Path:

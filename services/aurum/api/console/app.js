@@ -5,7 +5,7 @@ import { messageOf, request } from "./api.js";
 import { h, problemLine, setText, showProblem } from "./dom.js";
 import { timeOrDate } from "./format.js";
 import { alarmsWaiting, connect, disconnect, plant, subscribe, watchConnection } from "./live.js";
-import { findPage, PLANT } from "./pages.js";
+import { findPage, NOT_FOUND } from "./pages.js";
 import { currentSession, loadSession, signOut } from "./session.js";
 import { remember, setting } from "./settings.js";
 import { openSignIn } from "./sign_in.js";
@@ -24,10 +24,12 @@ const NO_SETTINGS = {
   jaeger_url: null,
   grafana_url: null,
   logs_url: null,
+  simulation_speed: null,
 };
 
 let settings = NO_SETTINGS;
 let leavePage = () => {};
+let leaveSimulation = () => {};
 let turn = 0; // of showing a page: one that is loaded late does not replace a later one
 /** @type {ReturnType<typeof makeFrame> | null} */
 let frame = null;
@@ -38,7 +40,7 @@ let frame = null;
  */
 async function showPage({ main }) {
   const mine = ++turn;
-  const { page, id } = findPage(location.pathname) ?? { page: PLANT, id: "" };
+  const { page, id } = findPage(location.pathname) ?? { page: NOT_FOUND, id: "" };
   markCurrent(page.name);
   try {
     const { open } = await page.load();
@@ -139,6 +141,23 @@ function showAlarms() {
 }
 
 /**
+ * Shows that the plant is simulated, if it is.
+ * @param {ReturnType<typeof makeFrame>} target
+ */
+async function showSimulation({ simulation }) {
+  leaveSimulation();
+  leaveSimulation = () => {};
+  const speed = settings.simulation_speed;
+  if (speed === null) return;
+  try {
+    const { openSimulation } = await import("./simulation.js");
+    if (frame?.simulation === simulation) leaveSimulation = openSimulation(simulation, speed, settings);
+  } catch (error) {
+    console.info("the banner of the simulation cannot be loaded:", error);
+  }
+}
+
+/**
  * Makes a choice of the user's.
  * @param {"theme" | "language"} name
  * @param {string} label
@@ -233,6 +252,7 @@ function makeFrame() {
   const notice = problemLine();
   const floodLink = h("a", { href: "/alarms" }, t("alarms.see"));
   const flood = h("p", { class: "banner warn", role: "alert", hidden: true }, t("alarms.flood"), " ", floodLink);
+  const simulation = h("aside", { "aria-label": t("simulation.label"), hidden: true });
   const main = h("main", { id: "main", tabindex: "-1" });
   const themes = { auto: t("theme.auto"), light: t("theme.light"), dark: t("theme.dark") };
   document.body.replaceChildren(
@@ -259,17 +279,19 @@ function makeFrame() {
     notice,
     banner,
     flood,
+    simulation,
     main,
     h(
       "footer",
       {},
       h("span", {}, `AurumAI ${settings.version} · ${settings.environment}`),
+      h("a", { href: "/connect" }, t("nav.connect")),
       h("a", { href: "/docs" }, t("footer.api")),
       toolLink(settings.grafana_url, "Grafana"),
       toolLink(settings.jaeger_url, "Jaeger"),
     ),
   );
-  return { main, banner, notice, flood, connection, alarmCount };
+  return { main, banner, notice, flood, simulation, connection, alarmCount };
 }
 
 /**
@@ -328,6 +350,7 @@ async function askForSignIn() {
   turn += 1;
   disconnect();
   closePage();
+  leaveSimulation();
   await texts;
   frame = makeFrame();
   applyTheme();
@@ -341,6 +364,7 @@ async function start() {
   showConnection();
   showAlarms();
   await showPage(frame);
+  await showSimulation(frame);
   document.documentElement.dataset.ready = "true";
 }
 

@@ -7,11 +7,15 @@
 /** @type {Page} */
 export const PLANT = { name: "plant", pattern: /^\/$/, load: () => import("./plant.js") };
 
+/** @type {Page} */
+export const NOT_FOUND = { name: "not_found", pattern: /^$/, load: () => import("./not_found.js") };
+
 const PAGES = [
   PLANT,
   { name: "machine", pattern: /^\/machines\/([^/]+)$/, load: () => import("./machine.js") },
   { name: "alarms", pattern: /^\/alarms$/, load: () => import("./alarms.js") },
   { name: "platform", pattern: /^\/platform$/, load: () => import("./platform.js") },
+  { name: "connect", pattern: /^\/connect$/, load: () => import("./connect.js") },
 ];
 
 /**

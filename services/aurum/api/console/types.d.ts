@@ -310,6 +310,14 @@ export interface ConsoleSettings {
   jaeger_url: string | null;
   grafana_url: string | null;
   logs_url: string | null;
+  simulation_speed: number | null;
+}
+
+/** ModelTrainingOut */
+export interface ModelTraining {
+  machine_type: string;
+  state: string;
+  problem: string | null;
 }
 
 /** SessionOut */

@@ -25,14 +25,6 @@ _HEADERS = {
 }
 
 
-_CDN = "https://cdn.jsdelivr.net"  # the page pins its files by hash
-_REFERENCE_HEADERS = {
-    **_HEADERS,
-    "Content-Security-Policy": f"default-src 'none'; script-src 'self' {_CDN}; style-src 'unsafe-inline' {_CDN}; "
-    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-}
-
-
 class ConsoleOut(BaseModel):
     """The settings of the console."""
 
@@ -44,6 +36,7 @@ class ConsoleOut(BaseModel):
     jaeger_url: str | None
     grafana_url: str | None
     logs_url: str | None
+    simulation_speed: float | None
 
 
 @router.get("/api/console", tags=["system"])
@@ -60,6 +53,7 @@ async def console_settings(context: Context) -> ConsoleOut:
         jaeger_url=settings.console_jaeger_url,
         grafana_url=settings.console_grafana_url,
         logs_url=settings.console_logs_url,
+        simulation_speed=settings.console_simulation_speed or None,
     )
 
 
@@ -67,15 +61,24 @@ async def console_settings(context: Context) -> ConsoleOut:
 @router.get("/machines/{machine_id}", include_in_schema=False)
 @router.get("/alarms", include_in_schema=False)
 @router.get("/platform", include_in_schema=False)
+@router.get("/connect", include_in_schema=False)
 async def page(request: Request) -> Response:
     """Returns the page of the console."""
     return _file_response(request, "index.html")
 
 
+def not_found_page(request: Request) -> Response:
+    """Returns the page of the console for an address that leads nowhere."""
+    answer = _file_response(request, "index.html", {**_HEADERS, "Cache-Control": "no-store"})
+    if answer.status_code == 200:
+        answer.status_code = 404
+    return answer
+
+
 @router.get("/docs", include_in_schema=False)
 async def reference(request: Request) -> Response:
     """Returns the page with the API reference."""
-    return _file_response(request, "reference.html", _REFERENCE_HEADERS)
+    return _file_response(request, "reference.html")
 
 
 @router.get("/console/{path:path}", include_in_schema=False)

@@ -5,7 +5,7 @@ import json
 from fastapi import APIRouter, Depends
 
 from aurum.api.context import Context, require_feature
-from aurum.api.schemas import FeatureDriftOut, ModelOut, ModelsOut
+from aurum.api.schemas import FeatureDriftOut, ModelOut, ModelsOut, ModelTrainingOut
 from aurum.v1 import prediction_pb2
 
 router = APIRouter(tags=["predictions"], dependencies=[Depends(require_feature("predictive"))])
@@ -13,8 +13,18 @@ router = APIRouter(tags=["predictions"], dependencies=[Depends(require_feature("
 
 @router.get("/api/models")
 async def list_models(context: Context) -> ModelsOut:
-    """Returns all models by machine type and version. Drift is that of the champion at the replica that answered."""
-    return ModelsOut(items=[_model_out(model) for model in await context.prediction.list_models()])
+    """Returns all models by machine type and version, and how far the training of first models is.
+
+    Drift is that of the champion at the replica that answered.
+    """
+    answer = await context.prediction.list_models()
+    return ModelsOut(
+        items=[_model_out(model) for model in answer.models],
+        training=[
+            ModelTrainingOut(machine_type=each.machine_type, state=each.state, problem=each.problem or None)
+            for each in answer.trainings
+        ],
+    )
 
 
 def _model_out(model: prediction_pb2.Model) -> ModelOut:

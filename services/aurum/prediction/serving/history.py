@@ -65,15 +65,7 @@ class PredictionHistory:
         if len(self._waiting) >= _WAITING:
             self._waiting.popleft()
             metrics.prediction_history_dropped_total.inc()
-        self._waiting.append(
-            ingestion_pb2.Event(
-                kind=kind,
-                machine_id=response.machine_id,
-                at_us=response.as_of_us,
-                id=_event_id(response),
-                content=response.SerializeToString(),
-            )
-        )
+        self._waiting.append(event_of(response, kind))
 
     async def run(self) -> None:
         """Records the queued predictions periodically. Runs until cancelled."""
@@ -88,6 +80,17 @@ class PredictionHistory:
                     break
                 for _ in range(min(len(part), len(self._waiting))):
                     self._waiting.popleft()
+
+
+def event_of(response: prediction_pb2.PredictResponse, kind: str) -> ingestion_pb2.Event:
+    """Returns the event that records a prediction. kind: KIND or FORECAST."""
+    return ingestion_pb2.Event(
+        kind=kind,
+        machine_id=response.machine_id,
+        at_us=response.as_of_us,
+        id=_event_id(response),
+        content=response.SerializeToString(),
+    )
 
 
 def _event_id(response: prediction_pb2.PredictResponse) -> str:

@@ -154,6 +154,11 @@ class ReadingsClient:
             readings.columns[series.sensor] = (times, values)
         return readings
 
+    async def history(self, machine_id: str, spec: FeatureSpec, start_us: int, end_us: int) -> MachineReadings:
+        """Returns all readings that a model needs of a machine from a time on and before another. Raises AurumError."""
+        by_machine = await self._query([machine_id], spec, start_us=start_us, end_us=end_us)
+        return by_machine.get(machine_id) or MachineReadings(machine_id, {})
+
     def _check_series(self, machine_ids: Sequence[str]) -> None:
         """Raises InvalidArgumentError if all sensors of these machines are too many for one request."""
         series = sum(self._sensors.get(machine_id, 0) for machine_id in machine_ids)

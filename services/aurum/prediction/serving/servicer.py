@@ -1,7 +1,7 @@
 """Implements the gRPC PredictionService with a predictor and a model registry."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 
 from aurum.prediction import metrics
 from aurum.prediction.model.skill import refusal
+from aurum.prediction.serving.first_models import ModelTraining
 from aurum.prediction.serving.predictor import Predictor
 from aurum.prediction.serving.registry import ModelEntry, ModelRegistry
 from aurum.prediction.serving.scoring import Explanation, Prediction
@@ -36,6 +37,8 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         on_prediction: Callable[[Prediction, prediction_pb2.PredictResponse], None],
         audit: AuditLog,
         from_window: Callable[[str, int], Awaitable[Prediction | None]] | None = None,
+        *,
+        trainings: Callable[[], Sequence[ModelTraining]] = tuple,
     ) -> None:
         """Connects the RPCs to their parts.
 
@@ -46,7 +49,9 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             audit: The audit log for changes of models.
             from_window: Predicts a machine from readings that are in memory; returns None if they are not, or not the
                 latest. None: they never are.
+            trainings: Returns how far the training of the first models is.
         """
+        self._trainings = trainings
         self._from_window = from_window
         self._audit = audit
         self._on_prediction = on_prediction
@@ -179,9 +184,15 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     async def ListModels(  # noqa: N802
         self, request: prediction_pb2.ListModelsRequest, context: Any
     ) -> prediction_pb2.ListModelsResponse:
-        """Returns all models in the folder of models."""
+        """Returns all models in the folder of models, and how far the training of the first models is."""
         entries = await asyncio.to_thread(self._registry.list)
-        return prediction_pb2.ListModelsResponse(models=[await self._model(entry) for entry in entries])
+        return prediction_pb2.ListModelsResponse(
+            models=[await self._model(entry) for entry in entries],
+            trainings=[
+                prediction_pb2.ModelTraining(machine_type=each.machine_type, state=each.state, problem=each.problem)
+                for each in self._trainings()
+            ],
+        )
 
     async def ActivateModel(  # noqa: N802
         self, request: prediction_pb2.ActivateModelRequest, context: Any

@@ -15,7 +15,7 @@ from aurum.prediction.model.features import FeatureSpec
 from aurum.prediction.model.model import RISK, RUL
 from aurum.prediction.training.age_fit import fit_age_blend
 from aurum.prediction.training.boosting import fit_trees, raw_scores
-from aurum.prediction.training.calibration_fit import calibrate_interval, calibrate_risk
+from aurum.prediction.training.calibration_fit import calibrate_interval, calibrate_risk, fit_lower_tail
 from aurum.prediction.training.monotone import monotone_features
 from aurum.prediction.training.search import choose_recipe
 from aurum.prediction.training.skill import Baselines
@@ -142,11 +142,13 @@ def _interval_part(rul: Floats, left: Floats, cap: float, group: Indices) -> par
     """Calibrates the intervals of the RUL by held-out estimates; `left` is NaN where the true RUL is unknown."""
     known = ~np.isnan(left)
     calibration = calibrate_interval(rul[known], left[known], cap, len(np.unique(group[known])))
+    tail = fit_lower_tail(calibration, rul[known], left[known], group[known], cap)
     return parts.IntervalPart(
         coverage=COVERAGE,
         levels=LEVELS.round(4).tolist(),
         edges=calibration.edges.tolist(),
         residuals=calibration.residuals.tolist(),
+        tail=parts.TailPart(level=tail.level, mean=tail.mean, lives=tail.lives),
     )
 
 

@@ -50,17 +50,21 @@ class RulDistribution:
 
         The probability of quantiles that are at the cap is placed there, or spread from there to the end.
         """
-        if time >= self.end:
-            return 1.0
-        if time >= self.cap:
-            before = self._before_cap()
-            return before + (1 - before) * (time - self.cap) / (self.end - self.cap)
+        return float(self._failed(np.array([time]))[0])
+
+    def _failed(self, times: Floats) -> Floats:
+        """Returns P(T ≤ time) for each time."""
         below = self.values < self.cap
         at = np.concatenate([[self._begin(self.values[below])], self.values[below]])
         level = np.concatenate([[0.0], self.levels[below]])
-        if below.all() and time > at[-1]:
-            return float(level[-1] + (1 - level[-1]) * (time - at[-1]) / (self.cap - at[-1]))
-        return float(np.interp(time, at, level))
+        if below.all():
+            at, level = np.append(at, self.cap), np.append(level, 1.0)
+        failed: Floats = np.interp(times, at, level)
+        before = self._before_cap()
+        late = times >= self.cap
+        failed[late] = before + (1 - before) * (times[late] - self.cap) / max(self.end - self.cap, 1e-12)
+        failed[times >= self.end] = 1.0
+        return failed
 
     def _begin(self, quantiles: Floats) -> float:
         """Returns the time before which no failure is expected, by the distance of the two lowest quantiles.
@@ -81,8 +85,7 @@ class RulDistribution:
         """Returns E[min(T, time)], which is the integral of P(T > t) from 0 to `time`."""
         end = min(time, self.end)
         grid = np.unique(np.concatenate([[0.0, end], np.linspace(0, end, 201), self.values[self.values < end]]))
-        running = np.array([1.0 - self.failure_probability(float(point)) for point in grid])
-        return float(np.trapezoid(running, grid))
+        return float(np.trapezoid(1.0 - self._failed(grid), grid))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from aurum.prediction.fleet.model_group import same_features
 from aurum.prediction.model.model import CorruptModelError, load_model
 from aurum.prediction.model.model_files import write_model
 from aurum.prediction.model.trees import Trees
-from aurum.prediction.training.boosting import average_boosters, fit_trees, raw_scores
+from aurum.prediction.training.boosting import average_boosters, binned, fit_trees, raw_scores
 from aurum.prediction.training.report import report
 from aurum.prediction.training.specification import derive_specification, rows_in_memory
 from aurum.prediction.training.train import TrainingOptions, train
@@ -113,10 +113,8 @@ def test_average_of_models_has_the_mean_score(objective: str) -> None:
     rng = np.random.default_rng(7)
     features = rng.normal(size=(400, 4))
     target = (features[:, 0] + rng.normal(size=400) > 0).astype(float)
-    boosters = [
-        fit_trees(features, target, objective, TrainingOptions(rounds=12, seed=seed), monotone=[1, 0, 0, 0])
-        for seed in (1, 2, 3)
-    ]
+    options = [TrainingOptions(rounds=12, seed=seed) for seed in (1, 2, 3)]
+    boosters = [fit_trees(binned(features, each), target, objective, each, monotone=[1, 0, 0, 0]) for each in options]
     averaged = average_boosters(boosters)
     expected = np.mean([raw_scores(each, features) for each in boosters], axis=0)
     assert raw_scores(averaged, features) == pytest.approx(expected)

@@ -72,10 +72,7 @@ async def advice(
         )
     unit = prediction.rul.unit
     stops, notes = await _stops(context, prediction, costs, planned_stop)
-    quantiles = np.array(prediction.rul.quantiles)
-    levels = np.arange(1, len(quantiles) + 1) / (len(quantiles) + 1)
-    distribution = RulDistribution(levels, quantiles, prediction.rul.cap, costs.life)
-    options = maintenance_options(distribution, costs, sorted(stops))
+    options = maintenance_options(_distribution(prediction.rul, costs), costs, sorted(stops))
     best, other = cheapest_option(options), next_best_option(options)
     saves = other.expected["money"] - best.expected["money"]
     when = stops.get(best.after) if best.after is not None else None
@@ -108,6 +105,13 @@ async def advice(
         likely_mode=_likely_mode(prediction),
         trace_id=current_trace_id(),
     )
+
+
+def _distribution(rul: prediction_pb2.Rul, costs: TypeCosts) -> RulDistribution:
+    quantiles = np.array([*(each.value for each in rul.lower_tail), *rul.quantiles])
+    levels = np.arange(1, len(rul.quantiles) + 1) / (len(rul.quantiles) + 1)
+    tail_levels = np.array([each.level for each in rul.lower_tail])
+    return RulDistribution(np.concatenate([tail_levels, levels]), quantiles, rul.cap, costs.life)
 
 
 def _likely_mode(prediction: prediction_pb2.PredictResponse) -> str | None:

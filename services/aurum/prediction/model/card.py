@@ -97,6 +97,14 @@ class RiskPart(_Part):
     probabilities: list[float]
 
 
+class TailPart(_Part):
+    """How likely failures are before the lowest quantile of the RUL, see `LowerTail`. Earlier versions have none."""
+
+    level: float
+    mean: float
+    lives: float
+
+
 class IntervalPart(_Part):
     """The calibration of the RUL interval: residuals[bin][level], by bins of the prediction."""
 
@@ -104,6 +112,7 @@ class IntervalPart(_Part):
     levels: list[float]
     edges: list[float]
     residuals: list[list[float]]
+    tail: TailPart | None = None
 
 
 class RegimePart(_Part):

@@ -35,7 +35,7 @@ class Lifetime:
 
     def __call__(self, ages: Floats) -> tuple[Floats, Floats, Floats]:
         """Returns the risk, the RUL and quantiles[row, level] of it at LEVELS, for machines of these ages."""
-        parts = [self._predict(ages[start : start + _ROWS_AT_ONCE]) for start in range(0, len(ages), _ROWS_AT_ONCE)]
+        parts = [self._predict(part) for part in _parts(ages)]
         if not parts:
             return np.empty(0), np.empty(0), np.empty((0, len(LEVELS)))
         risk, rul, quantiles = (np.concatenate(each) for each in zip(*parts, strict=True))
@@ -53,16 +53,36 @@ class Lifetime:
         survived: Floats = np.clip(later / now[:, None], 0.0, 1.0)
         return survived
 
+    def quantiles(self, ages: Floats, levels: Floats) -> Floats:
+        """Returns quantiles[row, level] of the RUL up to the cap, for machines of these ages."""
+        parts = [
+            _inverses(1.0 - self.survival(_usable(part), self._times), self._times, levels) for part in _parts(ages)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, len(levels)))
+
+    @property
+    def _times(self) -> Floats:
+        return np.linspace(0.0, self.cap, _TIMES)
+
     def _predict(self, ages: Floats) -> tuple[Floats, Floats, Floats]:
-        ages = np.maximum(np.nan_to_num(ages), 0.0)
-        times = np.linspace(0.0, self.cap, _TIMES)
-        failed = 1.0 - self.survival(ages, times)
-        quantiles = np.stack([_inverse(row, times) for row in failed])
+        ages = _usable(ages)
+        quantiles = _inverses(1.0 - self.survival(ages, self._times), self._times, LEVELS)
         risk = 1.0 - self.survival(ages, np.array([self.horizon]))[:, 0]
         return np.clip(risk, _LEAST, 1.0), quantiles[:, len(LEVELS) // 2], quantiles
 
 
-def _inverse(failed: Floats, times: Floats) -> Floats:
-    """Returns the times at which an ascending probability of failure reaches LEVELS; the last one if it does not."""
-    found: Floats = np.interp(LEVELS, failed, times, right=float(times[-1]))
-    return found
+def _usable(ages: Floats) -> Floats:
+    """Returns ages that are known and not negative."""
+    usable: Floats = np.maximum(np.nan_to_num(ages), 0.0)
+    return usable
+
+
+def _parts(ages: Floats) -> list[Floats]:
+    """Returns the ages in parts that are computed at once."""
+    return [ages[start : start + _ROWS_AT_ONCE] for start in range(0, len(ages), _ROWS_AT_ONCE)]
+
+
+def _inverses(failed: Floats, times: Floats, levels: Floats) -> Floats:
+    """Returns the times at which ascending failed[row, time] reaches levels; the last one if it does not."""
+    found = [np.interp(levels, row, times, right=float(times[-1])) for row in failed]
+    return np.stack(found) if found else np.empty((0, len(levels)))

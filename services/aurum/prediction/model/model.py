@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from aurum.prediction.model.age_blend import AgeBlend
 from aurum.prediction.model.anomaly import AnomalyModel, HeldOutScores
-from aurum.prediction.model.calibration import LEVELS, IntervalCalibration, RiskCalibration
+from aurum.prediction.model.calibration import LEVELS, TAIL_LEVELS, IntervalCalibration, LowerTail, RiskCalibration
 from aurum.prediction.model.card import FORMAT, READABLE_FORMATS, AnomalyPart, ModelCard, Quantity
 from aurum.prediction.model.causes import CauseShares
 from aurum.prediction.model.features import Derived, FeatureSpec
@@ -49,6 +49,8 @@ class Predictions:
         quantiles: quantiles[row, level] of the RUL at calibration.LEVELS; None like `rul`.
         anomaly: Anomaly score, from 0 to 1.
         causes: causes[row, mode] of the risk, in the order of the model's modes; None if it knows no modes.
+        tail: tail[row, level] of the RUL's quantiles at calibration.TAIL_LEVELS; None like `rul`, and for models of
+            earlier versions.
     """
 
     risk: Floats | None
@@ -56,6 +58,7 @@ class Predictions:
     quantiles: Floats | None
     anomaly: Floats
     causes: Floats | None = None
+    tail: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class Model:
         rul: The trees of the RUL.
         risk_calibration: The calibration of the risk.
         interval_calibration: The calibration of the RUL.
+        lower_tail: How early failures occur before the interval; None also for models of earlier versions.
         anomaly: The anomaly model.
         withheld: The quantities that it does not tell because they have no skill, with the reasons. Only a serving
             model withholds.
@@ -86,6 +90,7 @@ class Model:
     age_blend: AgeBlend | None = None
     causes: CauseShares | None = None
     lifetime: Lifetime | None = None
+    lower_tail: LowerTail | None = None
 
     withheld: Mapping[Quantity, str] = field(default_factory=dict)
     unproven: Mapping[Quantity, str] = field(default_factory=dict)
@@ -108,7 +113,7 @@ class Model:
 
     def predict(self, features: Floats) -> Predictions:
         """Predicts from features[row, column] with the columns of spec.names. Raises TreesError for another width."""
-        risk = rul = quantiles = None
+        risk = rul = quantiles = tail = None
         if self.risk is not None and self.risk_calibration is not None and "risk" not in self.withheld:
             risk = self.risk_calibration(self.risk(features))
         if self.rul is not None and self.interval_calibration is not None and "rul" not in self.withheld:
@@ -116,12 +121,14 @@ class Model:
             if self.age_blend is not None:
                 rul = self.age_blend(rul, features[:, 0])
             quantiles = np.minimum(self.interval_calibration(rul), self.card.rul_cap)
+            tail = None if self.lower_tail is None else self.lower_tail(quantiles[:, 0])
         if self.lifetime is not None:
             risk, rul, quantiles = self._by_lifetime(self.lifetime, features[:, 0])
+            tail = None if rul is None else self.lifetime.quantiles(features[:, 0], TAIL_LEVELS)
         causes = None
         if risk is not None and self.causes is not None:
             causes = risk[:, None] * self.causes(features)
-        return Predictions(risk, rul, quantiles, self.anomaly(features), causes)
+        return Predictions(risk, rul, quantiles, self.anomaly(features), causes, tail)
 
     def _by_lifetime(self, lifetime: Lifetime, age: Floats) -> tuple[Floats | None, Floats | None, Floats | None]:
         """Returns risk, RUL and its quantiles by age, without those that are withheld."""
@@ -268,7 +275,19 @@ def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
         age_blend=_age_blend(card),
         causes=_causes(card),
         lifetime=_lifetime(card),
+        lower_tail=_lower_tail(card),
     )
+
+
+def _lower_tail(card: ModelCard) -> LowerTail | None:
+    part = card.interval.tail if card.interval else None
+    if part is None:
+        return None
+    if not (LEVELS[0] <= part.level <= 1 and part.mean > 0 and part.lives >= 1):
+        raise CorruptModelError(
+            f"model {card.machine_type} {card.version}: the lower tail of its interval is invalid; train it again"
+        )
+    return LowerTail(part.level, part.mean, part.lives)
 
 
 def _lifetime(card: ModelCard) -> Lifetime | None:

@@ -48,6 +48,7 @@ class Prediction:
         rul_unknown_reason: Why the model withholds the RUL; empty if it does not.
         without_skill: Why the model, which was activated by force, has no skill; empty otherwise.
         anomaly_threshold: The anomaly score from which the state counts as unusual; 0 if the model has no threshold.
+        tail: Quantiles of the RUL at calibration.TAIL_LEVELS; empty like quantiles, and for models of earlier versions.
     """
 
     machine_id: str
@@ -71,6 +72,7 @@ class Prediction:
     rul_unknown_reason: str = ""
     without_skill: str = ""
     anomaly_threshold: float = 0.0
+    tail: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +325,7 @@ def prediction_of(  # noqa: PLR0917
         model.withheld.get("rul", ""),
         model.without_skill,
         model.anomaly_threshold,
+        [] if result.tail is None else result.tail[position].tolist(),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from aurum.prediction import metrics
+from aurum.prediction.model.calibration import TAIL_LEVELS
 from aurum.prediction.model.skill import refusal
 from aurum.prediction.serving.first_models import ModelTraining
 from aurum.prediction.serving.predictor import Predictor
@@ -308,6 +309,10 @@ def response_of(prediction: Prediction) -> prediction_pb2.PredictResponse:
                 unit=prediction.unit,
                 quantiles=prediction.quantiles,
                 cap=prediction.cap,
+                lower_tail=[
+                    prediction_pb2.Quantile(level=level, value=value)
+                    for level, value in zip(TAIL_LEVELS.tolist(), prediction.tail, strict=False)
+                ],
             )
         )
     return response

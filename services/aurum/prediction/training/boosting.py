@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import lightgbm as lgb
 import numpy as np
@@ -34,8 +34,27 @@ _PARAMETERS: dict[str, object] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Binned:
+    """Rows whose values are sorted into bins at the first fit, once for all models of the same rows.
+
+    Attributes:
+        data: The rows in LightGBM's form.
+        rows: The number of rows.
+    """
+
+    data: lgb.Dataset
+    rows: int
+
+
+def binned(features: Floats, options: TrainingOptions) -> Binned:
+    """Returns features[row, feature] in the form in which models are fitted to them."""
+    data = lgb.Dataset(features, free_raw_data=True, categorical_feature=list(options.one_hot))
+    return Binned(data, len(features))
+
+
 def fit_trees(
-    features: Floats,
+    features: Binned,
     target: npt.NDArray[np.generic],
     objective: str,
     options: TrainingOptions,
@@ -45,19 +64,18 @@ def fit_trees(
     """Fits one boosted model.
 
     Args:
-        features: features[row, feature].
+        features: The rows. Only one model at a time may be fitted to them.
         target: The value to predict of each row.
         objective: LightGBM's objective.
         options: Seed, threads and number of trees.
         monotone: For each feature 1 if the prediction may only rise with it, -1 if it may only fall, else 0.
     """
-    rounds = options.rounds if len(features) < _LARGE else -(-options.rounds * 5 // 8)
-    # Is binned once, for all seeds
-    data = lgb.Dataset(features, target, free_raw_data=True, categorical_feature=list(options.one_hot))
+    rounds = options.rounds if features.rows < _LARGE else -(-options.rounds * 5 // 8)
+    features.data.set_label(target)
     boosters = [
         lgb.train(
-            _parameters(len(features), objective, replace(options, seed=options.seed + seed), monotone),
-            data,
+            _parameters(features.rows, objective, replace(options, seed=options.seed + seed), monotone),
+            features.data,
             num_boost_round=rounds,
         )
         for seed in range(options.seeds)
@@ -66,33 +84,27 @@ def fit_trees(
 
 
 def fit_and_validate(
-    features: Floats,
-    target: npt.NDArray[np.generic],
-    objective: str,
-    options: TrainingOptions,
-    unseen: tuple[Floats, npt.NDArray[np.generic]],
+    fitted: Binned, unseen: lgb.Dataset, objective: str, options: TrainingOptions
 ) -> tuple[lgb.Booster, Floats]:
     """Fits one boosted model until its loss on unseen rows has not fallen for some rounds.
 
     It learns TRIAL_SPEED times as fast as that of `fit_trees`, with as many times fewer trees.
 
     Args:
-        features: features[row, feature].
-        target: The value to predict of each row.
+        fitted: The rows to fit to, with their labels.
+        unseen: Other rows with their labels, as validation data of `fitted`.
         objective: LightGBM's objective.
         options: Seed, threads and greatest number of trees.
-        unseen: Features and targets of rows that are not used to fit.
 
     Returns:
         The model, and its loss on the unseen rows by number of trees: the mean square or the logarithmic loss.
     """
-    data = lgb.Dataset(features, target, free_raw_data=True, categorical_feature=list(options.one_hot))
     losses: dict[str, dict[str, list[float]]] = {}
     booster = lgb.train(
-        _parameters(len(features), objective, options, ()) | {"learning_rate": _RATE * TRIAL_SPEED},
-        data,
+        _parameters(fitted.rows, objective, options, ()) | {"learning_rate": _RATE * TRIAL_SPEED},
+        fitted.data,
         num_boost_round=-(-options.rounds // TRIAL_SPEED),
-        valid_sets=[data.create_valid(*unseen)],
+        valid_sets=[unseen],
         callbacks=[lgb.record_evaluation(losses), lgb.early_stopping(_PATIENCE, verbose=False)],
     )
     (of_rounds,) = next(iter(losses.values())).values()

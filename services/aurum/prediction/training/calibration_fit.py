@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 
-from aurum.prediction.model.calibration import COVERAGE, LEVELS, IntervalCalibration, RiskCalibration
+from aurum.prediction.model.calibration import COVERAGE, LEVELS, IntervalCalibration, LowerTail, RiskCalibration
 
 Floats = npt.NDArray[np.float64]
 _MOST_BINS = 12  # bins of the prediction, each with its own residual quantiles
@@ -82,6 +82,36 @@ def calibrate_interval(
             _target_coverage(machines),
         )
     return IntervalCalibration(edges, residual_quantiles)
+
+
+def fit_lower_tail(
+    calibration: IntervalCalibration,
+    predictions: Floats,
+    truths: Floats,
+    machines: npt.NDArray[np.intp],
+    cap: float = np.inf,
+) -> LowerTail:
+    """Fits how likely failures are before the lowest quantile, and how far before it, to held-out rows.
+
+    The rows of a machine are alike, so it is the number of machines that says how well both are known. Half a failure
+    is added, since the quantiles were fitted to the same rows, and one distance: the usual one of the two lowest
+    quantiles.
+
+    Args:
+        calibration: The interval, fitted to the same rows.
+        predictions: Predicted RUL.
+        truths: True RUL.
+        machines: The machine of each row.
+        cap: Cap of the RUL.
+    """
+    lowest = np.minimum(calibration(predictions)[:, 0], cap)
+    distance = lowest - truths
+    before = distance > 0
+    usual = float((calibration.residuals[:, 1] - calibration.residuals[:, 0]).mean())
+    count, all_machines = len(np.unique(machines[before])), len(np.unique(machines))
+    level = (float(LEVELS[0]) * all_machines + 0.5) / (all_machines + 1)
+    mean = (usual + count * float(distance[before].mean())) / (count + 1) if count else usual
+    return LowerTail(level, max(mean, 1e-9), count + 1.0)
 
 
 def _target_coverage(machines: int) -> float:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from aurum.prediction.training.boosting import fit_trees, raw_scores
+from aurum.prediction.training.boosting import binned, fit_trees, raw_scores
 from aurum.prediction.training.specification import TrainingOptions
 from aurum.prediction.training.table import Indices, Outcomes, Table
 from aurum.prediction.training.validation import FOLDS, folds_of
@@ -55,7 +55,8 @@ def _error(table: Table, target: Outcomes, fold: Indices, options: TrainingOptio
         fitted, test = rows & (fold != each), rows & (fold == each)
         if not test.any() or not fitted.any():
             continue
-        booster = fit_trees(table.features[fitted], truths[fitted], "regression" if lives else "binary", options)
+        objective = "regression" if lives else "binary"
+        booster = fit_trees(binned(table.features[fitted], options), truths[fitted], objective, options)
         scores = raw_scores(booster, table.features[test])
         if lives:
             errors.append((np.clip(scores, 0, target.cap) - truths[test]) ** 2)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from aurum.prediction.model.features import MIDDLE, SHORT
-from aurum.prediction.training.boosting import fit_trees, raw_scores
+from aurum.prediction.training.boosting import binned, fit_trees, raw_scores
 from aurum.prediction.training.specification import TrainingOptions
 from aurum.prediction.training.table import Floats, Indices, Outcomes, Table, thinned_rows
 
@@ -42,10 +42,11 @@ def monotone_features(
     test = fold[kept] == 0
     has_rul = ~np.isnan(left)
     errors = []
+    rows = has_rul & ~test
+    fitted = binned(features[rows], options)
     for constraints in ((), signs.tolist()):
-        rows = has_rul & ~test
         booster = fit_trees(
-            features[rows],
+            fitted,
             left[rows],
             "regression",
             options,

@@ -7,13 +7,14 @@ change is tried at a time, beside the best so far, and kept if it lowers the err
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import lightgbm as lgb
 import numpy as np
 
 from aurum.prediction.model import card as parts
 from aurum.prediction.training.age_fit import fit_age_blend
-from aurum.prediction.training.boosting import TRIAL_SPEED, fit_and_validate, raw_scores
+from aurum.prediction.training.boosting import TRIAL_SPEED, Binned, binned, fit_and_validate, raw_scores
 from aurum.prediction.training.specification import TrainingOptions
 from aurum.prediction.training.table import Bools, Floats, Table
 from aurum.prediction.training.task import Recipe, Task
@@ -25,6 +26,7 @@ _FOLDS = 3
 _ROWS, _ROWS_WITH_BUDGET = 12_000, 30_000  # on which trials are trained and judged
 _LEAST_GAIN = 0.01  # share by which a change must lower the error; less is within chance
 _LEAST_ROUNDS = 5
+_PREPARED = 2  # sets of features whose rows are kept for further trials: those of the best recipe and of the last one
 _MUCH_SMALLER = 0.6  # share of the trees; if about as many are best on fewer rows, all are used on all rows
 _AGE_WEIGHTS = (0.25, 0.5, 0.75, 1.0)
 _LEAST_EARLIER, _LEAST_LATER = 6, 3  # lives
@@ -114,6 +116,23 @@ def _changes(options: TrainingOptions, *, lives: bool, sensors: int) -> dict[str
 
 
 @dataclass(frozen=True, slots=True)
+class _Prepared:
+    """The rows of one split, with the features of a recipe.
+
+    Attributes:
+        fitted: The rows to fit to.
+        judged: The rows to judge by, in the form in which they are validated.
+        unseen: Their features[row, feature].
+        chosen: Which rows are judged.
+    """
+
+    fitted: Binned
+    judged: lgb.Dataset
+    unseen: Floats
+    chosen: Bools
+
+
+@dataclass(frozen=True, slots=True)
 class _Search:
     """The rows and splits on which recipes are tried."""
 
@@ -122,6 +141,7 @@ class _Search:
     protocol: str
     threads: int
     is_thinned: bool
+    prepared: dict[tuple[bool, bool], list[_Prepared]] = field(default_factory=dict)
 
     @classmethod
     def create(cls, task: Task, options: TrainingOptions) -> "_Search | None":
@@ -154,7 +174,8 @@ class _Search:
     def trial(self, recipe: Recipe) -> _Trial:
         """Returns the result of a recipe over all splits."""
         with ThreadPoolExecutor(max(1, min(self.threads, len(self.splits)))) as threads:
-            results = list(threads.map(lambda split: self._fit(recipe, *split), self.splits))
+            prepared = self._prepare(recipe, threads)
+            results = list(threads.map(lambda split: self._fit(recipe, split), prepared))
         longest = max(len(losses) for _, losses, _ in results)
         # A fit that was stopped early would hardly have become better
         whole = np.array([np.append(losses, np.full(longest - len(losses), losses[-1])) for _, losses, _ in results])
@@ -193,29 +214,44 @@ class _Search:
         errors = [part - left[judged] for part, (_, judged) in zip(predicted, self.splits, strict=True)]
         return float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
 
-    def _fit(self, recipe: Recipe, fitted: Bools, judged: Bools) -> tuple[Callable[[int], Floats], Floats, Bools]:
-        """Returns a function from the number of trees to the predictions for the judged rows, and the losses."""
+    def _prepare(self, recipe: Recipe, threads: ThreadPoolExecutor) -> list[_Prepared]:
+        """Returns the rows of each split with the features of a recipe, and keeps the latest of them."""
+        key = recipe.wear_index, recipe.deviations
+        found = self.prepared.pop(key, None)
+        if found is None:
+            found = list(threads.map(lambda split: self._rows_of(recipe, *split), self.splits))
+        while len(self.prepared) >= _PREPARED:
+            del self.prepared[next(iter(self.prepared))]
+        self.prepared[key] = found  # the latest one is the last
+        return found
+
+    def _rows_of(self, recipe: Recipe, fitted: Bools, judged: Bools) -> _Prepared:
         left = self.task.target.left
         features = self.task.features(recipe.derived(self.task, fitted))
         values = self.task.target.soon.astype(np.float64) if left is None else left
+        rows = binned(features[fitted], recipe.options)
+        rows.data.set_label(values[fitted])
+        unseen = features[judged]
+        return _Prepared(rows, rows.data.create_valid(unseen, values[judged]), unseen, judged)
+
+    def _fit(self, recipe: Recipe, split: _Prepared) -> tuple[Callable[[int], Floats], Floats, Bools]:
+        """Returns a function from the number of trees to the predictions for the judged rows, and the losses."""
+        left = self.task.target.left
         objective = "binary" if left is None else "regression"
         models = []
         curves = []
         for seed in range(recipe.options.seeds):
             options = replace(recipe.options, seed=recipe.options.seed + seed)
-            model, losses = fit_and_validate(
-                features[fitted], values[fitted], objective, options, (features[judged], values[judged])
-            )
+            model, losses = fit_and_validate(split.fitted, split.judged, objective, options)
             models.append(model)
             curves.append(losses)
         shortest = min(map(len, curves))
-        unseen = features[judged]
 
         def predict(rounds: int) -> Floats:
-            scores = np.mean([raw_scores(model, unseen, rounds) for model in models], axis=0)
+            scores = np.mean([raw_scores(model, split.unseen, rounds) for model in models], axis=0)
             return np.asarray(scores if left is None else np.clip(scores, 0.0, self.task.target.cap))
 
-        return predict, np.mean([losses[:shortest] for losses in curves], axis=0), judged
+        return predict, np.mean([losses[:shortest] for losses in curves], axis=0), split.chosen
 
 
 def _splits(runs: Sequence[Run], table: Table, seed: int) -> tuple[list[tuple[Bools, Bools]], str]:

@@ -14,8 +14,8 @@ from aurum.prediction.model.calibration import COVERAGE, LEVELS
 from aurum.prediction.model.features import FeatureSpec
 from aurum.prediction.model.model import RISK, RUL
 from aurum.prediction.training.age_fit import fit_age_blend
-from aurum.prediction.training.boosting import fit_trees, raw_scores
-from aurum.prediction.training.calibration_fit import calibrate_interval, calibrate_risk
+from aurum.prediction.training.boosting import binned, fit_trees, raw_scores
+from aurum.prediction.training.calibration_fit import calibrate_interval, calibrate_risk, fit_lower_tail
 from aurum.prediction.training.monotone import monotone_features
 from aurum.prediction.training.search import choose_recipe
 from aurum.prediction.training.skill import Baselines
@@ -142,11 +142,13 @@ def _interval_part(rul: Floats, left: Floats, cap: float, group: Indices) -> par
     """Calibrates the intervals of the RUL by held-out estimates; `left` is NaN where the true RUL is unknown."""
     known = ~np.isnan(left)
     calibration = calibrate_interval(rul[known], left[known], cap, len(np.unique(group[known])))
+    tail = fit_lower_tail(calibration, rul[known], left[known], group[known], cap)
     return parts.IntervalPart(
         coverage=COVERAGE,
         levels=LEVELS.round(4).tolist(),
         edges=calibration.edges.tolist(),
         residuals=calibration.residuals.tolist(),
+        tail=parts.TailPart(level=tail.level, mean=tail.mean, lives=tail.lives),
     )
 
 
@@ -197,8 +199,9 @@ def _fit_both(
 ) -> tuple[lgb.Booster, lgb.Booster | None]:
     """Fits the trees of risk and, if there are lives, of RUL, to the selected rows."""
     of_risk = rows & target.known
+    rows_of_risk = binned(features[of_risk], options)
     risk = fit_trees(
-        features[of_risk],
+        rows_of_risk,
         target.soon[of_risk],
         "binary",
         options,
@@ -207,7 +210,10 @@ def _fit_both(
     if target.left is None:
         return risk, None
     of_life = rows & ~np.isnan(target.left)
-    return risk, fit_trees(features[of_life], target.left[of_life], "regression", options, monotone=monotone)
+    # Lives that were observed to their end have both outcomes, so their rows are binned once
+    same = np.array_equal(of_risk, of_life)
+    rows_of_life = rows_of_risk if same else binned(features[of_life], options)
+    return risk, fit_trees(rows_of_life, target.left[of_life], "regression", options, monotone=monotone)
 
 
 def evaluate_later_lives(task: Task, fit: Fit) -> parts.Evaluation | None:

@@ -11,14 +11,18 @@ An operator may shelve an alarm for a limited time, and a rule may suppress it b
 changing its underlying state, which is visible again afterwards.
 """
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
 AlarmState = Literal["normal", "unacknowledged", "acknowledged", "returned", "shelved", "suppressed"]
 Quantity = Literal["risk", "rul", "anomaly", "sensor", "rate", "silence"]
 Priority = Literal["low", "medium", "high", "urgent"]
-TransitionKind = Literal["raised", "cleared", "acknowledged", "shelved", "unshelved", "suppressed", "unsuppressed"]
+TransitionKind = Literal[
+    "raised", "cleared", "acknowledged", "shelved", "unshelved", "suppressed", "unsuppressed", "commented"
+]
 
+_DIGEST = 12  # characters
 CHATTER_RAISES, CHATTER_US = 3, 600_000_000  # an alarm that is raised so often within this time chatters
 # Why the platform cleared an alarm whose condition did not end
 RULE_REMOVED = "the rule was removed"
@@ -38,12 +42,14 @@ class Transition:
         by: The operator; empty for the platform.
         until_us: The end of a shelving, in µs since 1970.
         value: The value that raised or cleared the alarm.
-        reason: The reason for a shelving, or why the platform cleared an alarm whose condition may still hold.
+        reason: The reason for a shelving or for an acknowledgement of several alarms, or why the platform cleared an
+            alarm whose condition may still hold.
         text: The text of the rule when it raised the alarm.
         priority: Its priority then.
         quantity: What the rule limits.
         sensor: The sensor, if the rule limits a reading or its rate of change.
         limit: The limit that was exceeded.
+        comment: What an operator wrote about the alarm.
     """
 
     kind: TransitionKind
@@ -59,11 +65,21 @@ class Transition:
     quantity: Quantity | Literal[""] = ""
     sensor: str = ""
     limit: float | None = None
+    comment: str = ""
 
     @property
     def alarm_id(self) -> str:
         """The id of the alarm, MACHINE~RULE."""
         return alarm_id(self.machine_id, self.rule)
+
+    @property
+    def entry_id(self) -> str:
+        """What identifies the entry among those of its time. Processes that detect the same transition get the same."""
+        of_kind = f"{self.alarm_id}~{self.kind}"
+        if not self.comment:
+            return of_kind
+        digest = hashlib.sha256(f"{self.by}\0{self.comment}".encode()).hexdigest()[:_DIGEST]
+        return f"{of_kind}~{digest}"  # two comments of the same time are two entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +107,9 @@ class Alarm:
         sensor: The sensor, if the rule limits a reading or its rate of change.
         limit: The limit that was exceeded.
         recent_raises: When it was raised the last times, in µs since 1970, the oldest first; at most CHATTER_RAISES.
+        comment: The last comment of an operator.
+        commented_by: Who wrote it.
+        commented_us: When it was written.
     """
 
     machine_id: str
@@ -113,6 +132,9 @@ class Alarm:
     sensor: str = ""
     limit: float | None = None
     recent_raises: tuple[int, ...] = ()
+    comment: str = ""
+    commented_by: str = ""
+    commented_us: int = 0
 
     @property
     def alarm_id(self) -> str:
@@ -171,6 +193,8 @@ def apply_transition(alarm: Alarm, transition: Transition) -> Alarm:
             changed = replace(alarm, shelved_until_us=0, shelved_by="", reason="")
         case "suppressed" | "unsuppressed":
             changed = replace(alarm, suppressed=transition.kind == "suppressed")
+        case "commented":
+            changed = replace(alarm, comment=transition.comment, commented_by=transition.by, commented_us=at)
     return changed
 
 

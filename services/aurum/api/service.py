@@ -29,6 +29,8 @@ from aurum.api.query_parameters import KnownParameters
 from aurum.api.recent_writes import RecentWrites
 from aurum.api.request_spans import RequestSpans
 from aurum.api.routes import (
+    alarm_bulk,
+    alarm_journal,
     alarms,
     carbon,
     console,
@@ -79,6 +81,8 @@ _ROUTES = (
     water,
     today,
     alarms,
+    alarm_bulk,
+    alarm_journal,
     events,
     platform,
     session,

@@ -276,7 +276,17 @@ ROUTES: dict[tuple[str, str], list[Case]] = {
         request("most alarms", "GET", "/api/alarms?limit=1000", 200),
         request("many states", "GET", f"/api/alarms?limit=1000{'&state=normal' * (HEAD // 13)}", 200),
     ],
-    ("GET", "/api/alarms/journal"): [request("longest journal", "GET", "/api/alarms/journal?limit=1000", 200)],
+    ("GET", "/api/alarms/journal"): [
+        request("longest journal", "GET", "/api/alarms/journal?limit=1000", 200),
+        request("rule without entries", "GET", "/api/alarms/journal?limit=1000&rule=none", 200),
+    ],
+    ("POST", "/api/alarms/ack"): small_bodies("POST", "/api/alarms/ack", {"ids": ["a~b"]}, "reason", 422),
+    ("POST", "/api/alarms/shelve"): small_bodies(
+        "POST", "/api/alarms/shelve", {"ids": ["a~b"], "minutes": 5}, "reason", 422
+    ),
+    ("POST", "/api/alarms/{alarm_id}/comments"): small_bodies(
+        "POST", f"/api/alarms/{LONG}~silent_0/comments", {}, "text", 422
+    ),
     ("POST", "/api/alarms/{alarm_id}/ack"): small_bodies("POST", f"/api/alarms/{LONG}~silent_0/ack", {}, "by", 422),
     ("POST", "/api/alarms/{alarm_id}/shelve"): small_bodies(
         "POST", f"/api/alarms/{LONG}~silent_0/shelve", {"minutes": 5}, "reason", 422

@@ -99,7 +99,7 @@ function followLink(event) {
   if (!link?.hasAttribute("href") || !isPlainClick(event)) return;
   if (link.origin !== location.origin || !findPage(link.pathname)) return;
   event.preventDefault();
-  go(link.pathname);
+  go(link.pathname + link.search);
 }
 
 function applyTheme() {

@@ -10,7 +10,7 @@ export const PLANT = { name: "plant", pattern: /^\/$/, load: () => import("./pla
 const PAGES = [
   PLANT,
   { name: "machine", pattern: /^\/machines\/([^/]+)$/, load: () => import("./machine.js") },
-  { name: "alarms", pattern: /^\/alarms$/, load: () => import("./alarms.js") },
+  { name: "alarms", pattern: /^\/alarms$/, load: () => import("./alarm_desk.js") },
   { name: "platform", pattern: /^\/platform$/, load: () => import("./platform.js") },
 ];
 

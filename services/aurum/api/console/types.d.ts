@@ -73,6 +73,11 @@ export interface Alarm {
   shelved_until: string | null;
   reason: string | null;
   count: number;
+  site: string;
+  line: string;
+  comment: string | null;
+  commented_by: string | null;
+  commented_at: string | null;
 }
 
 /** AlarmsOut */
@@ -80,9 +85,19 @@ export interface Alarms {
   items: Alarm[];
 }
 
+/** BulkItemOut */
+export interface BulkItem {
+  id: string;
+  done: boolean;
+  changed: boolean;
+  problem: string | null;
+  detail: string | null;
+}
+
 /** TransitionOut */
 export interface Transition {
   at: string;
+  id: string;
   machine_id: string;
   rule: string;
   text: string;
@@ -91,11 +106,14 @@ export interface Transition {
   until: string | null;
   value: number | null;
   reason: string | null;
+  priority: AlarmPriority;
+  comment: string | null;
 }
 
 /** JournalOut */
 export interface Journal {
   items: Transition[];
+  next_cursor: string | null;
 }
 
 /** SeriesOut */

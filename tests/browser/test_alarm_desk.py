@@ -255,6 +255,50 @@ def test_refused_bulk_action_is_explained_at_each_alarm(page: Page, hall: Platfo
     expect(page.get_by_text("10 alarms selected")).to_be_visible()
 
 
+def test_shift_handover_is_shown_printed_and_saved(page: Page, hall: Platform) -> None:
+    """The handover report shows what the shift leaves; printed it is the report alone, and saved it is CSV."""
+    ids = ["desk-020~hot", "desk-021~hot"]
+    body = {"ids": ids, "minutes": 60, "by": "Ada", "reason": "the probes are being changed"}
+    assert http("POST", f"{hall.api}/api/alarms/shelve", body).status == 200
+    comment = {"text": "Ask the electrician", "by": "Ada"}
+    assert http("POST", f"{hall.api}/api/alarms/desk-022~hot/comments", comment).status == 201
+    opened(page, hall, "/alarms")
+    page.get_by_role("button", name="Shift handover").click()
+    report = page.locator(".report:visible")
+    expect(report.get_by_role("heading", name="Open at the end")).to_contain_text(f"({ALARMS - 2})")
+    shelved = report.get_by_role("table", name="Shelved at the end").locator("tbody tr")
+    expect(shelved).to_have_count(2)
+    expect(shelved.first).to_contain_text("the probes are being changed")
+    expect(report.get_by_role("table", name="Comments")).to_contain_text("Ask the electrician")
+    expect(report.get_by_role("table", name="Machines with most alarms").locator("tbody tr")).to_have_count(10)
+    assert violations(page) == []
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Save as CSV").click()
+    assert "the probes are being changed" in download.value.path().read_text()
+    page.emulate_media(media="print")
+    for hidden in ("header", ".filters", ".report-bar", ".tabs"):
+        expect(page.locator(hidden).first).to_be_hidden()
+    expect(report).to_be_visible()
+    page.emulate_media(media="screen")
+    page.reload()
+    expect(report).to_be_visible()
+
+
+def test_alarm_figures_are_shown_beside_their_targets(page: Page, hall: Platform) -> None:
+    """The figures are shown with the targets of the standards, and say which are met."""
+    opened(page, hall, "/alarms?view=figures&range=1")
+    stale = page.locator("[data-figure=stale]")
+    expect(stale).to_contain_text("✓ yes")
+    expect(page.locator("[data-figure=peak]")).to_contain_text("✗ no")
+    expect(page.get_by_role("heading", name="Ten most frequent rules: 100%")).to_be_visible()
+    expect(page.get_by_text("Too hot")).to_be_visible()
+    page.locator("[data-filter=positions]").fill("100")
+    page.locator("[data-filter=positions]").press("Enter")
+    expect(page.get_by_text("for each of 100 operator positions")).to_be_visible()
+    expect(page.locator("[data-figure=peak]")).to_contain_text("✓ yes")
+    assert violations(page) == []
+
+
 @pytest.mark.parametrize("language", ["en", "es"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_desk_fits_a_phone_and_has_no_violation(
@@ -263,10 +307,15 @@ def test_desk_fits_a_phone_and_has_no_violation(
     """At 390 px the page does not scroll sideways, and axe finds nothing, in each language and theme."""
     page.set_viewport_size({"width": 390, "height": 844})
     page.add_init_script(f"localStorage['aurum.language'] = '{language}'; localStorage['aurum.theme'] = '{theme}'")
-    for query in ("?rule=hot&search=desk-00&group=site", "?view=journal"):
+    for query in (
+        "?rule=hot&search=desk-00&group=site",
+        "?view=journal&machine=desk-001",
+        "?view=handover&range=1",
+        "?view=figures",
+    ):
         opened(page, hall, f"/alarms{query}")
-        expect(page.locator("tbody tr").first).to_be_visible()
+        expect(page.locator("tbody tr:visible").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), query
         assert violations(page) == []
     text = page.locator("main").inner_text()
-    assert not re.search(r"\b(desk|views|select|bulk|history|group)\.\w+|\{\w+\}", text)
+    assert not re.search(r"\b(desk|views|select|bulk|history|group|report|figures)\.\w+|\{\w+\}", text)

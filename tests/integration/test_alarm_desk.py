@@ -1,5 +1,6 @@
 """What an operator does with many alarms, through the services: history, comments, bulk actions."""
 
+import csv
 import datetime
 import json
 import time
@@ -133,6 +134,50 @@ def test_many_alarms_are_shelved_until_a_time(plant: Platform) -> None:
         assert refused.status == 422, wrong
 
 
+def test_handover_report_tells_what_the_shift_leaves(plant: Platform) -> None:
+    """The report has open, raised and shelved alarms, comments and the worst machines, as JSON and as CSV."""
+    started = time.time() - 3600
+    post(plant, "oven-2~hot/comments", {"text": "=cmd()", "by": "Ada"})
+    post(plant, "shelve", {"ids": ["oven-2~fast"], "minutes": 60, "by": "Ada", "reason": "tests"})
+    report = http("GET", f"{plant.api}/api/reports/handover?start={started}").json
+    assert (report["raised"], report["cleared"], report["complete_from"]) == (6, 0, report["start"])
+    expected = {key for key, alarm in alarms(plant).items() if alarm["state"] not in ("shelved", "suppressed")}
+    assert {each["id"]: each["state"] for each in report["open"]} == {
+        key: alarm["state"] for key, alarm in alarms(plant).items() if key in expected
+    }
+    assert {"oven-2~fast"} <= {each["id"] for each in report["shelved"]}
+    assert [each["comment"] for each in report["comments"]][-1] == "=cmd()"
+    assert [(each["machine_id"], each["raised"]) for each in report["worst"]] == [
+        (f"oven-{number}", 2) for number in range(3)
+    ]
+    of_site = http("GET", f"{plant.api}/api/reports/handover?start={started}&site=south").json
+    assert {each["machine_id"] for each in of_site["worst"]} == {"oven-2"}
+    answer = http("GET", f"{plant.api}/api/reports/handover?start={started}&format=csv")
+    assert "attachment" in answer.headers["content-disposition"]
+    table = list(csv.DictReader(answer.body.decode().splitlines()))
+    assert {each["section"] for each in table} == {"total", "open", "raised", "shelved", "comment", "machine"}
+    assert [each["remark"] for each in table if each["section"] == "comment"][-1] == "'=cmd()"
+    before = http("GET", f"{plant.api}/api/reports/handover?start={started - 60}&end={started}").json
+    assert (before["raised"], before["open"], before["worst"]) == (0, [], [])
+
+
+def test_alarm_figures_of_a_period(plant: Platform) -> None:
+    """The figures count the raises of the period, and name rules and machines with their share."""
+    found = http("GET", f"{plant.api}/api/reports/alarms?start={time.time() - 3600}&positions=2").json
+    assert (found["raised"], found["intervals"], found["peak_rate"], found["positions"]) == (6, 6, 3, 2)
+    assert [(each["name"], each["share"]) for each in found["top_rules"]] == [("fast", 0.5), ("hot", 0.5)]
+    assert found["by_priority"] == {"low": 0.5, "medium": 0, "high": 0.5, "urgent": 0}
+    for wrong in ("", "?start=2026-01-02&end=2026-01-01", "?start=2000-01-01", "?start=2026-01-01&positions=0"):
+        assert http("GET", f"{plant.api}/api/reports/alarms{wrong}").status == 422, wrong
+
+
+def test_long_period_says_from_when_it_is_complete(plant: Platform) -> None:
+    """A report on the longest period is answered; it says from when on all entries were read."""
+    report = http("GET", f"{plant.api}/api/reports/handover?start={time.time() - 91 * 86_400}")
+    assert report.status == 200
+    assert report.json["complete_from"] == report.json["start"]
+
+
 def test_bulk_action_without_ingestion_changes_nothing(plant: Platform) -> None:
     """While ingestion is away, an action on many alarms is 503, is audited as failed, and leaves them unchanged."""
     plant.processes["ingestion"].kill()
@@ -140,7 +185,7 @@ def test_bulk_action_without_ingestion_changes_nothing(plant: Platform) -> None:
         refused = post(plant, "ack", {"ids": ["oven-0~hot"], "by": "Ada"})
         assert refused.status == 503
         assert "oven-0~hot was not recorded" in refused.json["detail"]
-        assert audited(plant, "1 alarms") == [("alarm.acknowledge_many", "failed: UNAVAILABLE")]
+        assert audited(plant, "1 alarms")[-1] == ("alarm.acknowledge_many", "failed: UNAVAILABLE")
     finally:
         plant.restart("ingestion")
     assert alarms(plant)["oven-0~hot"]["state"] == "unacknowledged"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from aurum.alarms import journal
 from aurum.alarms.lifecycle import Transition
 from aurum.api import alarm_history
-from aurum.api.alarm_history import HistoryQuery, read_page
+from aurum.api.alarm_history import HistoryQuery, read_page, read_period
 from aurum.api.backends import IngestionBackend
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.v1 import ingestion_pb2
@@ -176,6 +176,22 @@ def test_cursor_names_no_machine_that_is_hidden(monkeypatch: pytest.MonkeyPatch)
             more, cursor = await backend.page(query, 10, cursor)
             found += more
         assert found == own[::-1]
+
+    run_with_server(play)
+
+
+def test_period_is_read_up_to_a_number_of_entries() -> None:
+    """Of a period with more entries than a report may cost, the newest are read, and it is known from when on."""
+
+    async def play(backend: Backend) -> None:
+        await backend.record(*(Transition("raised", "m", "hot", at) for at in range(1, 31)))
+        query = HistoryQuery(start_us=5)
+        ingestion = cast(IngestionBackend, backend)
+        parts = [part async for part in read_period(ingestion, query, 12)]
+        assert [each.at_us for part in parts for each in part.transitions] == list(range(30, 18, -1))
+        assert (sum(part.examined for part in parts), parts[-1].oldest_us) == (12, 19)
+        whole = [part async for part in read_period(ingestion, query, 1000)]
+        assert (sum(part.examined for part in whole), whole[-1].oldest_us) == (26, 5)
 
     run_with_server(play)
 

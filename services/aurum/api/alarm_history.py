@@ -97,7 +97,22 @@ async def read_page(ingestion: IngestionBackend, query: HistoryQuery, limit: int
         await asyncio.sleep(0)  # lets the event loop handle other requests
 
 
-async def read_period(ingestion: IngestionBackend, query: HistoryQuery, most: int) -> AsyncIterator[list[Transition]]:
+@dataclass(frozen=True, slots=True)
+class PeriodPart:
+    """A part of the entries of a period.
+
+    Attributes:
+        transitions: The entries that are asked for, the newest first.
+        examined: Number of entries that were examined.
+        oldest_us: The time of the last one of these in µs since 1970; 0 without any.
+    """
+
+    transitions: Sequence[Transition]
+    examined: int
+    oldest_us: int
+
+
+async def read_period(ingestion: IngestionBackend, query: HistoryQuery, most: int) -> AsyncIterator[PeriodPart]:
     """Yields the entries of a period in parts, the newest first.
 
     Args:
@@ -113,7 +128,8 @@ async def read_period(ingestion: IngestionBackend, query: HistoryQuery, most: in
         answer = await ingestion.list_event_page(_request(query, min(MAX_EVENTS, most), token))
         most -= len(answer.events)
         token = answer.next_page_token
-        yield await asyncio.to_thread(_select_all, query, answer.events)
+        transitions = await asyncio.to_thread(_select_all, query, answer.events)
+        yield PeriodPart(transitions, len(answer.events), answer.events[-1].at_us if answer.events else 0)
         if not token:
             return
 

@@ -15,7 +15,7 @@ from aurum.alarms import journal
 from aurum.alarms.flood import FloodDetector
 from aurum.alarms.followed_rules import FollowedRules
 from aurum.alarms.journaled import JournaledAlarms
-from aurum.alarms.lifecycle import Alarm, AlarmState, Quantity, Transition, TransitionKind
+from aurum.alarms.lifecycle import Alarm, AlarmState, Priority, Quantity, Transition, TransitionKind
 from aurum.alarms.rules import AlarmRule
 from aurum.api import metrics
 from aurum.api.backends import IngestionBackend
@@ -63,6 +63,11 @@ class AlarmService:
     def rule(self, name: str) -> AlarmRule | None:
         """Returns a rule by its name, or None."""
         return self._rules.find(name)
+
+    @property
+    def priorities(self) -> dict[str, Priority]:
+        """The priorities of the rules in force, by name."""
+        return {rule.name: rule.priority for rule in self._rules.current.rules}
 
     def present_value(self, machine_id: str, quantity: Quantity, sensor: str) -> float | None:
         """Returns the present value of what a rule limits; None if it is not known, as that of a rate.

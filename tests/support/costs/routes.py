@@ -62,6 +62,13 @@ def small_bodies(
     ]
 
 
+def reported(path: str) -> Case:
+    """A report on the longest period."""
+    return request(
+        "longest period", "GET", lambda plant, n: f"{path}?start={plant.started_us - 90 * DAY_US + n * 1_000_000}", 200
+    )
+
+
 def accounts(path: str) -> list[Case]:
     """An account of all machines with meters over the longest time: for each machine, and as tables."""
 
@@ -280,6 +287,8 @@ ROUTES: dict[tuple[str, str], list[Case]] = {
         request("longest journal", "GET", "/api/alarms/journal?limit=1000", 200),
         request("rule without entries", "GET", "/api/alarms/journal?limit=1000&rule=none", 200),
     ],
+    ("GET", "/api/reports/handover"): [reported("/api/reports/handover")],
+    ("GET", "/api/reports/alarms"): [reported("/api/reports/alarms")],
     ("POST", "/api/alarms/ack"): small_bodies("POST", "/api/alarms/ack", {"ids": ["a~b"]}, "reason", 422),
     ("POST", "/api/alarms/shelve"): small_bodies(
         "POST", "/api/alarms/shelve", {"ids": ["a~b"], "minutes": 5}, "reason", 422

@@ -7,7 +7,7 @@ import { remember, setting } from "./settings.js";
 
 /** @import { Alarm } from "./types.d.ts" */
 
-/** @typedef {"open" | "shelved" | "suppressed" | "journal"} ViewName */
+/** @typedef {"open" | "shelved" | "suppressed" | "journal" | "handover" | "figures"} ViewName */
 /** @typedef {"urgency" | "priority" | "machine" | "what" | "state" | "since" | "count"} SortKey */
 /** @typedef {"" | "site" | "line" | "machine" | "rule"} GroupKey */
 
@@ -25,9 +25,10 @@ import { remember, setting } from "./settings.js";
  * @property {SortKey} sort
  * @property {"" | "descending"} order
  * @property {GroupKey} group
- * @property {string} range Hours up to now, `custom` for `start` and `end`, or empty for all.
+ * @property {string} range Hours up to now, `custom` for `start` and `end`, or empty for the usual one of the view.
  * @property {string} start ISO 8601.
  * @property {string} end ISO 8601.
+ * @property {string} positions Operator positions, for the figures.
  */
 
 /** @type {Choice} */
@@ -47,13 +48,14 @@ export const DEFAULT = {
   range: "",
   start: "",
   end: "",
+  positions: "1",
 };
 
 export const RANGES = ["1", "8", "12", "24", "168", "720"]; // hours
 
 /** @type {{ [Key in keyof Choice]?: string[] }} */
 const ALLOWED = {
-  view: ["open", "shelved", "suppressed", "journal"],
+  view: ["open", "shelved", "suppressed", "journal", "handover", "figures"],
   priority: ["", "urgent", "high", "medium", "low"],
   state: ["", "unacknowledged", "acknowledged", "returned"],
   sort: ["urgency", "priority", "machine", "what", "state", "since", "count"],

@@ -6,6 +6,8 @@ import { matchingAlarms, readChoice, writeChoice } from "./alarm_choice.js";
 import { alarmFilters } from "./alarm_filters.js";
 import { alarmHistory } from "./alarm_history.js";
 import { alarmList } from "./alarm_list.js";
+import { figuresContent, handoverContent } from "./alarm_report_content.js";
+import { alarmReport, USUAL_HOURS } from "./alarm_report.js";
 import { failures, ruleText } from "./alarms.js";
 import { messageOf, request } from "./api.js";
 import { h, problemLine, setText, showProblem } from "./dom.js";
@@ -18,13 +20,21 @@ import { t } from "./text.js";
 /** @import { BulkName } from "./alarm_bulk.js" */
 /** @import { Alarm, Alarms, AlarmState } from "./types.d.ts" */
 
+/**
+ * A view of the past.
+ * @typedef {object} PastView
+ * @property {HTMLElement} element
+ * @property {(choice: Choice) => unknown} choose Shows it for another choice.
+ * @property {() => unknown} refresh Adds what is new.
+ */
+
 /** @type {Partial<Record<ViewName, AlarmState[]>>} */
 const LISTS = {
   open: ["unacknowledged", "acknowledged", "returned"],
   shelved: ["shelved"],
   suppressed: ["suppressed"],
 };
-const VIEW_NAMES = /** @type {ViewName[]} */ (["open", "shelved", "suppressed", "journal"]);
+const VIEW_NAMES = /** @type {ViewName[]} */ (["open", "shelved", "suppressed", "journal", "handover", "figures"]);
 const MOST_ALARMS = 1000;
 
 /** @type {Record<ViewName, (keyof Choice)[]>} */
@@ -33,6 +43,8 @@ const CONTROLS = {
   shelved: ["search", "priority", "site", "line", "rule", "group"],
   suppressed: ["search", "priority", "site", "line", "rule", "group"],
   journal: ["range", "start", "end", "machine", "priority", "site", "rule", "transition"],
+  handover: ["range", "start", "end", "site"],
+  figures: ["range", "start", "end", "site", "positions"],
 };
 
 /** @type {Record<BulkName, (alarm: Alarm) => boolean>} */
@@ -111,7 +123,12 @@ export function open(main) {
     showBulk();
   });
   const list = alarmList({ selection, onSelect: showBulk, onSort: sortBy, onDone });
-  const journal = alarmHistory(signal);
+  /** @type {{ [Name in ViewName]?: PastView }} */
+  const past = {
+    journal: alarmHistory(signal),
+    handover: alarmReport("handover", handoverContent, signal),
+    figures: alarmReport("figures", figuresContent, signal),
+  };
   const count = h("p", { class: "count-line", role: "status" });
   const nothing = h("p", { class: "nothing", hidden: true });
   const listed = h("section", { hidden: true }, count, bulk.element, nothing, list.element);
@@ -141,7 +158,7 @@ export function open(main) {
     problem,
     happened,
     listed,
-    journal.element,
+    ...Object.values(past).map((each) => each.element),
   );
 
   const selected = () => shown.filter((alarm) => selection.has(alarm.id));
@@ -201,10 +218,10 @@ export function open(main) {
     const { view } = choice;
     const states = LISTS[view];
     listed.hidden = !states;
-    journal.element.hidden = Boolean(states);
+    for (const [name, each] of Object.entries(past)) each.element.hidden = name !== view;
     if (!states) {
       showControls();
-      journal.choose(choice);
+      past[view]?.choose(choice);
     } else if (loadedView === view) draw();
     else {
       selection.clear();
@@ -217,7 +234,7 @@ export function open(main) {
     for (const { name, button } of tabs) {
       const states = LISTS[name];
       const number = (states ?? []).reduce((sum, state) => sum + (plant.alarms.counts[state] ?? 0), 0);
-      setText(button, states ? `${t(`alarms.${name}`)} (${number})` : t("alarms.journal"));
+      setText(button, states ? `${t(`alarms.${name}`)} (${number})` : t(`alarms.${name}`));
       button.setAttribute("aria-pressed", String(name === choice.view));
     }
   }
@@ -231,6 +248,7 @@ export function open(main) {
       lines: distinct(alarms.map(({ line }) => line)),
       rules: [...rules].sort(([, a], [, b]) => (a < b ? -1 : 1)),
       shown: CONTROLS[choice.view],
+      hours: USUAL_HOURS[choice.view] ?? "",
     });
   }
 
@@ -252,7 +270,7 @@ export function open(main) {
     const mine = ++turn;
     showTabs();
     const states = LISTS[choice.view];
-    if (!states) return journal.refresh();
+    if (!states) return past[choice.view]?.refresh();
     const { view } = choice;
     try {
       const query = states.map((state) => `state=${state}`).join("&");

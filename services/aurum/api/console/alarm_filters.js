@@ -127,6 +127,10 @@ export function alarmFilters({ choice, onChoose, onOpen }) {
     return { input, element: field(t(`desk.${key}`), input) };
   };
   const times = { start: time("start"), end: time("end") };
+  const positions = h("input", { type: "number", min: 1, max: 1000, required: true, "data-filter": "positions" });
+  positions.addEventListener("change", () => {
+    if (positions.reportValidity()) onChoose({ positions: positions.value });
+  });
   const views = viewChooser(choice, onOpen);
   const parts = {
     search: field(t("desk.search"), search),
@@ -134,6 +138,7 @@ export function alarmFilters({ choice, onChoose, onOpen }) {
     ...Object.fromEntries(Object.entries(choosers).map(([key, { element }]) => [key, element])),
     start: times.start.element,
     end: times.end.element,
+    positions: field(t("desk.positions"), positions),
   };
   const element = h(
     "form",
@@ -145,10 +150,10 @@ export function alarmFilters({ choice, onChoose, onOpen }) {
     element,
     /**
      * Shows the present choice.
-     * @param {{ sites: string[], lines: string[], rules: Options, shown: (keyof Choice)[] }} offered shown: The controls
-     *   of the present view.
+     * @param {{ sites: string[], lines: string[], rules: Options, shown: (keyof Choice)[], hours: string }} offered
+     *   shown: The controls of the present view. hours: Its usual period; empty for all.
      */
-    show({ sites, lines, rules, shown }) {
+    show({ sites, lines, rules, shown, hours }) {
       /** @type {(values: string[]) => Options} */
       const plain = (values) => values.map((value) => [value, value]);
       /** @type {(values: string[], prefix: string) => Options} */
@@ -163,8 +168,12 @@ export function alarmFilters({ choice, onChoose, onOpen }) {
       choosers.transition.offer(texts(kinds, "transition"), all);
       const groups = ["site", "line", "machine", "rule"];
       choosers.group.offer(/** @type {Options} */ (groups.map((key) => [key, t(`group.${key}`)])), t("group.none"));
-      const ranges = RANGES.map((hours) => [hours, t("desk.last", { time: duration(Number(hours) * 3600) })]);
-      choosers.range.offer(/** @type {Options} */ ([...ranges, ["custom", t("desk.custom")]]), t("filter.all"));
+      /** @type {(hours: string) => string} */
+      const last = (each) => t("desk.last", { time: duration(Number(each) * 3600) });
+      /** @type {Options} */
+      const ranges = RANGES.filter((each) => each !== hours).map((each) => [each, last(each)]);
+      choosers.range.offer([...ranges, ["custom", t("desk.custom")]], hours ? last(hours) : t("filter.all"));
+      positions.value = choice.positions;
       if (search.value !== choice.search) search.value = choice.search;
       if (machine.value !== choice.machine) machine.value = choice.machine;
       times.start.input.value = localTime(choice.start);

@@ -94,6 +94,92 @@ export interface BulkItem {
   detail: string | null;
 }
 
+/** OpenAlarmOut */
+export interface OpenAlarm {
+  id: string;
+  machine_id: string;
+  text: string;
+  priority: AlarmPriority;
+  state: AlarmState;
+  raised_at: string | null;
+}
+
+/** RaisedAlarmOut */
+export interface RaisedAlarm {
+  machine_id: string;
+  text: string;
+  priority: AlarmPriority;
+  count: number;
+}
+
+/** ShelvedAlarmOut */
+export interface ShelvedAlarm {
+  machine_id: string;
+  text: string;
+  until: string;
+  by: string | null;
+  reason: string | null;
+}
+
+/** WorstMachineOut */
+export interface WorstMachine {
+  machine_id: string;
+  raised: number;
+  open: number;
+}
+
+/** HandoverOut */
+export interface Handover {
+  start: string;
+  end: string;
+  site: string;
+  complete_from: string;
+  raised: number;
+  cleared: number;
+  acknowledged: number;
+  open_count: number;
+  shelved_count: number;
+  comment_count: number;
+  open: OpenAlarm[];
+  raised_alarms: RaisedAlarm[];
+  shelved: ShelvedAlarm[];
+  comments: Transition[];
+  worst: WorstMachine[];
+}
+
+/** FrequencyOut */
+export interface Frequency {
+  name: string;
+  text: string | null;
+  count: number;
+  share: number;
+}
+
+/** AlarmFiguresOut */
+export interface AlarmFigures {
+  start: string;
+  end: string;
+  site: string;
+  complete_from: string;
+  positions: number;
+  intervals: number;
+  raised: number;
+  average_rate: number | null;
+  peak_rate: number | null;
+  busy_share: number | null;
+  flood_share: number | null;
+  by_priority: Record<AlarmPriority, number>;
+  top_rules: Frequency[];
+  top_rules_share: number;
+  top_machines: Frequency[];
+  top_machines_share: number;
+  top_alarms_share: number;
+  chattering: string[];
+  chattering_count: number;
+  stale: string[];
+  stale_count: number;
+}
+
 /** TransitionOut */
 export interface Transition {
   at: string;

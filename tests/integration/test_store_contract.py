@@ -289,6 +289,26 @@ async def test_events_are_returned_newest_first(store: Store, machine: str) -> N
     assert len(await store.events("prediction", machine, 0, END, 100)) == 7
 
 
+async def test_events_of_plant_are_found_by_machine(store: Store, machine: str) -> None:
+    """Events of the plant that concern a machine are found by it, newest first, in pages, within a range of time."""
+    other = f"{machine}0"  # begins with the same characters
+    events = [Event("alarm", "", at, f"{machine}~hot~{at % 2}", str(at).encode()) for at in range(1, 8)]
+    same_time = Event("alarm", "", 7, f"{machine}~cold~0", b"7")
+    await store.record_events([*events, same_time, Event("alarm", "", 3, f"{other}~hot~1", b""), *events[:2]])
+    await store.record_events([Event("note", "", 3, f"{machine}~hot", b""), Event("alarm", "", 3, machine, b"")])
+    await store.record_events([Event("alarm", machine, 3, f"{machine}~own", b"")])
+    newest_first = [events[6], same_time, *reversed(events[:6])]
+    assert await store.events_about("alarm", machine, 0, END, 100) == newest_first
+    assert await store.events_about("alarm", machine, 2, 6, 3) == [events[4], events[3], events[2]]
+    pages, before = [], None
+    while page := await store.events_about("alarm", machine, 0, END, 3, before):
+        pages += page
+        before = (page[-1].at_us, page[-1].id)
+    assert pages == newest_first
+    assert [each.at_us for each in await store.events_about("alarm", other, 0, END, 100)] == [3]
+    assert await store.events_about("alarm", "", 0, END, 100) == []
+
+
 async def test_journal_is_in_the_order_of_recording(open_store: Open) -> None:
     """Events of the plant as a whole are numbered as they are recorded, also across a restart; recorded again they keep
     their number, and times and ids count for nothing."""

@@ -32,6 +32,7 @@ BODIES: dict[str, Any] = {
     "/api/predict": {"machine_id": "nobody"},
     "/api/readings": {"readings": [{"machine_id": "m", "sensor": "s", "timestamp": 1.7e9, "value": 1.0}]},
     "/api/alarms/{alarm_id}/shelve": {"minutes": 5},
+    "/api/alarms/{alarm_id}/comments": {"text": "looked at"},
     "/api/platform/faults/{service}": {"kind": "delay", "method": "Never"},
     "/api/session": {"credential": "aurum_none"},
 }

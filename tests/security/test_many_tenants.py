@@ -49,6 +49,7 @@ OTHER_BODIES: dict[str, Any] = {
     "/api/machines/{machine_id}/maintenance/{record_id}": {"text": "looked at"},
     "/api/machines/{machine_id}/planned-stops": {"at": "2090-01-01T00:00:00Z"},
     "/api/alarms/{alarm_id}/shelve": {"minutes": 5},
+    "/api/alarms/{alarm_id}/comments": {"text": "looked at"},
 }
 
 

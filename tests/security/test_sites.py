@@ -86,6 +86,18 @@ def test_journal_of_a_site_is_not_cut_short_by_others(plants: tuple[Platform, di
     assert entry["machine_id"] == "oven-north"
 
 
+def test_bulk_action_finds_no_alarm_of_another_site(plants: tuple[Platform, dict[str, dict[str, str]]]) -> None:
+    """An alarm of another site is reported as missing by an action on many alarms, and stays unchanged."""
+    platform, headers = plants
+    body = {"ids": ["oven-north~hot", "oven-nowhere~hot"], "minutes": 5}
+    answer = http("POST", f"{platform.api}/api/alarms/shelve", body, headers["south"])
+    assert answer.status == 200
+    for item in answer.json["items"]:
+        assert (item["done"], item["problem"], item["state"]) == (False, "alarm-not-found", None)
+    alarms = http("GET", f"{platform.api}/api/alarms?state=shelved", headers=headers["north"]).json["items"]
+    assert alarms == []
+
+
 def test_event_stream_is_silent_about_another_site(plants: tuple[Platform, dict[str, dict[str, str]]]) -> None:
     """Readings and alarms of another site send no event, and change no number in those that are sent."""
     platform, headers = plants
@@ -136,6 +148,9 @@ def test_flood_of_another_site_is_not_told(plants: tuple[Platform, dict[str, dic
         "GET /api/energy?site=north",
         "POST /api/alarms/{}~hot/ack",
         "POST /api/alarms/{}~hot/shelve",
+        "POST /api/alarms/{}~hot/comments",
+        "GET /api/alarms/journal?machine_id={}",
+        "GET /api/alarms/journal?site=north",
     ],
 )
 def test_resources_of_other_sites_are_404(plants: tuple[Platform, dict[str, dict[str, str]]], path: str) -> None:
@@ -146,7 +161,7 @@ def test_resources_of_other_sites_are_404(plants: tuple[Platform, dict[str, dict
     if body:
         body = (
             {"text": "x"}
-            if "maintenance" in where
+            if "maintenance" in where or "comments" in where
             else {"at": "2090-01-01"}
             if "planned" in where
             else {"minutes": 5}

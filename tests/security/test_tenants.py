@@ -23,6 +23,7 @@ BODIES: dict[str, Any] = {
     "/api/predict": {"machine_id": NORTH},
     "/api/readings": {"readings": [{"machine_id": NORTH, "sensor": "s", "timestamp": 1.7e9, "value": 1.0}]},
     "/api/alarms/{alarm_id}/shelve": {"minutes": 5},
+    "/api/alarms/{alarm_id}/comments": {"text": "looked at"},
     "/api/platform/faults/{service}": {"kind": "delay", "method": "Never"},
 }
 _WITHOUT_END = "/api/events"

@@ -113,11 +113,12 @@ class Platform:
 
 
 @contextlib.contextmanager
-def watching(folder: Path, rules: str) -> Iterator[Platform]:
-    """Ingestion, prediction without models, and API without predictions, with alarm rules of their own."""
+def watching(folder: Path, rules: str, extra: dict[str, str] | None = None) -> Iterator[Platform]:
+    """Ingestion, prediction without models, and API without predictions, with alarm rules and settings of their own."""
     (folder / "rules.yaml").write_text(rules)
     running = Platform(
-        folder, extra={"AURUM_ALARM_RULES": str(folder / "rules.yaml"), "AURUM_FEATURE_PREDICTIVE": "false"}
+        folder,
+        extra={"AURUM_ALARM_RULES": str(folder / "rules.yaml"), "AURUM_FEATURE_PREDICTIVE": "false", **(extra or {})},
     )
     for service in ("ingestion", "prediction", "api"):
         running.start(service)

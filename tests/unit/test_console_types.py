@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from aurum.api import alarm_schemas, maintenance_schemas, outcome_schemas, problems, schemas, sustainability_schemas
+from aurum.api import (
+    alarm_schemas,
+    maintenance_schemas,
+    outcome_schemas,
+    problems,
+    report_schemas,
+    schemas,
+    sustainability_schemas,
+)
 from aurum.api.routes import console, platform, session
 
 TYPES = (Path(__file__).parents[2] / "services/aurum/api/console/types.d.ts").read_text()
@@ -19,6 +27,7 @@ MODULES = (
     outcome_schemas,
     sustainability_schemas,
     problems,
+    report_schemas,
     console,
     platform,
     session,

@@ -385,6 +385,23 @@ async def test_store_of_version_4_is_upgraded(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_store_of_version_5_is_upgraded(tmp_path: Path) -> None:
+    """Events of the plant from before there was an index by machine are found by their machine."""
+    path = tmp_path / "store.db"
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+    await store.record_events([Event("alarm", "", at, f"{machine}~hot", b"") for at, machine in ((10, "m"), (20, "n"))])
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP INDEX events_about")
+        connection.execute("PRAGMA user_version = 5")
+        connection.commit()
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+    assert [event.at_us for event in await store.events_about("alarm", "m", 0, END, 10)] == [10]
+    await store.close()
+
+
 async def test_store_of_version_2_is_upgraded(tmp_path: Path) -> None:
     """A source of before there were owners goes on, and then belongs to who goes on with it."""
     path = tmp_path / "store.db"

@@ -28,7 +28,7 @@ def to_event(transition: Transition) -> ingestion_pb2.Event:
         kind=EVENT_KIND,
         machine_id="",
         at_us=transition.at_us,
-        id=f"{transition.alarm_id}~{transition.kind}",
+        id=transition.entry_id,
         content=encode(transition),
     )
 
@@ -46,6 +46,11 @@ def key_of(event: ingestion_pb2.Event) -> str:
 def machine_of(event: ingestion_pb2.Event) -> str:
     """Returns the machine of the transition that an event records."""
     return event.id.partition("~")[0]
+
+
+def rule_of(event: ingestion_pb2.Event) -> str:
+    """Returns the rule of the transition that an event records."""
+    return event.id.partition("~")[2].partition("~")[0]
 
 
 def encode(transition: Transition) -> bytes:

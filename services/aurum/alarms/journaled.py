@@ -15,7 +15,7 @@ _MAX_EXAMINED = 100  # alarms, normal or shelved, that are examined to find one 
 
 def journal_key(transition: Transition) -> str:
     """Returns the key of a journal entry. Replicas that detect the same transition produce the same key."""
-    return f"{transition.at_us}~{transition.alarm_id}~{transition.kind}"
+    return f"{transition.at_us}~{transition.entry_id}"
 
 
 class JournaledAlarms:

@@ -14,14 +14,18 @@ If many machines of one gateway or site fall silent together, a parent alarm sta
 is raised under a parent needs no acknowledgement of its own, until it is released because the parent ends.
 """
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
 AlarmState = Literal["normal", "unacknowledged", "acknowledged", "returned", "shelved", "suppressed"]
 Quantity = Literal["risk", "rul", "anomaly", "sensor", "rate", "silence"]
 Priority = Literal["low", "medium", "high", "urgent"]
-TransitionKind = Literal["raised", "cleared", "acknowledged", "shelved", "unshelved", "suppressed", "unsuppressed"]
+TransitionKind = Literal[
+    "raised", "cleared", "acknowledged", "shelved", "unshelved", "suppressed", "unsuppressed", "commented"
+]
 
+_DIGEST = 12  # characters
 CHATTER_RAISES, CHATTER_US = 3, 600_000_000  # an alarm that is raised so often within this time chatters
 # Why the platform cleared an alarm whose condition did not end
 RULE_REMOVED = "the rule was removed"
@@ -45,7 +49,8 @@ class Transition:
         by: The operator; empty for the platform.
         until_us: The end of a shelving, in µs since 1970.
         value: The value that raised or cleared the alarm.
-        reason: The reason for a shelving, or why the platform cleared an alarm whose condition may still hold.
+        reason: The reason for a shelving or for an acknowledgement of several alarms, or why the platform cleared an
+            alarm whose condition may still hold.
         text: The text of the rule when it raised the alarm.
         priority: Its priority then.
         quantity: What the rule limits.
@@ -55,6 +60,7 @@ class Transition:
         site: Likewise the site.
         parent: The id of the parent alarm that suppresses this one, or releases it.
         cause: Of a parent: what is known of why its machines are silent.
+        comment: What an operator wrote about the alarm.
     """
 
     kind: TransitionKind
@@ -74,11 +80,21 @@ class Transition:
     site: str = ""
     parent: str = ""
     cause: Cause | Literal[""] = ""
+    comment: str = ""
 
     @property
     def alarm_id(self) -> str:
         """The id of the alarm, MACHINE~RULE."""
         return alarm_id(self.machine_id, self.rule)
+
+    @property
+    def entry_id(self) -> str:
+        """What identifies the entry among those of its time. Processes that detect the same transition get the same."""
+        of_kind = f"{self.alarm_id}~{self.kind}"
+        if not self.comment:
+            return of_kind
+        digest = hashlib.sha256(f"{self.by}\0{self.comment}".encode()).hexdigest()[:_DIGEST]
+        return f"{of_kind}~{digest}"  # two comments of the same time are two entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +127,9 @@ class Alarm:
         cause: Of a parent: what was known of why its machines are silent.
         parent: The id of the parent alarm that suppresses this one; empty if none does.
         apart: Whether a parent has released it since it was raised, so that it stays an alarm of its own.
+        comment: The last comment of an operator.
+        commented_by: Who wrote it.
+        commented_us: When it was written.
     """
 
     machine_id: str
@@ -138,6 +157,9 @@ class Alarm:
     cause: Cause | Literal[""] = ""
     parent: str = ""
     apart: bool = False
+    comment: str = ""
+    commented_by: str = ""
+    commented_us: int = 0
 
     @property
     def alarm_id(self) -> str:
@@ -176,24 +198,7 @@ def apply_transition(alarm: Alarm, transition: Transition) -> Alarm:
     at, changed = transition.at_us, alarm
     match transition.kind:
         case "raised" if not alarm.active:
-            changed = replace(
-                alarm,
-                active=True,
-                acknowledged=bool(alarm.parent),
-                raised_us=at,
-                value=transition.value,
-                count=alarm.count + 1,
-                text=transition.text,
-                priority=transition.priority,
-                quantity=transition.quantity,
-                sensor=transition.sensor,
-                limit=transition.limit,
-                recent_raises=alarm.recent_raises if alarm.parent else _with_raise(alarm, at),
-                gateway=transition.gateway,
-                site=transition.site,
-                cause=transition.cause,
-                apart=False,
-            )
+            changed = _raised(alarm, transition)
         case "cleared" if alarm.active or alarm.parent:
             changed = replace(alarm, active=False, cleared_us=at, parent="", apart=False)
         case "acknowledged" if not alarm.acknowledged:
@@ -203,18 +208,48 @@ def apply_transition(alarm: Alarm, transition: Transition) -> Alarm:
             changed = replace(alarm, shelved_until_us=until, shelved_by=by, reason=reason)
         case "unshelved":
             changed = replace(alarm, shelved_until_us=0, shelved_by="", reason="")
-        case "suppressed" if transition.parent:
-            changed = replace(alarm, parent=transition.parent)
-        case "unsuppressed" if transition.parent:
-            if alarm.parent:
-                changed = _released(alarm, at)
         case "suppressed" | "unsuppressed":
-            changed = replace(alarm, suppressed=transition.kind == "suppressed")
+            changed = _suppressed(alarm, transition)
+        case "commented":
+            changed = replace(alarm, comment=transition.comment, commented_by=transition.by, commented_us=at)
     return changed
+
+
+def _raised(alarm: Alarm, transition: Transition) -> Alarm:
+    """Returns an alarm after a raise. One under a parent needs no acknowledgement of its own."""
+    return replace(
+        alarm,
+        active=True,
+        acknowledged=bool(alarm.parent),
+        raised_us=transition.at_us,
+        value=transition.value,
+        count=alarm.count + 1,
+        text=transition.text,
+        priority=transition.priority,
+        quantity=transition.quantity,
+        sensor=transition.sensor,
+        limit=transition.limit,
+        recent_raises=alarm.recent_raises if alarm.parent else _with_raise(alarm, transition.at_us),
+        gateway=transition.gateway,
+        site=transition.site,
+        cause=transition.cause,
+        apart=False,
+    )
+
+
+def _suppressed(alarm: Alarm, transition: Transition) -> Alarm:
+    """Returns an alarm that its rule or a parent suppresses, or suppresses no more."""
+    if not transition.parent:
+        return replace(alarm, suppressed=transition.kind == "suppressed")
+    if transition.kind == "suppressed":
+        return replace(alarm, parent=transition.parent)
+    return _released(alarm, transition.at_us)
 
 
 def _released(alarm: Alarm, at_us: int) -> Alarm:
     """Returns an alarm that its parent suppresses no more. If it is active, it is as if it were raised now."""
+    if not alarm.parent:
+        return alarm
     if not alarm.active:
         return replace(alarm, parent="")
     raises = _with_raise(alarm, at_us)

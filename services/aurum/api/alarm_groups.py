@@ -69,6 +69,14 @@ def group_text(gateway: str, site: str, machines: int | None = None) -> str:
     return f"{where}: {'machines' if machines is None else f'{machines} machines'} send no readings"
 
 
+def group_of_entries(alarm: Alarm | None, entries: Iterable[Transition]) -> tuple[str, str]:
+    """Returns the gateway and the site of a group's alarm: of its last raise among entries, or else of the alarm."""
+    raised = [entry for entry in entries if entry.kind == "raised"]
+    if raised:
+        return raised[-1].gateway, raised[-1].site
+    return (alarm.gateway, alarm.site) if alarm else ("", "")
+
+
 def group_out(
     parent: Alarm, members: Sequence[Alarm], cache: MachineCache, is_visible: Callable[[str], bool] | None
 ) -> GroupOut:

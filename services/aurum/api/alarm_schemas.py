@@ -1,7 +1,7 @@
 """JSON models of alarms."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -58,6 +58,11 @@ class AlarmOut(BaseModel):
     shelved_by: str | None
     reason: str | None
     count: int = Field(description="How often the alarm was raised.")
+    site: str = Field(description="Site of the machine; empty if it is not registered.")
+    line: str = Field(description="Production line of the machine by the accounting plan; empty without one.")
+    comment: str | None = Field(description="The last comment; the journal has all of them.")
+    commented_by: str | None
+    commented_at: datetime | None
     parent: str | None = Field(None, description="The id of the alarm of a group that suppresses this one.")
     group: GroupOut | None = Field(
         None, description="The machines, if the alarm stands for a group of them; machine_id is empty then."
@@ -120,6 +125,54 @@ class ShelveIn(_In):
     reason: str = Field("", max_length=500)
 
 
+class CommentIn(_In):
+    """The body of a comment."""
+
+    text: str = Field(min_length=1, max_length=1000)
+    by: str = Field("", max_length=100, description="Operator's name; ignored if callers are authenticated.")
+
+
+AlarmIds = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=200)]],
+    Field(min_length=1, max_length=300, description="Ids of the alarms, at most 300."),
+]
+
+
+class AcknowledgeManyIn(_In):
+    """The body of an acknowledgement of many alarms."""
+
+    ids: AlarmIds
+    by: str = Field("", max_length=100, description="Operator's name; ignored if callers are authenticated.")
+    reason: str = Field("", max_length=500, description="Why they are acknowledged together.")
+
+
+class ShelveManyIn(_In):
+    """The body of a shelving of many alarms. Either `minutes` or `until` is given; with `until` it can be repeated."""
+
+    ids: AlarmIds
+    minutes: float | None = Field(None, gt=0, le=7 * 24 * 60, description="Duration in minutes, at most a week.")
+    until: datetime | None = Field(None, description="End of the shelving, with a time zone; at most in a week.")
+    by: str = Field("", max_length=100, description="Operator's name; ignored if callers are authenticated.")
+    reason: str = Field("", max_length=500)
+
+
+class BulkItemOut(BaseModel):
+    """What became of one alarm."""
+
+    id: str
+    done: bool = Field(description="Whether the alarm now is as the action makes it.")
+    changed: bool = Field(description="False if it already was so before.")
+    state: AlarmState | None
+    problem: str | None = Field(description="Kind of problem if it is not done, such as alarm-not-found.")
+    detail: str | None = Field(description="The problem in words.")
+
+
+class BulkOut(BaseModel):
+    """What became of each alarm, in the order of the request; an alarm that was named twice is listed once."""
+
+    items: list[BulkItemOut]
+
+
 class TransitionOut(BaseModel):
     """An entry of the alarm journal."""
 
@@ -137,12 +190,17 @@ class TransitionOut(BaseModel):
     gateway: str | None = Field(None, description="The gateway, if the alarm stands for machines of one.")
     site: str | None = Field(None, description="The site, if the alarm stands for machines of one.")
     cause: Cause | None = Field(None, description="What was known of the cause, if such an alarm was raised.")
+    priority: Priority = Field(description="Priority of the alarm when it was raised; that of the rule if unknown.")
+    comment: str | None
 
 
 class JournalOut(BaseModel):
     """A part of the alarm journal."""
 
-    items: list[TransitionOut] = Field(description="Transitions, the newest first.")
+    items: list[TransitionOut] = Field(
+        description="Transitions, the newest first. They may be fewer than `limit`, even none, although there are more."
+    )
+    next_cursor: str | None = Field(description="`cursor` of the next page; null if there are no older transitions.")
 
 
 Order = Literal["priority", "newest"]

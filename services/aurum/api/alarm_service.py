@@ -8,14 +8,14 @@ import asyncio
 import collections
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from aurum.alarms import journal
 from aurum.alarms.flood import FloodDetector
 from aurum.alarms.followed_rules import FollowedRules
 from aurum.alarms.journaled import JournaledAlarms
-from aurum.alarms.lifecycle import Alarm, AlarmState, Quantity, Transition, TransitionKind
+from aurum.alarms.lifecycle import Alarm, AlarmState, Priority, Quantity, Transition, TransitionKind
 from aurum.alarms.rules import AlarmRule
 from aurum.api import metrics
 from aurum.api.alarm_groups import GroupSites, is_group
@@ -31,6 +31,8 @@ _ROUND_SECONDS = 0.5  # between two reads of the journal
 _PER_SLICE = 200  # entries of the journal that are handled before the event loop gets control
 _MAX_ALARMS = 20_000  # kept in memory; alarms in state normal are dropped first
 _MAX_READ = 20_000  # entries of the journal in one read
+_MOST_NAMED = 5  # alarms in an error message
+_SAME_COMMENT_US = 60_000_000  # within which the same comment is taken for a repeated request
 _STATES: tuple[AlarmState, ...] = ("unacknowledged", "acknowledged", "returned", "shelved", "suppressed")
 
 
@@ -67,6 +69,11 @@ class AlarmService:
     def rules_for(self, machine_type: str) -> list[AlarmRule]:
         """Returns the rules in force for machines of a type, in their order."""
         return [rule for rule in self._rules.current.rules if rule.applies_to(machine_type)]
+
+    @property
+    def priorities(self) -> dict[str, Priority]:
+        """The priorities of the rules in force, by name."""
+        return {rule.name: rule.priority for rule in self._rules.current.rules}
 
     def present_value(self, machine_id: str, quantity: Quantity, sensor: str) -> float | None:
         """Returns the present value of what a rule limits; None if it is not known, as that of a rate.
@@ -170,29 +177,19 @@ class AlarmService:
             raise FailedPreconditionError(f"alarm {alarm_id} is not shelved", reason="NOT_SHELVED")
         return await self._perform(alarm, "unshelved", by)
 
-    async def journal(
-        self, start_us: int, end_us: int, limit: int, selects: Callable[[str], bool] | None = None
-    ) -> list[Transition]:
-        """Returns the transitions in a time range, the newest first.
-
-        Args:
-            start_us: Start of the range in µs since 1970.
-            end_us: End of the range in µs since 1970.
-            limit: Maximum number of transitions.
-            selects: Whether to return the transitions of a machine, by its id; None for all.
+    async def comment(self, alarm_id: str, by: str, text: str) -> Alarm:
+        """Comments on an alarm. The same comment again within a minute, such as a repeated request, changes nothing.
 
         Raises:
-            AurumError: The store did not answer.
+            NotFoundError: There is no such alarm.
+            UnavailableError: The comment could not be recorded.
         """
-        events = await self._ingestion.list_events(
-            journal.EVENT_KIND,
-            "",
-            start_us,
-            end_us,
-            limit,
-            None if selects is None else lambda event: selects(journal.machine_of(event)),
-        )
-        return [transition for event in events if (transition := journal.from_event(event)) is not None]
+        alarm = self._require_alarm(alarm_id)
+        now = self._now()
+        if (alarm.commented_by, alarm.comment) == (by, text) and now - alarm.commented_us < _SAME_COMMENT_US:
+            return alarm
+        await self.perform_all([Transition("commented", alarm.machine_id, alarm.rule, now, by, comment=text)])
+        return self._require_alarm(alarm_id)
 
     async def run(self) -> None:
         """Reads the journal periodically. Runs until cancelled."""
@@ -229,15 +226,32 @@ class AlarmService:
 
     async def _perform(self, alarm: Alarm, kind: TransitionKind, by: str, until_us: int = 0, reason: str = "") -> Alarm:
         """Records an action of an operator and then applies it, so that a confirmed action is durable."""
-        transition = Transition(kind, alarm.machine_id, alarm.rule, self._now(), by, until_us, reason=reason)
+        await self.perform_all(
+            [Transition(kind, alarm.machine_id, alarm.rule, self._now(), by, until_us, reason=reason)]
+        )
+        return self._require_alarm(alarm.alarm_id)
+
+    async def perform_all(self, transitions: Sequence[Transition]) -> None:
+        """Records actions of an operator in one write and then applies them.
+
+        Args:
+            transitions: The actions, at most MAX_EVENTS of aurum.readings.limits.
+
+        Raises:
+            UnavailableError: They could not be recorded.
+        """
+        if not transitions:
+            return
         try:
             with criticality_scope(Criticality.ALARM):
-                await self._ingestion.record_events([journal.to_event(transition)])
+                await self._ingestion.record_events([journal.to_event(transition) for transition in transitions])
         except AurumError as error:
-            raise UnavailableError(f"the action on alarm {alarm.alarm_id} was not recorded: {error.message}") from error
-        self._account_for(transition, self._alarms.apply_own(transition))
+            alarms = ", ".join(transition.alarm_id for transition in transitions[:_MOST_NAMED])
+            more = f" and {len(transitions) - _MOST_NAMED} more" if len(transitions) > _MOST_NAMED else ""
+            raise UnavailableError(f"the action on {alarms}{more} was not recorded: {error.message}") from error
+        for transition in transitions:
+            self._account_for(transition, self._alarms.apply_own(transition))
         self._update_counts()
-        return self._require_alarm(alarm.alarm_id)
 
     def _account_for(self, transition: Transition, changed: Alarm | None) -> None:
         """Updates the revision, metrics and flood detection after a transition, if it changed an alarm."""

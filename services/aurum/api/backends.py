@@ -140,6 +140,11 @@ class IngestionBackend(_Backend):
             request.page_token = answer.next_page_token
             request.limit = limit - len(events) if selects is None else MAX_EVENTS
 
+    async def list_event_page(self, request: ingestion_pb2.ListEventsRequest) -> ingestion_pb2.ListEventsResponse:
+        """Returns a page of events. Raises AurumError."""
+        response: ingestion_pb2.ListEventsResponse = await self._dependency.unary(self._stub.ListEvents, request)
+        return response
+
     async def list_events_after(self, kind: str, number: int, limit: int) -> list[ingestion_pb2.Event]:
         """Returns events after an event number; see aurum.readings.transport.recorded_events."""
         return await list_events_after(self._dependency, self._stub, kind, number, limit)

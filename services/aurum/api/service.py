@@ -30,6 +30,8 @@ from aurum.api.query_parameters import KnownParameters
 from aurum.api.recent_writes import RecentWrites
 from aurum.api.request_spans import RequestSpans
 from aurum.api.routes import (
+    alarm_bulk,
+    alarm_journal,
     alarm_limits,
     alarms,
     carbon,
@@ -45,6 +47,7 @@ from aurum.api.routes import (
     platform,
     predictions,
     readings,
+    reports,
     session,
     system,
     today,
@@ -82,6 +85,9 @@ _ROUTES = (
     today,
     alarms,
     alarm_limits,
+    alarm_bulk,
+    alarm_journal,
+    reports,
     events,
     platform,
     session,

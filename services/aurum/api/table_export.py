@@ -64,11 +64,11 @@ def encode_csv(table: HourlyTable) -> Iterator[bytes]:
 
     Text that begins like a formula gets an apostrophe, against CSV injection (OWASP).
     """
-    starts = [_format_cell(start) for start in table.starts]
+    starts = [csv_text(start) for start in table.starts]
     yield _encode_rows([("start", table.group_by, *table.columns)])
     for name, columns in table.groups:
         values = (_format_column(columns[column]) for column in table.columns)
-        yield _encode_rows(zip(starts, [_format_cell(name)] * len(starts), *values, strict=True))
+        yield _encode_rows(zip(starts, [csv_text(name)] * len(starts), *values, strict=True))
 
 
 def _encode_rows(rows: Iterable[Sequence[Any]]) -> bytes:
@@ -82,7 +82,8 @@ def _format_column(values: Floats) -> list[Any]:
     return ["" if value != value else value for value in np.asarray(values).tolist()]  # noqa: PLR0124 - NaN
 
 
-def _format_cell(value: datetime | str) -> str:
+def csv_text(value: datetime | str) -> str:
+    """Returns the cell for a time or a text. One that begins like a formula gets an apostrophe."""
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     return f"'{value}" if value.startswith(_FORMULAS) else value

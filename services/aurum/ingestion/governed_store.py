@@ -131,6 +131,13 @@ class GovernedStore:
         arguments = (kind, machine_id, start_us, end_us, limit, before)
         return await self._call("events", lambda: self._store.events(*arguments))
 
+    async def events_about(  # noqa: PLR0917
+        self, kind: str, about: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
+    ) -> list[Event]:
+        """Returns the newest events of the plant as a whole that concern a machine; see Store.events_about."""
+        arguments = (kind, about, start_us, end_us, limit, before)
+        return await self._call("events", lambda: self._store.events_about(*arguments))
+
     async def journal(self, kind: str, after: int, before: int, limit: int) -> list[Event]:
         """Returns events of the plant as a whole; see Store.journal."""
         return await self._call("events", lambda: self._store.journal(kind, after, before, limit))

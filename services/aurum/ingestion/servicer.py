@@ -54,6 +54,7 @@ _MOST_READINGS = 10_000_000  # in one answer
 _SENSORS_AT_ONCE = 64  # of a machine, read at once
 _READS_AT_ONCE = 8  # reads of the store at a time, over all callers
 _EVENT_BYTES = 16_384
+_EVENT_ID_LENGTH = 256  # an alarm's has a machine id, the name of a rule and what happened
 _EVENT_OVERHEAD = 300  # bytes of an event besides its content, at most
 _DIGITS = 19  # of a time in a page token
 _END_OF_TIME = 2**62  # µs
@@ -241,9 +242,7 @@ class IngestionServicer(BatchServicer):
         if request.by_number:
             events = await self._list_journal(request, limit)
         else:
-            end = request.end_us or _END_OF_TIME
-            before = _parse_event_token(request.page_token)
-            events = await self._store.events(request.kind, request.machine_id, request.start_us, end, limit, before)
+            events = await self._list_by_time(request, limit)
         response, size = ingestion_pb2.ListEventsResponse(), 0
         for event in events:
             size += len(event.data) + _EVENT_OVERHEAD
@@ -264,8 +263,22 @@ class IngestionServicer(BatchServicer):
             response.next_page_token = str(last.number) if request.by_number else f"{last.at_us}/{last.id}"
         return response
 
+    async def _list_by_time(self, request: ingestion_pb2.ListEventsRequest, limit: int) -> list[Event]:
+        """Returns events in a range of time, all of a kind or those that concern a machine."""
+        end = request.end_us or _END_OF_TIME
+        before = _parse_event_token(request.page_token)
+        if not request.about_machine:
+            return await self._store.events(request.kind, request.machine_id, request.start_us, end, limit, before)
+        if request.machine_id:
+            raise InvalidArgumentError.for_field(
+                "about_machine", "is only for events of the whole plant; leave machine_id empty"
+            )
+        return await self._store.events_about(request.kind, request.about_machine, request.start_us, end, limit, before)
+
     async def _list_journal(self, request: ingestion_pb2.ListEventsRequest, limit: int) -> list[Event]:
         """Returns events of the whole plant in the order of their numbers."""
+        if request.about_machine:
+            raise InvalidArgumentError.for_field("about_machine", "cannot be combined with by_number")
         if request.machine_id:
             raise InvalidArgumentError.for_field(
                 "by_number", "is only for events of the whole plant; leave machine_id empty"
@@ -549,7 +562,7 @@ def _check_event(event: ingestion_pb2.Event, prefix: str) -> None:
         raise InvalidArgumentError.for_field(f"{prefix}machine_id", problem)
     if not 0 <= event.at_us < _END_OF_TIME:
         raise InvalidArgumentError.for_field(f"{prefix}at_us", "is not a valid time")
-    if len(event.id) > _NAME_LENGTH:
-        raise InvalidArgumentError.for_field(f"{prefix}id", f"must have at most {_NAME_LENGTH} characters")
+    if len(event.id) > _EVENT_ID_LENGTH:
+        raise InvalidArgumentError.for_field(f"{prefix}id", f"must have at most {_EVENT_ID_LENGTH} characters")
     if len(event.content) > _EVENT_BYTES:
         raise InvalidArgumentError.for_field(f"{prefix}content", f"must have at most {_EVENT_BYTES} bytes")

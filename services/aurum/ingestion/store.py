@@ -106,6 +106,12 @@ class Event:
     number: int = field(default=0, compare=False)
 
 
+def machine_concerned(event_id: str) -> str:
+    """Returns the machine that an event of the plant as a whole concerns by its id; empty if it concerns none."""
+    machine_id, tilde, _ = event_id.partition("~")
+    return machine_id if tilde else ""
+
+
 OnRegistered = Callable[[MachineRecord], None]
 OnStored = Callable[[Batch, Rank], None]  # a batch that another process has stored, and its rank
 
@@ -211,6 +217,22 @@ class Store(Protocol):
             end_us: The time after the last.
             limit: The greatest number of events.
             before: Time and id of an event; only those that follow it in this order are returned.
+        """
+
+    async def events_about(  # noqa: PLR0917
+        self, kind: str, about: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
+    ) -> list[Event]:
+        """Returns the newest events of the plant as a whole that concern a machine, newest first.
+
+        They are found without reading those that concern others.
+
+        Args:
+            kind: The kind of event.
+            about: The machine: the id of an event that concerns it begins with it and "~".
+            start_us: See `events`.
+            end_us: See `events`.
+            limit: The greatest number of events.
+            before: See `events`.
         """
 
     async def journal(self, kind: str, after: int, before: int, limit: int) -> list[Event]:

@@ -68,7 +68,12 @@ ROUTES: dict[tuple[str, str], RequiredRole] = {
     ("GET", "/api/water"): _VIEWER,
     ("GET", "/api/alarms"): _VIEWER,
     ("GET", "/api/alarms/journal"): _VIEWER,
+    ("GET", "/api/reports/handover"): _VIEWER,
+    ("GET", "/api/reports/alarms"): _VIEWER,
+    ("POST", "/api/alarms/ack"): _OPERATOR,
+    ("POST", "/api/alarms/shelve"): _OPERATOR,
     ("POST", "/api/alarms/{alarm_id}/ack"): _OPERATOR,
+    ("POST", "/api/alarms/{alarm_id}/comments"): _OPERATOR,
     ("POST", "/api/alarms/{alarm_id}/shelve"): _OPERATOR,
     ("POST", "/api/alarms/{alarm_id}/unshelve"): _OPERATOR,
 }

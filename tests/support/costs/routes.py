@@ -62,6 +62,13 @@ def small_bodies(
     ]
 
 
+def reported(path: str) -> Case:
+    """A report on the longest period."""
+    return request(
+        "longest period", "GET", lambda plant, n: f"{path}?start={plant.started_us - 90 * DAY_US + n * 1_000_000}", 200
+    )
+
+
 def accounts(path: str) -> list[Case]:
     """An account of all machines with meters over the longest time: for each machine, and as tables."""
 
@@ -279,7 +286,19 @@ ROUTES: dict[tuple[str, str], list[Case]] = {
         request("most alarms", "GET", "/api/alarms?limit=1000", 200),
         request("many states", "GET", f"/api/alarms?limit=1000{'&state=normal' * (HEAD // 13)}", 200),
     ],
-    ("GET", "/api/alarms/journal"): [request("longest journal", "GET", "/api/alarms/journal?limit=1000", 200)],
+    ("GET", "/api/alarms/journal"): [
+        request("longest journal", "GET", "/api/alarms/journal?limit=1000", 200),
+        request("rule without entries", "GET", "/api/alarms/journal?limit=1000&rule=none", 200),
+    ],
+    ("GET", "/api/reports/handover"): [reported("/api/reports/handover")],
+    ("GET", "/api/reports/alarms"): [reported("/api/reports/alarms")],
+    ("POST", "/api/alarms/ack"): small_bodies("POST", "/api/alarms/ack", {"ids": ["a~b"]}, "reason", 422),
+    ("POST", "/api/alarms/shelve"): small_bodies(
+        "POST", "/api/alarms/shelve", {"ids": ["a~b"], "minutes": 5}, "reason", 422
+    ),
+    ("POST", "/api/alarms/{alarm_id}/comments"): small_bodies(
+        "POST", f"/api/alarms/{LONG}~silent_0/comments", {}, "text", 422
+    ),
     ("POST", "/api/alarms/{alarm_id}/ack"): small_bodies("POST", f"/api/alarms/{LONG}~silent_0/ack", {}, "by", 422),
     ("POST", "/api/alarms/{alarm_id}/shelve"): small_bodies(
         "POST", f"/api/alarms/{LONG}~silent_0/shelve", {"minutes": 5}, "reason", 422

@@ -169,12 +169,11 @@ function machineCards({ id, console: settings }, signal, onMarks) {
   async function loadMaintenance() {
     /** @type {[Journal, MaintenanceRecords]} */
     const [journal, { items }] = await Promise.all([
-      request("/api/alarms/journal?limit=1000", { signal }),
+      request(`/api/alarms/journal?limit=1000&machine_id=${encodeURIComponent(id)}&transition=raised`, { signal }),
       request(`${path}/maintenance`, { signal }),
     ]);
-    const raised = journal.items.filter((each) => each.machine_id === id && each.transition === "raised");
     onMarks([
-      ...raised.map(({ at }) => /** @type {Mark} */ ({ at: Date.parse(at) / 1000, kind: "alarm" })),
+      ...journal.items.map(({ at }) => /** @type {Mark} */ ({ at: Date.parse(at) / 1000, kind: "alarm" })),
       ...items.map(({ at }) => /** @type {Mark} */ ({ at: Date.parse(at) / 1000, kind: "maintenance" })),
     ]);
     const records = `${path}/maintenance`;

@@ -13,7 +13,7 @@ export const NOT_FOUND = { name: "not_found", pattern: /^$/, load: () => import(
 const PAGES = [
   PLANT,
   { name: "machine", pattern: /^\/machines\/([^/]+)$/, load: () => import("./machine.js") },
-  { name: "alarms", pattern: /^\/alarms$/, load: () => import("./alarms.js") },
+  { name: "alarms", pattern: /^\/alarms$/, load: () => import("./alarm_desk.js") },
   { name: "platform", pattern: /^\/platform$/, load: () => import("./platform.js") },
   { name: "connect", pattern: /^\/connect$/, load: () => import("./connect.js") },
 ];

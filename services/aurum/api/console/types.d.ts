@@ -95,6 +95,11 @@ export interface Alarm {
   count: number;
   parent: string | null;
   group: AlarmGroup | null;
+  site: string;
+  line: string;
+  comment: string | null;
+  commented_by: string | null;
+  commented_at: string | null;
 }
 
 /** AlarmsOut */
@@ -114,9 +119,111 @@ export interface AlarmLimits {
   }[];
 }
 
+/** BulkItemOut */
+export interface BulkItem {
+  id: string;
+  done: boolean;
+  changed: boolean;
+  problem: string | null;
+  detail: string | null;
+}
+
+/** OpenAlarmOut */
+export interface OpenAlarm {
+  gateway: string | null;
+  site: string | null;
+  id: string;
+  machine_id: string;
+  text: string;
+  priority: AlarmPriority;
+  state: AlarmState;
+  raised_at: string | null;
+}
+
+/** RaisedAlarmOut */
+export interface RaisedAlarm {
+  gateway: string | null;
+  site: string | null;
+  machine_id: string;
+  text: string;
+  priority: AlarmPriority;
+  count: number;
+}
+
+/** ShelvedAlarmOut */
+export interface ShelvedAlarm {
+  gateway: string | null;
+  site: string | null;
+  machine_id: string;
+  text: string;
+  until: string;
+  by: string | null;
+  reason: string | null;
+}
+
+/** WorstMachineOut */
+export interface WorstMachine {
+  machine_id: string;
+  raised: number;
+  open: number;
+}
+
+/** HandoverOut */
+export interface Handover {
+  start: string;
+  end: string;
+  site: string;
+  complete_from: string;
+  raised: number;
+  cleared: number;
+  acknowledged: number;
+  open_count: number;
+  shelved_count: number;
+  comment_count: number;
+  open: OpenAlarm[];
+  raised_alarms: RaisedAlarm[];
+  shelved: ShelvedAlarm[];
+  comments: Transition[];
+  worst: WorstMachine[];
+}
+
+/** FrequencyOut */
+export interface Frequency {
+  name: string;
+  text: string | null;
+  count: number;
+  share: number;
+}
+
+/** AlarmFiguresOut */
+export interface AlarmFigures {
+  start: string;
+  end: string;
+  site: string;
+  complete_from: string;
+  positions: number;
+  intervals: number;
+  raised: number;
+  average_rate: number | null;
+  peak_rate: number | null;
+  busy_share: number | null;
+  flood_share: number | null;
+  by_priority: Record<AlarmPriority, number>;
+  top_rules: Frequency[];
+  top_rules_share: number;
+  top_machines: Frequency[];
+  top_machines_share: number;
+  top_alarms_share: number;
+  chattering: string[];
+  chattering_count: number;
+  stale: string[];
+  stale_count: number;
+}
+
 /** TransitionOut */
 export interface Transition {
   at: string;
+  id: string;
   machine_id: string;
   rule: string;
   text: string;
@@ -129,11 +236,14 @@ export interface Transition {
   gateway: string | null;
   site: string | null;
   cause: GroupCause | null;
+  priority: AlarmPriority;
+  comment: string | null;
 }
 
 /** JournalOut */
 export interface Journal {
   items: Transition[];
+  next_cursor: string | null;
 }
 
 /** SeriesOut */

@@ -1,4 +1,4 @@
-"""Alarms by ISA-18.2: list, acknowledgement, shelving and journal."""
+"""Alarms by ISA-18.2: list, acknowledgement and shelving."""
 
 import time
 from collections import Counter
@@ -7,23 +7,21 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Query
 
-from aurum.alarms.lifecycle import Alarm, AlarmState, Priority, Transition
+from aurum.alarms.lifecycle import Alarm, AlarmState, Priority
 from aurum.alarms.rules import PRIORITIES
-from aurum.api.alarm_groups import group_out, group_text, is_group, members_by_parent, shown_machine
+from aurum.api.alarm_groups import group_out, group_text, members_by_parent, shown_machine
 from aurum.api.alarm_schemas import (
     AcknowledgeIn,
     AlarmOut,
     AlarmsOut,
     FloodOut,
     GroupOut,
-    JournalOut,
     Order,
     ShelveIn,
-    TransitionOut,
 )
 from aurum.api.context import ApiContext, Caller, Context
 from aurum.api.scope import visibility_filter, visible_items
-from aurum.api.serializers import parse_query_time, to_datetime, to_optional_datetime
+from aurum.api.serializers import to_datetime, to_optional_datetime
 from aurum.runtime.audit import Act
 from aurum.runtime.errors import UnavailableError
 from aurum.runtime.time_units import MINUTE_US
@@ -63,7 +61,7 @@ async def list_alarms(  # noqa: PLR0917 - query parameters
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> AlarmsOut:
     """Returns the alarms of the plant, and whether there is an alarm flood."""
-    _require_loaded(context)
+    require_loaded(context)
     now = _now()
     states, priorities = frozenset(state or ()), frozenset(priority or ())
     # Answers are built only for the alarms that are returned, since a plant may have many
@@ -72,12 +70,12 @@ async def list_alarms(  # noqa: PLR0917 - query parameters
         (alarm, present_state)
         for alarm, present_state in alarms
         if (present_state in states if states else present_state != "normal")
-        and (not priorities or _priority_of(context, alarm) in priorities)
+        and (not priorities or priority_of(context, alarm) in priorities)
         and machine_id in ("", alarm.machine_id)
         and (alarm.is_parent or not groups)
     ]
     if order == "priority":
-        selected.sort(key=lambda pair: (_STATE_RANK[pair[1]], -_PRIORITY_RANK[_priority_of(context, pair[0])]))
+        selected.sort(key=lambda pair: (_STATE_RANK[pair[1]], -_PRIORITY_RANK[priority_of(context, pair[0])]))
     members = members_by_parent(alarm for alarm, _ in alarms)
     recent, since = context.alarm_service.flood(caller.sites)
     return AlarmsOut(
@@ -87,48 +85,15 @@ async def list_alarms(  # noqa: PLR0917 - query parameters
     )
 
 
-@router.get("/journal")
-async def journal(
-    context: Context,
-    caller: Caller,
-    start: Annotated[str | None, Query(description="Start, inclusive; ISO 8601 or a number since 1970.")] = None,
-    end: Annotated[str | None, Query(description="End, exclusive; ISO 8601 or a number since 1970.")] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
-) -> JournalOut:
-    """Returns the transitions of alarms, the newest first, with the operators who caused them."""
-    transitions = await context.alarm_service.journal(
-        parse_query_time("start", start), parse_query_time("end", end), limit, visibility_filter(context, caller)
-    )
-    return JournalOut(
-        items=[
-            TransitionOut(
-                at=to_datetime(transition.at_us),
-                id=transition.alarm_id,
-                machine_id=shown_machine(transition.machine_id),
-                rule=transition.rule,
-                text=_text_of(context, transition),
-                transition=transition.kind,
-                by=transition.by or None,
-                until=to_optional_datetime(transition.until_us),
-                value=transition.value,
-                reason=transition.reason or None,
-                parent=transition.parent or None,
-                **_group_of(context, transition),
-            )
-            for transition in transitions
-        ]
-    )
-
-
 @router.post("/{alarm_id}/ack")
 async def acknowledge_alarm(
     context: Context, caller: Caller, alarm_id: str, body: Annotated[AcknowledgeIn | None, Body()] = None
 ) -> AlarmOut:
     """Acknowledges an alarm. Answers 409 if it is already acknowledged."""
-    _require_loaded(context)
+    require_loaded(context)
 
     async def acknowledge(act: Act) -> Alarm:
-        alarm = await context.alarm_service.acknowledge(alarm_id, _operator(caller, body))
+        alarm = await context.alarm_service.acknowledge(alarm_id, operator(caller, body.by if body else ""))
         act.after = alarm.state(_now())
         return alarm
 
@@ -141,11 +106,11 @@ async def acknowledge_alarm(
 @router.post("/{alarm_id}/shelve")
 async def shelve_alarm(context: Context, caller: Caller, alarm_id: str, body: ShelveIn) -> AlarmOut:
     """Shelves an alarm for a limited time."""
-    _require_loaded(context)
+    require_loaded(context)
     until = _now() + int(body.minutes * MINUTE_US)
 
     async def shelve(act: Act) -> Alarm:
-        alarm = await context.alarm_service.shelve(alarm_id, until, _operator(caller, body), body.reason)
+        alarm = await context.alarm_service.shelve(alarm_id, until, operator(caller, body.by), body.reason)
         act.after = f"shelved until {to_datetime(until).isoformat()}"
         return alarm
 
@@ -158,10 +123,10 @@ async def unshelve_alarm(
     context: Context, caller: Caller, alarm_id: str, body: Annotated[AcknowledgeIn | None, Body()] = None
 ) -> AlarmOut:
     """Ends the shelving of an alarm. Answers 409 if it is not shelved."""
-    _require_loaded(context)
+    require_loaded(context)
 
     async def unshelve(act: Act) -> Alarm:
-        alarm = await context.alarm_service.unshelve(alarm_id, _operator(caller, body))
+        alarm = await context.alarm_service.unshelve(alarm_id, operator(caller, body.by if body else ""))
         act.after = alarm.state(_now())
         return alarm
 
@@ -169,9 +134,9 @@ async def unshelve_alarm(
     return _alarm_out(context, caller, alarm, _now())
 
 
-def _operator(caller: Identity, body: AcknowledgeIn | ShelveIn | None) -> str:
+def operator(caller: Identity, by: str) -> str:
     """Returns the operator's name for the journal: the authenticated user, else the name in the body."""
-    return caller.user_id if caller.kind != "open" else body.by if body else ""
+    return caller.user_id if caller.kind != "open" else by
 
 
 def _current_state(context: ApiContext, alarm_id: str) -> str | None:
@@ -179,38 +144,20 @@ def _current_state(context: ApiContext, alarm_id: str) -> str | None:
     return alarm.state(_now()) if alarm else None
 
 
-def _require_loaded(context: ApiContext) -> None:
+def require_loaded(context: ApiContext) -> None:
+    """Raises UnavailableError until the journal has been read."""
     if not context.alarm_service.loaded:
         raise UnavailableError(
             "the alarms are still being loaded from the store; retry shortly", reason="ALARMS_LOADING"
         )
 
 
-def _priority_of(context: ApiContext, alarm: Alarm) -> Priority:
+def priority_of(context: ApiContext, alarm: Alarm) -> Priority:
     """Returns the priority with which the alarm was raised; that of its rule if an older version raised it."""
     if alarm.priority:
         return alarm.priority
     rule = context.alarm_service.rule(alarm.rule)
     return rule.priority if rule else "low"
-
-
-def _group_of(context: ApiContext, transition: Transition) -> dict[str, str | None]:
-    """Returns the group of an alarm that stands for one; the cause only where it was raised."""
-    if not is_group(transition.machine_id):
-        return {}
-    alarm = context.alarm_service.find(transition.alarm_id)
-    group = transition if transition.kind == "raised" or alarm is None else alarm
-    return {"gateway": group.gateway or None, "site": group.site or None, "cause": transition.cause or None}
-
-
-def _text_of(context: ApiContext, transition: Transition) -> str:
-    """Returns the text of an alarm in the journal: that of its last raise, or that of its rule."""
-    alarm = context.alarm_service.find(transition.alarm_id)
-    group = transition if transition.kind == "raised" else alarm
-    if is_group(transition.machine_id) and group is not None:
-        return group_text(group.gateway, group.site)
-    rule = context.alarm_service.rule(transition.rule)
-    return transition.text or (alarm.text if alarm else "") or (rule.text if rule else transition.rule)
 
 
 def _alarm_out(
@@ -232,12 +179,13 @@ def _alarm_out(
     quantity = alarm.quantity or (rule.quantity if rule else "sensor")
     sensor = alarm.sensor if alarm.quantity else (rule.sensor_name if rule else "")
     shelved = alarm.shelved_until_us > now_us
+    machine = context.machine_cache.get_machine(alarm.machine_id)
     return AlarmOut(
         id=alarm.alarm_id,
         machine_id=shown_machine(alarm.machine_id),
         rule=alarm.rule,
         text=text,
-        priority=_priority_of(context, alarm),
+        priority=priority_of(context, alarm),
         state=alarm.state(now_us),
         active=alarm.active,
         value=alarm.value,
@@ -256,6 +204,11 @@ def _alarm_out(
         count=alarm.count,
         parent=alarm.parent or None,
         group=group,
+        site=machine.site if machine else alarm.site,
+        line=context.accounting_plan.line_of(alarm.machine_id),
+        comment=alarm.comment or None,
+        commented_by=alarm.commented_by or None,
+        commented_at=to_optional_datetime(alarm.commented_us),
     )
 
 

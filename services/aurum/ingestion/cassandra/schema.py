@@ -95,10 +95,17 @@ STEPS: dict[int, list[str]] = {
         "CREATE TABLE IF NOT EXISTS claims (name text PRIMARY KEY, replica text) "
         f"WITH default_time_to_live = {CLAIM_TTL} AND gc_grace_seconds = 600",
     ],
+    5: [
+        # The events of the plant as a whole that concern a machine
+        "CREATE TABLE IF NOT EXISTS events_about (kind text, about text, at_us bigint, id text, data blob, "
+        "PRIMARY KEY ((kind, about), at_us, id)) "
+        f"WITH CLUSTERING ORDER BY (at_us DESC, id DESC) AND default_time_to_live = {EVENT_TTL}",
+    ],
 }
 VERSION = max(STEPS)
 JOURNAL_SINCE = 2  # version
-EARLIER_EVENTS = "SELECT kind, machine_id, at_us, id, data FROM events"  # from before there was a journal
+EVENTS_ABOUT_SINCE = 5  # version
+EARLIER_EVENTS = "SELECT kind, machine_id, at_us, id, data FROM events"  # from before there were further tables of them
 
 _MERGED = "#"  # separates source and digest; it is in no id of a source
 _DIGEST = 16  # characters
@@ -154,6 +161,9 @@ STATEMENTS = {
     "add_to_journal": "INSERT INTO journal (kind, number, at_us, id, data) VALUES (?, ?, ?, ?, ?)",
     "journal": "SELECT kind, at_us, id, data, number FROM journal WHERE kind = ? AND number > ? AND number < ? LIMIT ?",
     "events": "SELECT kind, machine_id, at_us, id, data FROM events WHERE kind = ? AND machine_id = ? "
+    "AND (at_us) >= (?) AND (at_us, id) < (?, ?) LIMIT ?",
+    "add_event_about": "INSERT INTO events_about (kind, about, at_us, id, data) VALUES (?, ?, ?, ?, ?) USING TTL ?",
+    "events_about": "SELECT kind, at_us, id, data FROM events_about WHERE kind = ? AND about = ? "
     "AND (at_us) >= (?) AND (at_us, id) < (?, ?) LIMIT ?",
     "add_slot": "INSERT INTO slots (id, slot) VALUES (0, ?)",
     "slots": "SELECT slot FROM slots WHERE id = 0",

@@ -18,6 +18,7 @@ from cassandra.policies import DCAwareRoundRobinPolicy, TokenAwarePolicy
 from cassandra.query import BatchStatement, BatchType, SimpleStatement
 
 from aurum.ingestion.cassandra import schema
+from aurum.ingestion.store import KEPT_KINDS, machine_concerned
 from aurum.resilience import RetryPolicy
 from aurum.runtime.errors import FailedPreconditionError, UnavailableError
 from aurum.storage import metrics
@@ -241,6 +242,8 @@ class CassandraSession:
             self._run_steps(schema.STEPS[version])
             if version == schema.JOURNAL_SINCE and version_in_use:
                 self._fill_journal()
+            if version == schema.EVENTS_ABOUT_SINCE and version_in_use:
+                self._fill_events_about()
             self._session.execute("UPDATE schema_version SET version = %s WHERE id = 1", (version,))
         self._statements = {}
         for name, text in schema.STATEMENTS.items():
@@ -249,6 +252,17 @@ class CassandraSession:
             self._statements[name] = statement
         for name in ("segments_between", "batch_members"):
             self._statements[name].fetch_size = _DATA_PAGE
+
+    def _fill_events_about(self) -> None:
+        """Adds the events from before they were stored by the machine that they concern."""
+        add = self._session.prepare(schema.STATEMENTS["add_event_about"])
+        rows = self._session.execute(SimpleStatement(schema.EARLIER_EVENTS, fetch_size=_PAGE), timeout=600.0)
+        about = [
+            (row.kind, machine_id, row.at_us, row.id, row.data, 0 if row.kind in KEPT_KINDS else schema.EVENT_TTL)
+            for row in rows
+            if not row.machine_id and (machine_id := machine_concerned(row.id))
+        ]
+        execute_concurrent_with_args(self._session, add, about, concurrency=_READ_CONCURRENCY)
 
     def _fill_journal(self) -> None:
         """Numbers the events from before there was a journal by their times."""

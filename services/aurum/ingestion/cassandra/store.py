@@ -54,6 +54,7 @@ from aurum.ingestion.store import (
     Points,
     SeriesSummary,
     complete_registration,
+    machine_concerned,
     require_same_registration,
 )
 from aurum.readings.batch import Batch, SeriesKey, now_us
@@ -231,19 +232,24 @@ class CassandraStore:
         return {""}
 
     async def record_events(self, events: Sequence[Event]) -> None:
-        """Stores events, and those of the plant as a whole in the journal too."""
+        """Stores events, and those of the plant as a whole in the journal and by the machine that they concern too."""
         rows: list[tuple[Any, ...]] = []
         journal: list[tuple[Any, ...]] = []
+        about: list[tuple[Any, ...]] = []
         # Numbers follow the clock of this replica. An event recorded twice is in the journal twice; its first number
         # counts
         first = max(self._last_number + 1, now_us())
         self._last_number = first + len(events) - 1
         for number, event in enumerate(events, start=first):
             content = (event.at_us, event.id, event.data)
-            rows.append((event.kind, event.machine_id, *content, 0 if event.kind in KEPT_KINDS else EVENT_TTL))
+            ttl = 0 if event.kind in KEPT_KINDS else EVENT_TTL
+            rows.append((event.kind, event.machine_id, *content, ttl))
             if not event.machine_id:
                 journal.append((event.kind, number, *content))
+                if machine_id := machine_concerned(event.id):
+                    about.append((event.kind, machine_id, *content, ttl))
         await self._execute_all("add_event", rows)
+        await self._execute_all("add_event_about", about)
         await self._execute_all("add_to_journal", journal)
 
     async def journal(self, kind: str, after: int, before: int, limit: int) -> list[Event]:
@@ -258,6 +264,15 @@ class CassandraStore:
         end = (min(end_us, 2**62), "")
         parameters = (kind, machine_id, start_us, *(min(end, before) if before else end), limit)
         return [Event(*row) for row in await self._session.execute("events", parameters)]
+
+    async def events_about(  # noqa: PLR0917
+        self, kind: str, about: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
+    ) -> list[Event]:
+        """Returns the newest events of the plant as a whole that concern a machine; see Store.events_about."""
+        end = (min(end_us, 2**62), "")
+        parameters = (kind, about, start_us, *(min(end, before) if before else end), limit)
+        rows = await self._session.execute("events_about", parameters)
+        return [Event(row.kind, "", row.at_us, row.id, row.data) for row in rows]
 
     async def read(
         self, machine_id: str, sensor: str, start_us: int, end_us: int, *, points: int = 0, last: int = 0

@@ -231,6 +231,28 @@ def read_events(  # noqa: PLR0917
     return [Event(*row) for row in rows]
 
 
+def read_events_about(  # noqa: PLR0917
+    connection: sqlite3.Connection,
+    kind: str,
+    about: str,
+    start_us: int,
+    end_us: int,
+    limit: int,
+    before: tuple[int, str] | None = None,
+) -> list[Event]:
+    """Returns events of the plant as a whole that concern a machine; see Store.events_about."""
+    rows = connection.execute(
+        # The first two conditions and the expression are those of the index. SQLite would choose the primary key, and
+        # read the events of all machines
+        "SELECT kind, machine_id, at_us, id, data, number FROM events INDEXED BY events_about "
+        "WHERE machine_id = '' AND instr(id, '~') > 0 "
+        "AND kind = ? AND substr(id, 1, instr(id, '~') - 1) = ? AND at_us >= ? AND (at_us, id) < (?, ?) "
+        "ORDER BY at_us DESC, id DESC LIMIT ?",
+        (kind, about, start_us, *_below(end_us, before), limit),
+    )
+    return [Event(*row) for row in rows]
+
+
 def read_journal(connection: sqlite3.Connection, kind: str, after: int, before: int, limit: int) -> list[Event]:
     """Returns events of the plant as a whole; see Store.journal."""
     rows = connection.execute(

@@ -8,7 +8,7 @@ import numpy as np
 from aurum.storage.segment import CorruptSegmentError, unpack
 
 APPLICATION = "store"
-VERSION = 5
+VERSION = 6
 SCHEMA = """
 CREATE TABLE machines (machine_id TEXT PRIMARY KEY, machine_type TEXT NOT NULL, site TEXT NOT NULL,
     registered_us INTEGER NOT NULL, request_id TEXT NOT NULL) WITHOUT ROWID;
@@ -37,6 +37,8 @@ CREATE TABLE damaged_blocks (id INTEGER PRIMARY KEY, bucket INTEGER NOT NULL, le
 CREATE TABLE events (kind TEXT NOT NULL, machine_id TEXT NOT NULL, at_us INTEGER NOT NULL, id TEXT NOT NULL,
     data BLOB NOT NULL, number INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (kind, machine_id, at_us, id)) WITHOUT ROWID;
 CREATE INDEX journal ON events (kind, number) WHERE machine_id = '';
+CREATE INDEX events_about ON events (kind, substr(id, 1, instr(id, '~') - 1), at_us, id)
+    WHERE machine_id = '' AND instr(id, '~') > 0;
 CREATE TABLE log_position (id INTEGER NOT NULL);
 INSERT INTO log_position VALUES (0);
 """
@@ -124,7 +126,16 @@ def _from_4(connection: sqlite3.Connection) -> None:
         connection.execute(next(part for part in SCHEMA.split(";") if part.strip().startswith(created)))
 
 
-MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
+def _from_5(connection: sqlite3.Connection) -> None:
+    """Migrates from version 5, which found the events that concern a machine only among those of all machines."""
+    indexes = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'index'")}
+    if "events_about" not in indexes:  # else _from_1 has already created it
+        connection.execute(
+            next(part for part in SCHEMA.split(";") if part.strip().startswith("CREATE INDEX events_about"))
+        )
+
+
+MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5}
 
 
 def log_folder(path: Path) -> Path:

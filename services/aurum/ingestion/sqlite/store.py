@@ -286,6 +286,15 @@ class SqliteStore:
             "events", lambda connection: reads.read_journal(connection, kind, after, before, limit)
         )
 
+    async def events_about(  # noqa: PLR0917
+        self, kind: str, about: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
+    ) -> list[Event]:
+        """Returns the newest events of the plant as a whole that concern a machine; see Store.events_about."""
+        return await self._readers.run_query(
+            "events",
+            lambda connection: reads.read_events_about(connection, kind, about, start_us, end_us, limit, before),
+        )
+
     async def events(  # noqa: PLR0917
         self, kind: str, machine_id: str, start_us: int, end_us: int, limit: int, before: tuple[int, str] | None = None
     ) -> list[Event]:

@@ -196,7 +196,9 @@ def test_rules_are_followed_while_the_services_run(tmp_path: Path) -> None:
 
 
 def test_imported_history_raises_no_alarm_of_silence(plant: Platform) -> None:
-    read(plant, "earlier", 20)
+    wait_for(
+        lambda: sends(plant, "earlier", 90) and state(plant, "earlier~hot") != "none", 60, "the scorer has the reading"
+    )
     wait_for(lambda: state(plant, "earlier~silent") == "unacknowledged", 30, "the scorer is not just starting")
     hour_ago = time.time() - 3600
     rows = [{"machine_id": "old", "sensor": "heat", "timestamp": hour_ago + second, "value": 20.0} for second in (0, 9)]
@@ -220,6 +222,6 @@ def test_outage_of_ingestion_raises_no_alarm_of_silence(tmp_path: Path) -> None:
         assert state(running, "press~silent") == "none"
 
 
-def sends(platform: Platform, machine: str) -> bool:
-    reading = {"machine_id": machine, "sensor": "heat", "timestamp": time.time(), "value": 20.0}
+def sends(platform: Platform, machine: str, heat: float = 20.0) -> bool:
+    reading = {"machine_id": machine, "sensor": "heat", "timestamp": time.time(), "value": heat}
     return http("POST", f"{platform.api}/api/readings", {"readings": [reading]}).status == 200

@@ -213,6 +213,19 @@ def test_machines_of_two_scorers_are_taken_together() -> None:
     assert site.active == []
 
 
+def test_machines_whose_parent_was_cleared_are_released() -> None:
+    """A scorer that has not read the machines of a new parent may clear it; they do not stay suppressed."""
+    site = Site(["A"] * 3)
+    site.silence(0, 1, 2)
+    site.run(LIMIT + 2)
+    site.resume(0)
+    site.run(1)
+    (parent,) = site.parents
+    site.journal.append(Transition("cleared", parent.machine_id, parent.rule, site.at_us))
+    site.run(1)
+    assert site.open() == ["m1", "m2"]
+
+
 def test_parent_of_a_removed_rule_is_cleared() -> None:
     site = Site(["A"] * 5)
     site.silence(*range(5))

@@ -373,6 +373,12 @@ def export(store: StorePath, folder: Annotated[Path, typer.Argument()], since: D
 
     if since and until and until <= since:
         _fail("--until must be after --since", 2)
+    if store.parts and store.parts[0] == "cassandra:":
+        _fail(
+            "only the file of a store on one machine is exported, and this is Cassandra; train on it with "
+            "`aurum train --format store` (AURUM_STORE_URL names it, --scheduler uses a cluster), or query the API",
+            2,
+        )
     with open_snapshot(store) as snapshot:
         done = run(snapshot, folder, since, until)
     typer.echo(f"{done.readings:,} readings in {done.files:,} files below {folder}, {done.bytes:,} bytes")

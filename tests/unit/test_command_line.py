@@ -106,10 +106,11 @@ def test_edge_check_lists_inputs_or_names_the_mistake(tmp_path: Path) -> None:
         (("iot-sim", "--protocol", "carrier-pigeon"), "is none of grpc, mqtt, sparkplug, opcua, modbus"),
         (("import", __file__, "--format", "csv", "--api", "http://a", "--ingestion", "b:1"), "not both"),
         (("export", "store.db", "out", "--since", "2026-02-01", "--until", "2026-02-01"), "--until must be after"),
+        (("export", "cassandra://host/aurum", "out"), "train on it with `aurum train --format store`"),
         (("migrate", "store.db", "postgres://a/b"), "'postgres://a/b' is not cassandra://HOST,HOST/KEYSPACE"),
         (("evaluate",), "name at least one file"),
     ],
-    ids=["target", "protocol", "two targets", "no days", "another database", "no file"],
+    ids=["target", "protocol", "two targets", "no days", "no file of a store", "another database", "no file"],
 )
 def test_wrong_arguments_are_named(arguments: tuple[str, ...], words: str) -> None:
     refused = command(*arguments)

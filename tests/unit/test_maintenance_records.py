@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurum.maintenance.records import KINDS, Record, RecordError, decode, encode, new_record, parse_id
+from aurum.maintenance.lives import stops_of
+from aurum.maintenance.records import KINDS, Record, RecordError, RecordKind, decode, encode, new_record, parse_id
+from aurum.readings.history import Stop
 
 TIMES = st.integers(0, 4_000_000_000_000_000)
 RECORDS = st.builds(
@@ -51,3 +53,24 @@ def test_same_content_gives_the_same_record(one: Record, other: Record) -> None:
 def test_content_that_is_no_record_is_refused(content: Any) -> None:
     with pytest.raises(RecordError):
         decode(1, "digest", content)
+
+
+def test_failures_and_overhauls_count_for_lives() -> None:
+    """A repair only ends the time out of service; inspections, notes and deleted records say nothing."""
+
+    def record(at: int, kind: RecordKind | None, *, deleted: bool = False) -> Record:
+        return Record(at, "d", at, "", "Ada", kind, at + 5, failure_mode="seal", deleted=deleted)
+
+    records = [
+        record(40, "repair"),
+        record(30, "failure"),
+        record(20, "overhaul"),
+        record(10, "inspection"),
+        record(50, None),
+        record(60, "failure", deleted=True),
+    ]
+    assert stops_of(records) == [
+        Stop(20, 25, renewed=True),
+        Stop(30, 35, failed=True, mode="seal"),
+        Stop(40, 45),
+    ]

@@ -15,7 +15,7 @@ from aurum.prediction.model.model import load_model
 from aurum.prediction.model.model_files import Serving, read_serving, write_model, write_serving
 from aurum.prediction.serving.registry import ModelRegistry
 from aurum.prediction.training.train import TrainingOptions, train
-from aurum.readings.history import Run
+from aurum.readings.history import OPERATING_HOURS, Run
 from aurum.runtime.audit import AuditLog
 from aurum.runtime.time_units import HOUR_US
 from aurum_sim.machine_types import PUMP
@@ -171,3 +171,34 @@ def test_unreadable_learning_state_is_named(tmp_path: Path) -> None:
     (tmp_path / "pump/learning.json").write_text("{")
     with pytest.raises(LearningStateError, match=r"learning\.json"):
         read_state(tmp_path, "pump")
+
+
+def test_one_failure_and_drift_train_a_model(plant: RecordedPlant, root: Path) -> None:
+    """Readings that differ from those of the champion's training are a reason to train before enough lives ended."""
+    options = replace(OPTIONS, failures=1000)
+    lives = at(plant, 0.6)
+    shifted = [
+        replace(
+            run,
+            columns={
+                name: values if name == OPERATING_HOURS else values + 50.0 for name, values in run.columns.items()
+            },
+        )
+        for run in lives
+    ]
+    said = learn(root, "pump", lives, "test", replace(options, drift=float("inf")), AuditLog(None))
+    assert "not trained" in said[-1]
+    assert serving(root).shadow is None
+    said = learn(root, "pump", shifted, "test", options, AuditLog(None))
+    assert "and the drift is" in said[0]
+    assert serving(root).shadow is not None
+
+
+def test_only_readings_after_the_training_are_compared(plant: RecordedPlant, root: Path) -> None:
+    champion = load_model(root / "pump" / serving(root).version)
+    lives = at(plant, 0.8)
+    ever, later = (compare(champion, None, lives, after) for after in (0, trained_until(champion)))
+    assert ever is not None
+    assert later is not None
+    assert later.lives < ever.lives
+    assert compare(champion, None, at(plant, 0.5), trained_until(champion)) is None

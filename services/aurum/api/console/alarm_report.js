@@ -31,7 +31,7 @@ function queryOf(choice, kind) {
   const { start, end } = chosenRange(choice.range ? choice : { ...choice, range: hours }, present);
   return new URLSearchParams({
     start: new Date(start ?? present - Number(hours) * 3_600_000).toISOString(),
-    end: new Date(end ?? present).toISOString(),
+    ...(end === null ? {} : { end: new Date(end).toISOString() }), // else the API's present, which is the right one
     ...(choice.site ? { site: choice.site } : {}),
     ...(kind === "figures" ? { positions: choice.positions } : {}),
   });
@@ -66,6 +66,9 @@ export function alarmReport(kind, content, signal) {
    */
   function show(report) {
     const { start, end, site, complete_from: complete } = report;
+    // The file is of the same period, also if it is saved later
+    const saved = new URLSearchParams({ start, end, ...(site ? { site } : {}), format: "csv" });
+    save?.setAttribute("href", `${path}?${saved}`);
     const isComplete = Date.parse(complete) <= Date.parse(start);
     body.replaceChildren(
       h("h2", {}, t(`alarms.${kind}`), site ? ` · ${site}` : ""),
@@ -78,7 +81,6 @@ export function alarmReport(kind, content, signal) {
   async function load() {
     const mine = ++turn;
     const query = queryOf(chosen, kind);
-    save?.setAttribute("href", `${path}?${query}&format=csv`);
     try {
       /** @type {Reports[Kind]} */
       const report = await request(`${path}?${query}`, { signal });

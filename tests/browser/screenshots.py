@@ -16,7 +16,9 @@ from tests.support.browser import browser_path
 from tests.support.http import http
 from tests.support.platform import Platform
 
-_SIZE = {"width": 1366, "height": 860}
+_SIZE = {"width": 1440, "height": 900}
+_PHONE = {"width": 390, "height": 844}
+_WALL = {"width": 3840, "height": 2160}
 _TALLER = 1400  # px, of pages that have much to show
 _SETTLE = 75.0  # seconds, in which rates, predictions and alarms come about
 
@@ -44,6 +46,8 @@ def main(folder: Path) -> None:
                 page = browser.new_page(viewport=_SIZE, locale="en-GB")
                 for name, where in _pages(platform).items():
                     _take(page, platform, where, folder / f"{name}.png")
+                _take_size(page, platform, _PHONE, folder / "phone.png")
+                _take_size(page, platform, _WALL, folder / "wall.png")
                 browser.close()
         finally:
             platform.stop()
@@ -66,6 +70,15 @@ def _take(page: Page, platform: Platform, where: str, picture: Path) -> None:
         page.locator(".traces button").first.click()
         page.wait_for_timeout(1500)
     page.evaluate("scrollTo(0, 0)")
+    page.screenshot(path=picture)
+    print(picture)
+
+
+def _take_size(page: Page, platform: Platform, size: dict[str, int], picture: Path) -> None:
+    page.set_viewport_size({"width": size["width"], "height": size["height"]})
+    page.goto(f"{platform.api}/")
+    page.wait_for_selector("html[data-ready]")
+    page.wait_for_timeout(4000)
     page.screenshot(path=picture)
     print(picture)
 

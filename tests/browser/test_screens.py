@@ -152,3 +152,47 @@ def test_plant_shows_the_trend_of_each_machine(page: Page, plant: Platform) -> N
     expect(trend.locator("svg")).to_have_attribute("aria-label", re.compile(r"Vibration, last 24 h: 2 . .* mm/s"))
     expect(trend.locator("polyline")).to_have_count(1)
     expect(page.locator("tr.machine .seen")).to_be_in_viewport(ratio=1)
+
+
+def test_machines_are_compared_in_one_chart(page: Page, plant: Platform) -> None:
+    """The link at a chart leads to a comparison, to which machines are added; its address restores it."""
+    opened(page, plant)
+    name = a_pump(page)
+    other = "pump-001" if name != "pump-001" else "pump-002"
+    opened(page, plant, f"/machines/{name}")
+    page.get_by_role("link", name="Compare Vibration with other machines").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Compare machines")
+    canvas = page.locator(".compared canvas")
+    expect(canvas).to_have_attribute("aria-label", re.compile(rf"{name}: \d.* mm/s"))
+    page.get_by_label("Machine", exact=True).fill(other)
+    page.get_by_role("button", name="Add").click()
+    expect(canvas).to_have_attribute("aria-label", re.compile(rf"{name}: .*; {other}: \d.* mm/s"))
+    expect(page.locator(".compared .u-legend")).to_contain_text(other)
+    assert violations(page) == []
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    expect(canvas).to_have_attribute("aria-label", re.compile(rf"{name}: .*; {other}: "))
+    page.get_by_role("button", name=f"Remove {name}").click()
+    expect(canvas).to_have_attribute("aria-label", re.compile(rf"^{other}: "))
+    page.get_by_label("Machine", exact=True).fill("no-such-machine")
+    page.get_by_role("button", name="Add").click()
+    expect(page.get_by_text("There is no machine no-such-machine.")).to_be_visible()
+
+
+def test_wall_screen_shows_only_the_plant(page: Page, plant: Platform) -> None:
+    """The mode for a wall has large text and no controls; the browser remembers it, and Escape ends it."""
+    page.set_viewport_size({"width": WALL["width"], "height": WALL["height"]})
+    opened(page, plant)
+    a_pump(page)
+    page.get_by_role("button", name="Wall screen").click()
+    expect(page.locator("body > header")).to_be_hidden()
+    expect(page.locator("tr.machine").last).to_be_in_viewport()
+    row = page.locator("tr.machine").first.bounding_box()
+    assert row is not None
+    assert row["height"] > 90
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    expect(page.locator("body > header")).to_be_hidden()
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    expect(page.locator("body > header")).to_be_visible()

@@ -24,6 +24,7 @@ ROUTES: dict[tuple[str, str], RequiredRole] = {
     ("GET", "/machines/{machine_id}"): PUBLIC,
     ("GET", "/alarms"): PUBLIC,
     ("GET", "/platform"): PUBLIC,
+    ("GET", "/compare"): PUBLIC,
     ("GET", "/connect"): PUBLIC,
     ("GET", "/console/{path:path}"): PUBLIC,
     ("GET", "/docs"): PUBLIC,

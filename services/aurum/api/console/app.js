@@ -11,6 +11,7 @@ import { remember, setting } from "./settings.js";
 import { openSignIn } from "./sign_in.js";
 import { isSoundOn, playNewAlarms, switchSound } from "./sound.js";
 import { language, LANGUAGES, loadTexts, t } from "./text.js";
+import { applyScreen, leaveWallButton, wallButton } from "./wall_screen.js";
 
 /** @import { Child, ConsoleSettings } from "./types.d.ts" */
 
@@ -272,6 +273,7 @@ function makeFrame() {
       ...menu(
         signOutButton(),
         soundButton(),
+        wallButton(),
         choice("theme", t("theme.label"), themes, setting("theme"), applyTheme),
         choice("language", t("language.label"), LANGUAGES, language, changeLanguage),
       ),
@@ -281,6 +283,7 @@ function makeFrame() {
     flood,
     simulation,
     main,
+    leaveWallButton(),
     h(
       "footer",
       {},
@@ -361,6 +364,7 @@ async function askForSignIn() {
 async function start() {
   frame = makeFrame();
   applyTheme();
+  applyScreen();
   showConnection();
   showAlarms();
   await showPage(frame);

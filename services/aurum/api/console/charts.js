@@ -24,7 +24,7 @@ const FEW = 40; // readings in view, from which on points are not drawn
 let loading = null;
 
 /** Loads uPlot once. After a failure the next call tries again. */
-function loadLibrary() {
+export function loadLibrary() {
   loading ??= /** @type {Promise<typeof uPlot>} */ (
     new Promise((resolve, reject) => {
       const script = h("script", { src: "/console/vendor/uPlot.iife.min.js" });
@@ -48,7 +48,7 @@ function loadLibrary() {
  * @param {number} _space
  * @param {number} step
  */
-function timeTicks(_, ticks, _axis, _space, step) {
+export function timeTicks(_, ticks, _axis, _space, step) {
   /** @type {Intl.DateTimeFormatOptions} */
   const day = { day: "numeric", month: "short" };
   /** @type {Intl.DateTimeFormatOptions} */
@@ -60,7 +60,8 @@ function timeTicks(_, ticks, _axis, _space, step) {
   });
 }
 
-const axis = () => ({
+/** Returns the look of an axis. */
+export const axis = () => ({
   stroke: color("soft"),
   grid: { stroke: color("line"), width: 1 },
   ticks: { stroke: color("line") },

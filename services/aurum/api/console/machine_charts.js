@@ -3,6 +3,7 @@
 
 import { request } from "./api.js";
 import { bandChart } from "./charts.js";
+import { comparisonAddress } from "./comparison.js";
 import { h } from "./dom.js";
 import { sensorName, unitName } from "./format.js";
 import { plant } from "./live.js";
@@ -50,13 +51,14 @@ export function machineCharts({ id, withPredictions, signal, timeline }) {
    * @param {typeof bySensor} charts
    * @param {string} key
    * @param {{ grid: HTMLElement, attributes: object, label: string, unit: string, line?: string,
-   *   limitsOf: () => Limit[], scale?: [number, number] }} options
+   *   limitsOf: () => Limit[], scale?: [number, number], compared?: HTMLElement }} options compared: A link to
+   *   compare the values with those of other machines.
    */
-  function chartOf(charts, key, { grid, attributes, label, unit, line, limitsOf, scale }) {
+  function chartOf(charts, key, { grid, attributes, label, unit, line, limitsOf, scale, compared }) {
     const existing = charts.get(key);
     if (existing) return existing;
     const place = h("div", { class: "plot" });
-    const caption = h("figcaption", {}, label, unit ? h("small", {}, ` ${unit}`) : null);
+    const caption = h("figcaption", {}, label, unit ? h("small", {}, ` ${unit}`) : null, compared);
     const figure = h("figure", { ...attributes }, caption, place);
     grid.append(figure);
     const { range, zoomTo } = timeline;
@@ -93,6 +95,15 @@ export function machineCharts({ id, withPredictions, signal, timeline }) {
     return chartOf(bySensor, sensor, {
       ...{ grid: sensors, attributes: { "data-sensor": sensor }, label: name, unit },
       limitsOf: () => limitLines((limit) => limit.quantity === "sensor" && limit.sensor === sensor),
+      compared: h(
+        "a",
+        {
+          class: "compare",
+          href: comparisonAddress({ sensor, machines: [id] }),
+          "aria-label": t("compare.of", { name }),
+        },
+        t("compare.link"),
+      ),
     });
   }
 

@@ -15,6 +15,7 @@ const PAGES = [
   { name: "machine", pattern: /^\/machines\/([^/]+)$/, load: () => import("./machine.js") },
   { name: "alarms", pattern: /^\/alarms$/, load: () => import("./alarm_desk.js") },
   { name: "platform", pattern: /^\/platform$/, load: () => import("./platform.js") },
+  { name: "compare", pattern: /^\/compare$/, load: () => import("./compare.js") },
   { name: "connect", pattern: /^\/connect$/, load: () => import("./connect.js") },
 ];
 

@@ -16,7 +16,7 @@ import { t } from "./text.js";
 /** @import { SortKey } from "./plant_view.js" */
 /** @import { Machine, PageContext } from "./types.d.ts" */
 
-const ROW_HEIGHTS = { wide: 44, narrow: 76 }; // px, as .machines in style.css
+const ROW_HEIGHTS = { wide: 2.75, narrow: 4.75 }; // rem, as .machines in style.css
 const SORT_EVERY = 1000; // ms; an order that changes more often cannot be read
 const TOTALS_EVERY = 60_000; // ms
 

@@ -1,10 +1,10 @@
 // @ts-check
 // The user's choices, kept in this browser.
 
-/** @typedef {"theme" | "language" | "sound" | "operator" | "alarm_views"} Name */
+/** @typedef {"theme" | "language" | "sound" | "operator" | "alarm_views" | "screen"} Name */
 
 /** @type {Record<Name, string>} */
-const values = { theme: "auto", language: "", sound: "off", operator: "", alarm_views: "" };
+const values = { theme: "auto", language: "", sound: "off", operator: "", alarm_views: "", screen: "" };
 
 /**
  * Returns a choice, or its default.

@@ -41,7 +41,7 @@ function spacer(columns) {
  * @param {string} options.label
  * @param {{ key: string, label: string, class: string, sort: boolean }[]} options.columns In their order. `sort`: whether
  *   a click on the heading sorts by the column.
- * @param {{ wide: number, narrow: number }} options.rowHeights Of wide and narrow screens in px, as in the style sheet.
+ * @param {{ wide: number, narrow: number }} options.rowHeights Of wide and narrow screens in rem, as in the style sheet.
  * @param {() => { element: HTMLElement, show: (item: Item) => void }} options.makeRow Makes a row, which shows one item
  *   after another.
  * @param {(key: string) => void} options.onSort
@@ -78,7 +78,8 @@ export function longTable({ label, columns, rowHeights, makeRow, onSort }) {
 
   function draw() {
     const { scrollTop, height } = visiblePart();
-    const rowHeight = narrow.matches ? rowHeights.narrow : rowHeights.wide;
+    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const rowHeight = rem * (narrow.matches ? rowHeights.narrow : rowHeights.wide);
     const [first, end] = visibleRows({ scrollTop, height, rowHeight, count: items.length });
     while (rows.length < end - first) {
       const row = makeRow();

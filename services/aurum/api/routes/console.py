@@ -61,6 +61,7 @@ async def console_settings(context: Context) -> ConsoleOut:
 @router.get("/machines/{machine_id}", include_in_schema=False)
 @router.get("/alarms", include_in_schema=False)
 @router.get("/platform", include_in_schema=False)
+@router.get("/compare", include_in_schema=False)
 @router.get("/connect", include_in_schema=False)
 async def page(request: Request) -> Response:
     """Returns the page of the console."""

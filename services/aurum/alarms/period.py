@@ -3,7 +3,8 @@
 The journal tells what changed, not what was. What an alarm was at a moment follows from its last entry before, or else
 from its first entry after, or else, without any, from its present state. So no entry from before the period is needed.
 For the present moment this is exact. For a moment in the past, an acknowledgement or shelving from before the period is
-not known if the next entry is a raise or another shelving; the alarm then counts as acknowledged and not shelved.
+not known if the next entry is a raise, the release by a parent, or another shelving; the alarm then counts as
+acknowledged and not shelved.
 """
 
 import bisect
@@ -92,10 +93,12 @@ class PeriodAlarm:
         """
         steps = [entry for entry in self.entries if entry.kind in ("raised", "acknowledged") or self._releases(entry)]
         before = [entry for entry in steps if entry.at_us <= at_us]
-        if before:
+        if before and self.entries[-1].at_us > at_us:
             last = before[-1]
             return last.kind == "acknowledged" or (last.kind == "raised" and self._has_parent(last.at_us))
-        return steps[0].kind != "acknowledged" if steps else self.alarm.acknowledged
+        if before or not steps:
+            return self.alarm.acknowledged  # nothing has changed it since
+        return steps[0].kind != "acknowledged"
 
     def _releases(self, entry: Transition) -> bool:
         """Returns whether a parent releases the active alarm by an entry."""

@@ -135,6 +135,8 @@ ROUTES: dict[tuple[str, str], list[Case]] = {
     ("GET", "/machines/{machine_id}"): [request("long path", "GET", f"/machines/{'a' * HEAD}", 200)],
     ("GET", "/alarms"): [long_query("/alarms")],
     ("GET", "/platform"): [long_query("/platform")],
+    ("GET", "/compare"): [long_query("/compare")],
+    ("GET", "/connect"): [long_query("/connect")],
     ("GET", "/console/{path:path}"): [
         request("largest file", "GET", "/console/vendor/uPlot.iife.min.js", 200),
         request("long path", "GET", f"/console/{'a/' * (HEAD // 2)}", 404),

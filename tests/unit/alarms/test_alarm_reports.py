@@ -68,14 +68,14 @@ def test_past_of_an_alarm_follows_from_later_entries(life: Life, start: int, mom
         assert alarm.is_active(moment) == was.active
         later = [each.kind for each in alarm.entries if each.at_us > moment]
         own = [each.kind for each in alarm.entries if each.at_us <= moment]
-        hides = [(each.at_us <= moment, each.kind) for each in alarm.entries if each.parent or each.kind == "cleared"]
-        known_parent = not hides or hides[0] != (False, "cleared")
+        hidden_before = folded(entries, start - 1).get(alarm.alarm.alarm_id, Alarm("", "")).parent
+        first_end = next((each.kind for each in alarm.entries if each.parent or each.kind == "cleared"), "none")
+        known_parent = not hidden_before or first_end != "cleared"
         if known_parent or was.suppressed:  # else the entry that tells is from before the period
             assert alarm.is_suppressed(moment) == (was.suppressed or bool(was.parent))
-        first = next((each for each in alarm.entries if each.kind in ("raised", "acknowledged")), None)
-        begun_before = "raised" not in own and bool(was.parent or hides)
-        known = {"raised", "acknowledged"} & set(own) or "raised" not in later
-        if known and known_parent and not (begun_before and first is None):
+        released = any(each.kind == "unsuppressed" and each.parent for each in alarm.entries if each.at_us > moment)
+        known = {"raised", "acknowledged"} & set(own) or ("raised" not in later and not released)
+        if known and known_parent:
             assert alarm.is_acknowledged(moment) == was.acknowledged
         if {"shelved", "unshelved"} & set(own) or "shelved" not in later:
             assert (alarm.shelving(moment) is not None) == (was.shelved_until_us > moment)

@@ -39,6 +39,7 @@ async def test_every_store_operation_is_in_the_catalogue(tmp_path: Path) -> None
         "find_machine": lambda: store.find_machine("m"),
         "record_events": lambda: store.record_events([Event("k", "m", at, "1", b"")]),
         "events": lambda: store.events("k", "m", 0, at, 1),
+        "events_about": lambda: store.events_about("k", "m", 0, at, 1),
         "journal": lambda: store.journal("k", 0, 9, 1),
         "read": lambda: store.read("m", "s", 0, at + 1),
         "read_several": lambda: store.read_several("m", ["s"], 0, at + 1),

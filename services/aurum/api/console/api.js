@@ -36,7 +36,7 @@ export const messageOf = (error) => (error instanceof Error ? error.message : St
 function problemText(problem, status) {
   const kind = problem?.type?.startsWith(PROBLEM_TYPE) ? problem.type.slice(PROBLEM_TYPE.length) : "";
   const parameters = problem?.parameters ?? {};
-  const key = parameters.needed ? `problem.${kind}|numbers` : `problem.${kind}`;
+  const key = parameters.needed ? `numbers.${kind}` : `problem.${kind}`;
   return filled(textOr(key, problem?.detail ?? t("error.status", { status })), parameters);
 }
 

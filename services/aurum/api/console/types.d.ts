@@ -107,16 +107,19 @@ export interface Alarms {
   items: Alarm[];
 }
 
+/** AlarmLimitOut */
+export interface AlarmLimit {
+  rule: string;
+  text: string;
+  quantity: Quantity;
+  sensor: string | null;
+  limit: number;
+  above: boolean;
+}
+
 /** AlarmLimits */
 export interface AlarmLimits {
-  items: {
-    rule: string;
-    text: string;
-    quantity: Quantity;
-    sensor: string | null;
-    limit: number;
-    above: boolean;
-  }[];
+  items: AlarmLimit[];
 }
 
 /** BulkItemOut */

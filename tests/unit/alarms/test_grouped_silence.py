@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aurum.alarms import journal
@@ -239,6 +239,7 @@ def test_parent_of_a_removed_rule_is_cleared() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32), scorers=st.sampled_from([1, 1, 2, 3]))
+@example(seed=2939, scorers=2)  # a release by a parent ends the chattering of an alarm
 def test_each_silent_machine_is_in_exactly_one_alarm(seed: int, scorers: int) -> None:
     chance = np.random.default_rng(seed)
     count = 12

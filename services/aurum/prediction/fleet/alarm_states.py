@@ -93,6 +93,15 @@ class _RuleState:
         more = np.zeros(max(0, machines - len(self.active)), np.bool_)
         self.active, self.suppressed = np.concatenate([self.active, more]), np.concatenate([self.suppressed, more])
 
+    def note(self, machine: int, alarm: Alarm) -> None:
+        """Notes what the journal says of the alarm of a machine.
+
+        An alarm that chatters is cleared only after its condition has been over for a while. A release by a parent
+        counts as a raise, so it may begin or end that.
+        """
+        self.active[machine], self.suppressed[machine] = alarm.active, alarm.suppressed
+        self.condition.hold_us[machine] = CHATTER_US if alarm.active and alarm.chatters else 0
+
 
 class AlarmStates:
     """Detects transitions of the alarms of this scorer's machines.
@@ -132,7 +141,7 @@ class AlarmStates:
         for alarm in self.alarms:
             machine = self._machines.get(alarm.machine_id) if alarm.rule == rule.name else None
             if machine is not None:
-                state.active[machine], state.suppressed[machine] = alarm.active, alarm.suppressed
+                state.note(machine, alarm)
                 state.condition.alarming[machine] = alarm.active
         return state
 
@@ -245,12 +254,6 @@ class AlarmStates:
                 site=group[1],
             )
         )
-        self._damp(state, machine, self.alarms.find(alarm_id(machine_id, rule.name)))
-
-    def _damp(self, state: _RuleState, machine: int, alarm: Alarm | None) -> None:
-        """Clears an alarm that chatters only after its condition has been over for a while."""
-        chatters = alarm is not None and alarm.active and alarm.chatters
-        state.condition.hold_us[machine] = CHATTER_US if chatters else 0
 
     def _clear_unjustified(self, view: FleetView, *, moved: bool) -> None:
         """Clears alarms of rules that are removed, or that do not cover the type of their machine any more."""
@@ -310,7 +313,6 @@ class AlarmStates:
                 self._set(alarm)
                 state, machine = self._rules[alarm.rule], self._machines[alarm.machine_id]
                 state.condition.alarming[machine] = alarm.active
-                self._damp(state, machine, alarm)
 
     def _known_alarms(self) -> Iterator[Alarm]:
         return (alarm for alarm in self.alarms if alarm.rule in self._rules)
@@ -326,8 +328,7 @@ class AlarmStates:
     def _set(self, alarm: Alarm) -> None:
         machine = self._machines.get(alarm.machine_id)
         if machine is not None:
-            state = self._rules[alarm.rule]
-            state.active[machine], state.suppressed[machine] = alarm.active, alarm.suppressed
+            self._rules[alarm.rule].note(machine, alarm)
 
     def _detect(self, transition: Transition) -> None:
         """Applies a transition, and queues it for the journal."""

@@ -1,6 +1,6 @@
 """`python -m tests.browser.screenshots FOLDER`: pictures of the console over a live plant, for the docs.
 
-It starts a platform of its own, with models of all simulated machine types and an hour of history.
+It starts a platform of its own, with models of all simulated machine types and a past of seven days.
 """
 
 import subprocess
@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
         try:
             for service in ("ingestion", "prediction", "api", "edge"):
                 platform.start(service)
-            platform.start("iot-sim", "--speed-up", "120", "--backfill", "3600")
+            platform.start("iot-sim", "--speed-up", "120", "--past-days", "7")
             platform.start("edge-sim", "--speed-up", "120")
             time.sleep(_SETTLE)
             with sync_playwright() as playwright:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from aurum.alarms import metrics
 from aurum.alarms.rules import AlarmRule, AlarmRules, AlarmRulesError, load_rules
 from aurum.alarms.rules_revision import RulesRevision, digest_of
 from aurum.runtime import damage
@@ -98,6 +99,7 @@ class FollowedRules:
         with self._replacing:
             if revision is not None and (self.revision is None or revision.number >= self.revision.number):
                 self.revision = revision
+                metrics.alarm_rules_revision.set(revision.number)
             self._replace()
             self.loaded = True
 

@@ -156,7 +156,7 @@ def revisions_of(events: Iterable[ingestion_pb2.Event]) -> list[RulesRevision]:
 
 def _joined(parts: dict[int, tuple[_Part, ingestion_pb2.Event]]) -> RulesRevision | None:
     part, event = next(iter(parts.values()))
-    if parts.keys() != set(range(part.parts)):
+    if len(parts) != part.parts or parts.keys() != set(range(len(parts))):
         return None
     rules: AlarmRules | None = None
     try:

@@ -10,7 +10,10 @@ from aurum.alarms.followed_rules import FollowedRules
 from aurum.alarms.rules import AlarmRules
 from aurum.alarms.rules_revision import MOST_RULE_BYTES, RulesRevision, digest_of, revisions_of, to_events
 from aurum.alarms.stored_rules import StoredRules
+from aurum.api.alarm_rules import RulesDesk
+from aurum.prediction.fleet.alarm_evaluation import AlarmEvaluation
 from aurum.runtime import damage
+from aurum.runtime.errors import FailedPreconditionError
 from aurum.v1 import ingestion_pb2
 
 MOST_CONTENT = 16_000  # bytes of an event's content
@@ -119,3 +122,53 @@ def test_first_of_two_writes_of_a_revision_counts() -> None:
     first.number, second.number = 7, 8
     for events in ([first, second], [second, first]):
         assert [each.write_id for each in revisions_of(events)] == ["one"]
+
+
+class Ingestion:
+    """The part of ingestion that keeps the revisions, shared by replicas of the API."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.before_write: list[ingestion_pb2.Event] = []  # what another replica writes just before this one does
+        self.list_events_after = log.list_after
+
+    async def record_events(self, events: list[ingestion_pb2.Event]) -> None:
+        self.log.record(self.before_write)
+        self.before_write = []
+        self.log.record(events)
+
+
+async def test_second_of_two_simultaneous_changes_is_refused(file: Path) -> None:
+    ingestion = Ingestion(Log())
+    rules = FollowedRules(file, with_store=True)
+    desk = RulesDesk(ingestion, rules)  # type: ignore[arg-type]
+    ingestion.before_write = to_events(revision(1, rule("theirs"), write_id="theirs"))
+    mine = AlarmRules.model_validate({"rules": [rule("mine")]})
+    with pytest.raises(FailedPreconditionError) as refused:
+        await desk.store(mine, 0, "Bo", "tuning")
+    assert refused.value.reason == "ALARM_RULES_CHANGED"
+    assert refused.value.metadata == {"revision": "1", "by": "Ada"}
+    assert names(rules) == ["theirs"]
+    stored = await desk.store(mine, 1, "Bo", "tuning")
+    assert (stored.number, names(rules)) == (2, ["mine"])
+
+
+async def test_rules_are_not_evaluated_until_the_store_is_read(file: Path) -> None:
+    """A scorer that starts would else clear the alarms of stored rules, and raise those of the file."""
+    looked: list[int] = []
+
+    class Journal:
+        async def read_after(self, number: int) -> list[ingestion_pb2.Event]:
+            looked.append(number)
+            return []
+
+    async def view() -> None:
+        return None
+
+    rules = FollowedRules(file, with_store=True)
+    evaluation = AlarmEvaluation(rules, Journal(), None, watch=None, view=view)  # type: ignore[arg-type]
+    await evaluation.run_round()
+    assert looked == []
+    rules.follow_revision(None)
+    await evaluation.run_round()
+    assert looked == [0]

@@ -4,7 +4,7 @@
 import { editRule } from "./alarm_rule_form.js";
 import { conditionText, typesText } from "./alarm_rule_words.js";
 import { remark } from "./alarms.js";
-import { messageOf, request } from "./api.js";
+import { ApiError, messageOf, request } from "./api.js";
 import { h, headings, problemLine, setText, showProblem, tableOf, wideRegion } from "./dom.js";
 import { field, openFormDialog } from "./form_dialog.js";
 import { duration, moment } from "./format.js";
@@ -262,7 +262,9 @@ export function alarmRules(signal) {
       );
       more.hidden = cursor === null;
     } catch (error) {
-      if (!signal.aborted) showProblem(pastProblem, messageOf(error));
+      if (error instanceof ApiError && error.status === 403)
+        pastTitle.hidden = true; // users of sites see no revisions
+      else if (!signal.aborted) showProblem(pastProblem, messageOf(error));
     }
   }
 

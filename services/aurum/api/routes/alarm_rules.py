@@ -27,10 +27,11 @@ router = APIRouter(prefix="/api/alarms/rules", tags=["alarms"])
 
 
 @router.get("")
-async def rules_in_force(context: Context) -> RulesOut:
-    """Returns the alarm rules in force, and where they come from."""
+async def rules_in_force(context: Context, caller: Caller) -> RulesOut:
+    """Returns the alarm rules in force, and where they come from. Callers of sites see no author and reason."""
     context.rules_desk.require_loaded()
-    return _rules_out(context.rules_desk)
+    found = _rules_out(context.rules_desk)
+    return found.model_copy(update={"by": None, "reason": None}) if caller.sites else found
 
 
 @router.put("")

@@ -23,7 +23,7 @@ from aurum.v1 import columns_pb2, ingestion_pb2, prediction_pb2
 _SPAN_US = 7 * DAY_US
 _MOST_MACHINES = 500
 _MOST_READINGS = 5_000_000  # readings and predictions of all machines
-_MOST_OF_A_QUERY = 2_000_000  # readings, which are in memory at a time
+_MOST_OF_A_QUERY = 1_000_000  # readings, which are in memory at a time
 _MOST_PREDICTIONS = 11_000  # of one machine: one a minute for the week
 _MOST_SECONDS = 10.0
 _MOST_AT_ONCE = 8  # machines of a query; it begins with one, since each may have very many readings

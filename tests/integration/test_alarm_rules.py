@@ -139,6 +139,8 @@ def test_invalid_rules_are_refused_by_rule_and_field(plant: Platform) -> None:
         ([{**bad, "sensor": {"sensor": "speed", "above": 1, "below": 2}}], "body.rules.0.sensor"),
         ([{**bad, "sensor": {"sensor": "speed", "above": "much"}}], "body.rules.0.sensor.above"),
         ([{**bad, "name": "Not a name"}], "body.rules.0.name"),
+        ([{**bad, "sensor": {"sensor": "", "above": 1}}], "body.rules.0.sensor.sensor"),
+        ([{**bad, "sensor": {"sensor": "ü", "above": 1}}], "body.rules.0.sensor.sensor"),
         ([{**bad, "stale": {"after_seconds": 5}}], "body.rules.0"),
         ([{**bad, "machine_types": ["x" * 9000]}], "body.rules.0"),
         ([{**bad, "on_delay_seconds": -1}], "body.rules.0.on_delay_seconds"),
@@ -147,7 +149,7 @@ def test_invalid_rules_are_refused_by_rule_and_field(plant: Platform) -> None:
         assert (answer.status, [each["field"] for each in answer.json["errors"]]) == (422, [field]), answer.json
     twice = edited(plant, rules=[bad, bad])
     assert twice.status == 422
-    assert "fast is used by more than one rule" in twice.json["detail"]
+    assert twice.json["errors"] == [{"field": "body.rules.1.name", "detail": "rule fast: another rule has this name"}]
     assert edited(plant, reason="").status == 422
     assert call(plant, "POST", "/api/alarms/rules/preview", {"rule": {**bad, "text": ""}}).status == 422
     assert rules(plant)["revision"] == 0

@@ -3,10 +3,10 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from aurum.alarms.followed_rules import FollowedRules, describe_changes
 from aurum.alarms.rules import AlarmRule, AlarmRules
@@ -21,6 +21,7 @@ from aurum.alarms.rules_revision import (
 )
 from aurum.alarms.stored_rules import StoredRules
 from aurum.api.backends import IngestionBackend
+from aurum.readings.batch import sensor_problem
 from aurum.resilience import Criticality, criticality_scope
 from aurum.runtime.errors import (
     FailedPreconditionError,
@@ -35,7 +36,7 @@ FILE = 0  # as the revision that is restored: the rules of the file
 _PAGE_EVENTS = 64  # of one read of the history
 _MOST_PAGES = 50  # reads for one answer
 _MOST_ERRORS = 20  # of invalid rules, in one answer
-_RULE = TypeAdapter(AlarmRule)
+FieldPath = tuple[int | str, ...]  # of a field in a request
 
 
 class RulesDesk:
@@ -198,18 +199,19 @@ def parse_rules(content: Sequence[Mapping[str, Any]], field: str) -> AlarmRules:
         InvalidArgumentError: Rules are invalid. It names each field, and the rule by its name.
     """
     names = [str(rule.get("name", ""))[:40] for rule in content]
+    duplicates = [index for index, name in enumerate(names) if name and name in names[:index]]
+    if duplicates:
+        raise _invalid(
+            [_violation((index, "name"), "another rule has this name", names, field) for index in duplicates]
+        )
     try:
         rules = AlarmRules.model_validate({"rules": list(content)})
     except ValidationError as error:
-        violations = [
-            _violation(mistake["loc"][1:], mistake["msg"], names, field)
-            for mistake in error.errors(include_url=False, include_input=False, include_context=False)[:_MOST_ERRORS]
-        ]
-        raise _invalid(violations) from error
-    duplicates = [index for index, name in enumerate(names) if name in names[:index]]
-    large = [index for index, rule in enumerate(rules.rules) if rule_bytes(rule) > MOST_RULE_BYTES]
-    violations = [_violation((index, "name"), "is used by another rule", names, field) for index in duplicates] + [
-        _violation((index,), f"has more than {MOST_RULE_BYTES} bytes", names, field) for index in large
+        raise _invalid([_violation(loc[1:], message, names, field) for loc, message in _mistakes(error)]) from error
+    violations = [
+        _violation((index, *loc), message, names, field)
+        for index, rule in enumerate(rules.rules)
+        for loc, message in _unusable(rule)
     ]
     if violations:
         raise _invalid(violations)
@@ -219,24 +221,33 @@ def parse_rules(content: Sequence[Mapping[str, Any]], field: str) -> AlarmRules:
 def parse_rule(content: Mapping[str, Any], field: str) -> AlarmRule:
     """Validates one rule. Raises InvalidArgumentError, which names each invalid field."""
     try:
-        return _RULE.validate_python(dict(content))
+        rule = AlarmRule.model_validate(dict(content))
     except ValidationError as error:
-        raise _invalid(
-            [
-                FieldViolation(".".join((field, *map(str, mistake["loc"]))), _told(mistake["msg"]))
-                for mistake in error.errors(include_url=False, include_input=False, include_context=False)
-            ][:_MOST_ERRORS]
-        ) from error
+        raise _invalid([_violation(loc, message, (), field) for loc, message in _mistakes(error)]) from error
+    violations = [_violation(loc, message, (), field) for loc, message in _unusable(rule)]
+    if violations:
+        raise _invalid(violations)
+    return rule
 
 
-def _violation(loc: Sequence[int | str], message: str, names: Sequence[str], field: str) -> FieldViolation:
-    index = loc[0] if loc else None
+def _mistakes(error: ValidationError) -> Iterator[tuple[FieldPath, str]]:
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return ((mistake["loc"], mistake["msg"].removeprefix("Value error, ")) for mistake in found[:_MOST_ERRORS])
+
+
+def _unusable(rule: AlarmRule) -> Iterator[tuple[FieldPath, str]]:
+    """Yields what is wrong with a rule besides its form: the path of the field, and the problem."""
+    problem = sensor_problem(rule.sensor_name) if rule.sensor_name or rule.sensor or rule.rate else None
+    if problem is not None:
+        yield (rule.quantity, "sensor"), problem
+    if rule_bytes(rule) > MOST_RULE_BYTES:
+        yield (), f"has more than {MOST_RULE_BYTES} bytes"
+
+
+def _violation(path: FieldPath, message: str, names: Sequence[str], field: str) -> FieldViolation:
+    index = path[0] if path else None
     name = f"rule {names[index]}: " if isinstance(index, int) and index < len(names) and names[index] else ""
-    return FieldViolation(".".join((field, *map(str, loc))), f"{name}{_told(message)}")
-
-
-def _told(message: str) -> str:
-    return message.removeprefix("Value error, ")
+    return FieldViolation(".".join((field, *map(str, path))), f"{name}{message}")
 
 
 def _invalid(violations: Sequence[FieldViolation]) -> InvalidArgumentError:

@@ -312,10 +312,11 @@ def test_desk_fits_a_phone_and_has_no_violation(
         "?view=journal&machine=desk-001",
         "?view=handover&range=1",
         "?view=figures",
+        "?view=rules",
     ):
         opened(page, hall, f"/alarms{query}")
         expect(page.locator("tbody tr:visible").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), query
         assert violations(page) == []
     text = page.locator("main").inner_text()
-    assert not re.search(r"\b(desk|views|select|bulk|history|group|report|figures)\.\w+|\{\w+\}", text)
+    assert not re.search(r"\b(desk|views|select|bulk|history|group|report|figures|rules)\.\w+|\{\w+\}", text)

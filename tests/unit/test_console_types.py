@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from aurum.alarms import rules
 from aurum.api import (
+    alarm_rules_schemas,
     alarm_schemas,
     maintenance_schemas,
     outcome_schemas,
@@ -23,6 +25,8 @@ TYPES = (Path(__file__).parents[2] / "services/aurum/api/console/types.d.ts").re
 MODULES = (
     schemas,
     alarm_schemas,
+    alarm_rules_schemas,
+    rules,
     maintenance_schemas,
     outcome_schemas,
     sustainability_schemas,

@@ -472,12 +472,13 @@ def test_day_without_anything_to_merge_is_seldom_looked_at() -> None:
 
 
 async def test_events_go_after_90_days_but_maintenance_stays(tmp_path: Path) -> None:
-    """A maintenance record stays for ever; another event goes 90 days after it was recorded, whatever its time."""
+    """Records and alarm rules stay for ever; other events go 90 days after they were recorded, whatever their time."""
     path = tmp_path / "store.db"
     long_ago = now_us() - 100 * DAY_US
     store = SqliteStore(SqliteOptions(path))
     await store.start()
     await store.record_events([Event(kind, "m", long_ago, "x", b"") for kind in ("prediction", "maintenance")])
+    await store.record_events([Event("alarm_rules", "", 1, "x", b"")])
     await store.record_events([Event("alarm", "", at, "x", b"") for at in (long_ago, 1)])
     await store.close()
     with contextlib.closing(sqlite3.connect(path)) as connection:
@@ -490,7 +491,9 @@ async def test_events_go_after_90_days_but_maintenance_stays(tmp_path: Path) -> 
         with contextlib.closing(sqlite3.connect(path)) as connection:
             return set(connection.execute("SELECT kind, at_us FROM events").fetchall())
 
-    await until(lambda: left() == {("maintenance", long_ago), ("alarm", long_ago)}, "the others are gone")
+    await until(
+        lambda: left() == {("maintenance", long_ago), ("alarm", long_ago), ("alarm_rules", 1)}, "the others are gone"
+    )
     await store.close()
 
 

@@ -12,5 +12,6 @@ class AlarmSettings(Settings):
 
     alarm_rules: Path | None = Field(
         None,
-        description="Alarm rules (YAML), the same file for both services. The default rules suit most machines.",
+        description="Alarm rules (YAML), the same file for both services. The default rules suit most machines. Rules "
+        "that engineers store in the console replace them.",
     )

@@ -127,7 +127,7 @@ class IngestionBackend(_Backend):
             AurumError: Ingestion did not answer.
         """
         request = ingestion_pb2.ListEventsRequest(
-            kind=kind, machine_id=machine_id, start_us=max(0, start_us), end_us=end_us, limit=limit
+            kind=kind, machine_id=machine_id, start_us=max(0, start_us), end_us=end_us, limit=min(limit, MAX_EVENTS)
         )
         events: list[ingestion_pb2.Event] = []
         searched = 0
@@ -138,7 +138,7 @@ class IngestionBackend(_Backend):
             if not answer.next_page_token or len(events) >= limit or searched >= _MAX_SEARCHED:
                 return events[:limit]
             request.page_token = answer.next_page_token
-            request.limit = limit - len(events) if selects is None else MAX_EVENTS
+            request.limit = min(limit - len(events), MAX_EVENTS) if selects is None else MAX_EVENTS
 
     async def list_event_page(self, request: ingestion_pb2.ListEventsRequest) -> ingestion_pb2.ListEventsResponse:
         """Returns a page of events. Raises AurumError."""

@@ -9,6 +9,8 @@ from fastapi import Depends, Request
 from aurum.api.access_control import AccessControl
 from aurum.api.accounting.budget import AccountBudget
 from aurum.api.accounting.today import TodayAccounts
+from aurum.api.alarm_preview import RulesPreview
+from aurum.api.alarm_rules import RulesDesk
 from aurum.api.alarm_service import AlarmService
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.emission_factors import EmissionFactors
@@ -46,6 +48,8 @@ class ApiContext:
         machine_cache: The in-memory view of all machines.
         prediction_fallback: Answers when prediction cannot be reached.
         alarm_service: The alarms of the plant.
+        rules_desk: The alarm rules in force, and their changes by engineers.
+        rules_preview: Computes previews of alarm rules.
         live_feed: The event stream for consoles.
         platform_view: The state of all processes, and notable traces.
         accounting_plan: The accounting plan.
@@ -71,6 +75,8 @@ class ApiContext:
     machine_cache: MachineCache
     prediction_fallback: PredictionFallback
     alarm_service: AlarmService
+    rules_desk: RulesDesk
+    rules_preview: RulesPreview
     live_feed: LiveFeed
     platform_view: PlatformView
     accounting_plan: AccountingPlan

@@ -58,7 +58,10 @@ _WRITES = {
 _CLIENT_GONE = http_status("CANCELLED")
 _OVERLOAD = frozenset(map(http_status, OVERLOAD_OF_SELF))
 _MAX_OTHER_BODY_BYTES = 65_536  # of other bodies, which are parsed as a whole on the event loop
-_MAX_BODY_BYTES_OF = {"/api/predict": 262_144}  # the features of a model with hundreds of sensors
+_MAX_BODY_BYTES_OF = {
+    "/api/predict": 262_144,  # the features of a model with hundreds of sensors
+    "/api/alarms/rules": 262_144,  # all alarm rules
+}
 # Closing a connection while a body is still arriving resets it, and the client loses the answer. Therefore the rest of
 # a refused body is read and discarded, up to these limits. On a busy machine, or over a slow line, a large body that
 # arrives without pauses takes many seconds.

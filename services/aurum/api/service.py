@@ -13,6 +13,8 @@ from aurum.api import problems
 from aurum.api.access_control_factory import build_access_control
 from aurum.api.accounting.budget import AccountBudget
 from aurum.api.accounting.today import TodayAccounts
+from aurum.api.alarm_preview import RulesPreview
+from aurum.api.alarm_rules import RulesDesk
 from aurum.api.alarm_service import AlarmService
 from aurum.api.backends import IngestionBackend, PredictionBackend
 from aurum.api.body_budget import BodyBudget
@@ -33,6 +35,7 @@ from aurum.api.routes import (
     alarm_bulk,
     alarm_journal,
     alarm_limits,
+    alarm_rules,
     alarms,
     carbon,
     console,
@@ -87,6 +90,7 @@ _ROUTES = (
     alarm_limits,
     alarm_bulk,
     alarm_journal,
+    alarm_rules,
     reports,
     events,
     platform,
@@ -128,7 +132,7 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
     settings = service.settings
     try:
         plan, costs = load_plan(settings.sustainability_plan), load_costs(settings.costs_file)
-        rules = FollowedRules(settings.alarm_rules)
+        rules = FollowedRules(settings.alarm_rules, with_store=True)
     except (AccountingPlanError, CostTableError, AlarmRulesError) as error:
         raise SettingsError(str(error)) from error
     listener = listen(settings.api_host, settings.api_port, "AURUM_API_PORT")
@@ -142,6 +146,7 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
         predictions=settings.feature_predictive,
     )
     alarm_service = AlarmService(ingestion, machine_cache, rules)
+    rules_desk = RulesDesk(ingestion, rules)
     admin_servers = {
         name: service.http_dependency(f"{name}-admin", address, headers=settings.admin_headers)
         for name, address in settings.admin_addresses.items()
@@ -162,6 +167,8 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
         machine_cache=machine_cache,
         prediction_fallback=PredictionFallback(machine_cache, ingestion),
         alarm_service=alarm_service,
+        rules_desk=rules_desk,
+        rules_preview=RulesPreview(ingestion, machine_cache),
         live_feed=live_feed,
         platform_view=platform_view,
         accounting_plan=plan,
@@ -182,6 +189,7 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
     service.spawn(machine_cache.follow_machines(), "plant-view")
     service.spawn(machine_cache.probe_services(), "probe")
     service.spawn(rules.run(), "alarm-rules")
+    service.spawn(rules_desk.run(), "stored-alarm-rules")
     service.spawn(alarm_service.run(), "alarms")
     if context.access_control.authenticates:
         service.spawn(ended_sessions.run(), "ended-sessions")

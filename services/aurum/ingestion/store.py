@@ -17,7 +17,7 @@ SETTLED_US = HOUR_US  # a day is over this long after its end
 HOUSEKEEPING = 1.0  # seconds between two rounds of housekeeping
 EVENT_MEMORY_US = 90 * DAY_US  # how long events are kept
 KEPT_KINDS = frozenset(
-    {"maintenance", "maintenance_change", "planned_stop", "scorecard"}
+    {"alarm_rules", "maintenance", "maintenance_change", "planned_stop", "scorecard"}
 )  # kinds of events that are kept for ever
 MOST_RANKED = 200  # segments with several ranks that are searched for the sources of a machine
 READ_AT_ONCE = 200_000  # readings of several series after which no further series is read

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncGenerator
 
 from aurum.alarms.followed_rules import FollowedRules
 from aurum.alarms.rules import AlarmRulesError
+from aurum.alarms.stored_rules import StoredRules
 from aurum.prediction.fleet.fleet_scorer import FleetScorer
 from aurum.prediction.learning.background_training import BackgroundTraining, default_threads
 from aurum.prediction.learning.past_predictions import PastPredictions
@@ -20,11 +22,13 @@ from aurum.prediction.serving.rescoring import Rescorer
 from aurum.prediction.serving.scoring import Prediction
 from aurum.prediction.serving.servicer import PredictionServicer, response_of
 from aurum.prediction.settings import PredictionSettings
+from aurum.readings.transport.recorded_events import list_events_after
+from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.rpc_methods import PREDICTION_SERVICE
 from aurum.runtime.service import Service
 from aurum.runtime.settings import SettingsError
 from aurum.security.rpc_authorizer import rpc_authorizer
-from aurum.v1 import prediction_pb2, prediction_pb2_grpc
+from aurum.v1 import ingestion_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +38,14 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
     """Runs the prediction service. A model that cannot be loaded is reported as damaged, and the others serve."""
     settings = service.settings
     try:
-        rules = FollowedRules(settings.alarm_rules)
+        rules = FollowedRules(settings.alarm_rules, with_store=True)
     except AlarmRulesError as error:
         raise SettingsError(f"AURUM_ALARM_RULES: {error}") from error
     service.spawn(rules.run(), "alarm-rules")
     registry = await asyncio.to_thread(ModelRegistry, settings.models_path, settings.prediction_false_alarms)
     logger.info("models loaded", extra={"machine_types": registry.types})
     ingestion = service.dependency("ingestion", settings.ingestion_target)
+    service.spawn(_stored_rules(rules, ingestion).run(), "stored-alarm-rules")
     limits = BatchLimits(
         settings.prediction_batch_most, settings.prediction_batch_waiting, settings.prediction_batch_wait
     )
@@ -95,6 +100,11 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
     finally:
         fleet.close()
         predictor.close()
+
+
+def _stored_rules(rules: FollowedRules, ingestion: Dependency) -> StoredRules:
+    stub = ingestion_pb2_grpc.IngestionServiceStub(ingestion.channel)
+    return StoredRules(rules, functools.partial(list_events_after, ingestion, stub))
 
 
 async def _watch_models(registry: ModelRegistry, seconds: float) -> None:

@@ -69,6 +69,11 @@ ROUTES: dict[tuple[str, str], RequiredRole] = {
     ("GET", "/api/water"): _VIEWER,
     ("GET", "/api/alarms"): _VIEWER,
     ("GET", "/api/alarms/journal"): _VIEWER,
+    ("GET", "/api/alarms/rules"): _VIEWER,
+    ("GET", "/api/alarms/rules/history"): _VIEWER,
+    ("PUT", "/api/alarms/rules"): _ENGINEER,
+    ("POST", "/api/alarms/rules/restore"): _ENGINEER,
+    ("POST", "/api/alarms/rules/preview"): _ENGINEER,
     ("GET", "/api/reports/handover"): _VIEWER,
     ("GET", "/api/reports/alarms"): _VIEWER,
     ("POST", "/api/alarms/ack"): _OPERATOR,
@@ -84,6 +89,11 @@ ROUTES_OF_WHOLE_PLANT = frozenset(
     {
         ("GET", "/metrics"),
         ("GET", "/api/outcomes"),
+        ("PUT", "/api/alarms/rules"),
+        ("POST", "/api/alarms/rules/restore"),
+        ("POST", "/api/alarms/rules/preview"),
+        # Reasons and changes name machines, people and limits of all sites
+        ("GET", "/api/alarms/rules/history"),
         ("POST", "/api/platform/faults/{service}"),
         ("DELETE", "/api/platform/faults/{service}"),
     }

@@ -292,6 +292,27 @@ ROUTES: dict[tuple[str, str], list[Case]] = {
         request("longest journal", "GET", "/api/alarms/journal?limit=1000", 200),
         request("rule without entries", "GET", "/api/alarms/journal?limit=1000&rule=none", 200),
     ],
+    ("GET", "/api/alarms/rules"): [long_query("/api/alarms/rules")],
+    ("GET", "/api/alarms/rules/history"): [
+        request("longest history", "GET", "/api/alarms/rules/history?limit=50", 200)
+    ],
+    ("PUT", "/api/alarms/rules"): small_bodies(
+        "PUT", "/api/alarms/rules", {"revision": 0, "rules": []}, "reason", 422, size=FEATURES_BODY
+    ),
+    ("POST", "/api/alarms/rules/restore"): small_bodies(
+        "POST", "/api/alarms/rules/restore", {"revision": 0, "restores": 0}, "reason", 422
+    ),
+    ("POST", "/api/alarms/rules/preview"): [
+        *small_bodies("POST", "/api/alarms/rules/preview", {"rule": {}}, "by", 422),
+        request(
+            "rule of all machines",
+            "POST",
+            "/api/alarms/rules/preview",
+            200,
+            body=lambda plant, number: b'{"rule": {"name": "a", "text": "b", "stale": {"after_seconds": 1}}}',
+            headers=JSON,
+        ),
+    ],
     ("GET", "/api/reports/handover"): [reported("/api/reports/handover")],
     ("GET", "/api/reports/alarms"): [reported("/api/reports/alarms")],
     ("POST", "/api/alarms/ack"): small_bodies("POST", "/api/alarms/ack", {"ids": ["a~b"]}, "reason", 422),

@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 import zstandard
 
-from aurum.alarms import journal
+from aurum.alarms import journal, rules_revision
 from aurum.api.readings_json import parse_readings
 from aurum.edge.dead_letters import DeadLetterError, DeadLetters, names, read
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
@@ -705,6 +705,22 @@ def _journal(data: bytes) -> None:
     assert found is None or journal.decode(journal.encode(found), "x") == found
 
 
+def _rules_seeds() -> list[bytes]:
+    return [
+        b'{"revision":1,"write_id":"a","part":0,"parts":1,"by":"Ada","reason":"x","rules":'
+        b'[{"name":"hot","text":"Too hot","sensor":{"sensor":"heat","above":80}}]}',
+        b'{"revision":2,"write_id":"b","part":0,"parts":1,"from_file":true,"restores":0,"changes":["hot removed"]}',
+        b'{"revision":3,"write_id":"c","part":1,"parts":2}',
+    ]
+
+
+def _rules(data: bytes) -> None:
+    event = ingestion_pb2.Event(kind=rules_revision.EVENT_KIND, at_us=1, id="x", content=data)
+    for found in rules_revision.revisions_of([event]):
+        if found.rules is None:
+            assert rules_revision.revisions_of(rules_revision.to_events(found))[0].rules is None
+
+
 TARGETS = {
     target.name: target
     for target in (
@@ -729,6 +745,7 @@ TARGETS = {
         Target("card", _card_seeds, _card, (CorruptModelError,)),
         Target("outcomes", _outcome_seeds, _outcomes, (OutcomeError,)),
         Target("journal", _journal_seeds, _journal),
+        Target("alarm-rules", _rules_seeds, _rules),
         Target("serving", _serving_seeds, _serving, (CorruptModelError,)),
     )
 }

@@ -7,7 +7,7 @@ import { remember, setting } from "./settings.js";
 
 /** @import { Alarm } from "./types.d.ts" */
 
-/** @typedef {"open" | "shelved" | "suppressed" | "journal" | "handover" | "figures"} ViewName */
+/** @typedef {"open" | "shelved" | "suppressed" | "journal" | "handover" | "figures" | "rules"} ViewName */
 /** @typedef {"urgency" | "priority" | "machine" | "what" | "state" | "since" | "count"} SortKey */
 /** @typedef {"" | "site" | "line" | "machine" | "rule"} GroupKey */
 
@@ -55,7 +55,7 @@ export const RANGES = ["1", "8", "12", "24", "168", "720"]; // hours
 
 /** @type {{ [Key in keyof Choice]?: string[] }} */
 const ALLOWED = {
-  view: ["open", "shelved", "suppressed", "journal", "handover", "figures"],
+  view: ["open", "shelved", "suppressed", "journal", "handover", "figures", "rules"],
   priority: ["", "urgent", "high", "medium", "low"],
   state: ["", "unacknowledged", "acknowledged", "returned"],
   sort: ["urgency", "priority", "machine", "what", "state", "since", "count"],

@@ -8,6 +8,7 @@ import { alarmHistory } from "./alarm_history.js";
 import { alarmList } from "./alarm_list.js";
 import { figuresContent, handoverContent } from "./alarm_report_content.js";
 import { alarmReport, USUAL_HOURS } from "./alarm_report.js";
+import { alarmRules } from "./alarm_rules.js";
 import { failures } from "./alarms.js";
 import { messageOf, request } from "./api.js";
 import { h, problemLine, setText, showProblem } from "./dom.js";
@@ -21,8 +22,8 @@ import { ruleText, t } from "./text.js";
 /** @import { Alarm, Alarms, AlarmState } from "./types.d.ts" */
 
 /**
- * A view of the past.
- * @typedef {object} PastView
+ * A view that is no list of alarms.
+ * @typedef {object} OtherView
  * @property {HTMLElement} element
  * @property {(choice: Choice) => unknown} choose Shows it for another choice.
  * @property {() => unknown} refresh Adds what is new.
@@ -34,7 +35,15 @@ const LISTS = {
   shelved: ["shelved"],
   suppressed: ["suppressed"],
 };
-const VIEW_NAMES = /** @type {ViewName[]} */ (["open", "shelved", "suppressed", "journal", "handover", "figures"]);
+const VIEW_NAMES = /** @type {ViewName[]} */ ([
+  "open",
+  "shelved",
+  "suppressed",
+  "journal",
+  "handover",
+  "figures",
+  "rules",
+]);
 const MOST_ALARMS = 1000;
 
 /** @type {Record<ViewName, (keyof Choice)[]>} */
@@ -45,6 +54,7 @@ const CONTROLS = {
   journal: ["range", "start", "end", "machine", "priority", "site", "rule", "transition"],
   handover: ["range", "start", "end", "site"],
   figures: ["range", "start", "end", "site", "positions"],
+  rules: [],
 };
 
 /** @type {Record<BulkName, (alarm: Alarm) => boolean>} */
@@ -123,11 +133,12 @@ export function open(main) {
     showBulk();
   });
   const list = alarmList({ selection, onSelect: showBulk, onSort: sortBy, onDone });
-  /** @type {{ [Name in ViewName]?: PastView }} */
-  const past = {
+  /** @type {{ [Name in ViewName]?: OtherView }} */
+  const others = {
     journal: alarmHistory(signal),
     handover: alarmReport("handover", handoverContent, signal),
     figures: alarmReport("figures", figuresContent, signal),
+    rules: alarmRules(signal),
   };
   const count = h("p", { class: "count-line", role: "status" });
   const nothing = h("p", { class: "nothing", hidden: true });
@@ -158,7 +169,7 @@ export function open(main) {
     problem,
     happened,
     listed,
-    ...Object.values(past).map((each) => each.element),
+    ...Object.values(others).map((each) => each.element),
   );
 
   const selected = () => shown.filter((alarm) => selection.has(alarm.id));
@@ -218,10 +229,10 @@ export function open(main) {
     const { view } = choice;
     const states = LISTS[view];
     listed.hidden = !states;
-    for (const [name, each] of Object.entries(past)) each.element.hidden = name !== view;
+    for (const [name, each] of Object.entries(others)) each.element.hidden = name !== view;
     if (!states) {
       showControls();
-      past[view]?.choose(choice);
+      others[view]?.choose(choice);
     } else if (loadedView === view) draw();
     else {
       selection.clear();
@@ -270,7 +281,7 @@ export function open(main) {
     const mine = ++turn;
     showTabs();
     const states = LISTS[choice.view];
-    if (!states) return past[choice.view]?.refresh();
+    if (!states) return others[choice.view]?.refresh();
     const { view } = choice;
     try {
       const query = states.map((state) => `state=${state}`).join("&");

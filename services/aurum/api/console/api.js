@@ -3,7 +3,7 @@
 
 import { filled, t, textOr } from "./text.js";
 
-/** @import { Problem } from "./types.d.ts" */
+/** @import { FieldProblem, Problem } from "./types.d.ts" */
 
 const PROBLEM_TYPE = "urn:aurumai:problem:"; // begins the type of the API's own problems
 
@@ -12,10 +12,12 @@ export class ApiError extends Error {
   /**
    * @param {string} message
    * @param {number} status The HTTP status; 0 without an answer.
+   * @param {FieldProblem[]} [errors] The invalid fields.
    */
-  constructor(message, status) {
+  constructor(message, status, errors = []) {
     super(message);
     this.status = status;
+    this.errors = errors;
   }
 }
 
@@ -55,7 +57,7 @@ export async function request(path, { method = "GET", body, signal } = {}) {
     ...(body === undefined ? {} : { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) }),
   });
   if (answer.status === 401 && path !== "/api/session") document.dispatchEvent(new Event("signed-out"));
-  if (!answer.ok) throw new ApiError(problemText(content, answer.status), answer.status);
+  if (!answer.ok) throw new ApiError(problemText(content, answer.status), answer.status, content?.errors);
   return content;
 }
 

@@ -122,6 +122,75 @@ export interface AlarmLimits {
   items: AlarmLimit[];
 }
 
+/** ValueLimit */
+export interface ValueLimit {
+  above: number | null;
+  below: number | null;
+  deadband: number;
+}
+
+export type SensorLimit = ValueLimit & { sensor: string };
+export type RateLimit = SensorLimit & { over_seconds: number };
+export type AnomalyLimit = ValueLimit & { beyond_threshold: boolean };
+
+/** AlarmRule */
+export interface AlarmRule {
+  name: string;
+  text: string;
+  priority: AlarmPriority;
+  machine_types: string[];
+  risk: ValueLimit | null;
+  rul: ValueLimit | null;
+  anomaly: AnomalyLimit | null;
+  sensor: SensorLimit | null;
+  rate: RateLimit | null;
+  stale: { after_seconds: number } | null;
+  on_delay_seconds: number;
+  off_delay_seconds: number;
+  suppress_in_fault: boolean;
+}
+
+/** RulesOut */
+export interface AlarmRules {
+  revision: number;
+  source: "file" | "stored";
+  file_changed: boolean;
+  stored_at: string | null;
+  by: string | null;
+  rules: AlarmRule[];
+}
+
+/** RevisionOut */
+export interface RulesRevision {
+  revision: number;
+  at: string;
+  by: string | null;
+  reason: string;
+  source: "file" | "stored";
+  restores: number | null;
+  changes: string[];
+  change_count: number;
+}
+
+/** RevisionsOut */
+export interface RulesRevisions {
+  items: RulesRevision[];
+  next_cursor: string | null;
+}
+
+/** PreviewOut */
+export interface RulePreview {
+  end: string;
+  raised: number;
+  machines: number;
+  machines_in_all: number;
+  machines_with_data: number;
+  readings: number;
+  data_from: string | null;
+  stopped_by: "machines" | "readings" | "time" | null;
+  most: { machine_id: string; raised: number; last_at: string }[];
+}
+
 /** BulkItemOut */
 export interface BulkItem {
   id: string;
@@ -446,7 +515,10 @@ export interface Problem {
   type: string;
   detail: string;
   parameters?: Record<string, string>;
+  errors?: FieldProblem[];
 }
+
+export type FieldProblem = { field: string; detail: string };
 
 /** TraceOut */
 export interface TraceSummary {

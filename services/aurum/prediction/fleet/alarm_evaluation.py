@@ -96,6 +96,8 @@ class AlarmEvaluation:
 
     async def run_round(self) -> None:
         """Reads the journal, evaluates the rules and writes the transitions. Raises AurumError."""
+        if not self._rules.loaded:
+            return  # the rules of the file would raise and clear alarms that those of the store do not
         await self._read_journal()
         rules = self._rules.current
         if rules is not self._evaluated_rules:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ def test_languages_have_same_keys_and_placeholders() -> None:
 def test_every_used_key_has_a_text(script: Path) -> None:
     asked = set(re.findall(r"\bt\(\"([\w.\-]+)\"", script.read_text()))
     assert asked <= ENGLISH.keys(), sorted(asked - ENGLISH.keys())
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_no_key_of_a_language_is_repeated(language: str) -> None:
+    """The last of two texts with the same key would replace the first in silence."""
+    keys = re.findall(r"^  \"(.+?)\": ", (CONSOLE / f"text/{language}.json").read_text(), re.MULTILINE)
+    assert [key for key, count in Counter(keys).items() if count > 1] == []
 
 
 def test_every_text_is_used_by_a_script() -> None:

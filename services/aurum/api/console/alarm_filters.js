@@ -167,7 +167,10 @@ export function alarmFilters({ choice, onChoose, onOpen }) {
       const kinds = ["raised", "cleared", "acknowledged", "shelved", "unshelved", "commented"];
       choosers.transition.offer(texts(kinds, "transition"), all);
       const groups = ["site", "line", "machine", "rule"];
-      choosers.group.offer(/** @type {Options} */ (groups.map((key) => [key, t(`group.${key}`)])), t("group.none"));
+      choosers.group.offer(
+        /** @type {Options} */ (groups.map((key) => [key, t(`group_by.${key}`)])),
+        t("group_by.none"),
+      );
       /** @type {(hours: string) => string} */
       const last = (each) => t("desk.last", { time: duration(Number(each) * 3600) });
       /** @type {Options} */

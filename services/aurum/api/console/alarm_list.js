@@ -258,5 +258,5 @@ const nameOf = (control) => control.getAttribute("aria-label") ?? control.getAtt
 function groupText(name, first, group) {
   if (group === "rule") return ruleText(first.text);
   if (group === "machine") return originalMachine(name);
-  return name || t(`group.none.${group}`);
+  return name || t(`group_by.none.${group}`);
 }

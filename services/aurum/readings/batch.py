@@ -63,15 +63,22 @@ class SeriesKeys:
     that what follows from the names is computed once.
     """
 
-    __slots__ = ("_numbers", "keys", "machine_ids")
+    __slots__ = ("_machine_ids", "_numbers", "keys")
 
     def __init__(self, keys: Sequence[SeriesKey]) -> None:
         self.keys = tuple(keys)
-        self.machine_ids = tuple(dict.fromkeys(machine_id for machine_id, _ in keys))
+        self._machine_ids: tuple[str, ...] = ()
         self._numbers: tuple[object, Numbers] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def machine_ids(self) -> tuple[str, ...]:
+        """The machines, each of them once. They are found at the first use, since gateways do without."""
+        if not self._machine_ids:
+            self._machine_ids = tuple(dict.fromkeys(machine_id for machine_id, _ in self.keys))
+        return self._machine_ids
 
     def interned(self) -> "SeriesKeys":
         """Returns the same series with names that share their memory with those of others."""
@@ -123,17 +130,34 @@ class Batch:
 
     @classmethod
     def from_series(cls, source_id: str, sequence: int, series: Sequence[Series]) -> "Batch":
-        """Creates a batch without an owner from series."""
-        return cls(
-            source_id,
-            sequence,
-            SeriesKeys([(each.machine_id, each.sensor) for each in series]),
-            np.array([len(each.values) for each in series], np.int32),
-            np.concatenate([each.timestamps for each in series]),
-            np.concatenate([each.values for each in series]),
-            np.array([each.increasing for each in series], np.bool_),
-            columns_message(source_id, sequence, series).SerializeToString(),
-        )
+        """Creates a batch without an owner from series, at least one."""
+        keys = [(each.machine_id, each.sensor) for each in series]
+        batch = cls.from_columns(source_id, sequence, keys, *_joined_columns(series))
+        return replace(batch, increasing=np.array([each.increasing for each in series], np.bool_))
+
+    @classmethod
+    def from_columns(  # noqa: PLR0917
+        cls,
+        source_id: str,
+        sequence: int,
+        keys: Sequence[SeriesKey],
+        lengths: Numbers,
+        timestamps: Timestamps,
+        values: Values,
+    ) -> "Batch":
+        """Creates a batch without an owner from the columns of all series, one series after the other.
+
+        Args:
+            source_id: The source.
+            sequence: The number of the batch within its source.
+            keys: The series, each of them once.
+            lengths: The number of readings of each series, at least one.
+            timestamps: The times, in any order.
+            values: The values.
+        """
+        data = _message_of(source_id, sequence, keys, lengths, timestamps, values).SerializeToString()
+        unknown = np.zeros(len(keys), np.bool_)  # whether times increase
+        return cls(source_id, sequence, SeriesKeys(keys), lengths, timestamps, values, unknown, data)
 
     @property
     def readings(self) -> int:
@@ -214,16 +238,40 @@ def encode_series(series: Sequence[Series]) -> bytes:
 
 def columns_message(source_id: str, sequence: int, series: Sequence[Series]) -> columns_pb2.BatchColumns:
     """Returns a batch as a message with a block of memory for each column."""
+    if not series:
+        return columns_pb2.BatchColumns(source_id=source_id, sequence=sequence)
+    keys = [(each.machine_id, each.sensor) for each in series]
+    return _message_of(source_id, sequence, keys, *_joined_columns(series))
+
+
+def _joined_columns(series: Sequence[Series]) -> tuple[Numbers, Timestamps, Values]:
+    """Returns the number of readings of each series, and the times and values of all."""
+    return (
+        np.array([len(each.values) for each in series], np.int32),
+        np.concatenate([each.timestamps for each in series]),
+        np.concatenate([each.values for each in series]),
+    )
+
+
+def _message_of(  # noqa: PLR0917
+    source_id: str,
+    sequence: int,
+    keys: Sequence[SeriesKey],
+    lengths: Numbers,
+    timestamps: Timestamps,
+    values: Values,
+) -> columns_pb2.BatchColumns:
+    # The bytes of all series are made at once and cut, since a batch may have thousands of series with one reading
+    times = timestamps.astype("<i8", copy=False).tobytes()
+    numbers = values.astype("<f8", copy=False).tobytes()
+    ends = (8 * np.cumsum(lengths, dtype=np.int64)).tolist()
     return columns_pb2.BatchColumns(
         source_id=source_id,
         sequence=sequence,
         series=[
             columns_pb2.SeriesColumns(
-                machine_id=each.machine_id,
-                sensor=each.sensor,
-                timestamps_us=each.timestamps.astype("<i8", copy=False).tobytes(),
-                values=each.values.astype("<f8", copy=False).tobytes(),
+                machine_id=machine_id, sensor=sensor, timestamps_us=times[start:end], values=numbers[start:end]
             )
-            for each in series
+            for (machine_id, sensor), start, end in zip(keys, [0, *ends], ends, strict=False)
         ],
     )

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,13 +17,32 @@ from aurum.edge.inputs.common.spool_writer import SpoolWriter
 from aurum.edge.inputs.common.tag import ONLY_SOURCE, Tag, TagKind, TagSource
 from aurum.edge.inputs.common.tags import Indices, Tags
 from aurum.edge.spool import Spool
-from aurum.readings.batch import MAX_READINGS, MAX_SERIES, Series, SeriesKey, Timestamps, Values, now_us
+from aurum.readings.batch import (
+    MAX_READINGS,
+    MAX_SERIES,
+    Batch,
+    Numbers,
+    Series,
+    SeriesKey,
+    Timestamps,
+    Values,
+    now_us,
+)
 from aurum.readings.transport.ingest_stream import Written
 from aurum.security.source_limits import SourceLimits
 
 _MAX_READINGS, _MAX_SERIES = MAX_READINGS // 2, MAX_SERIES // 2  # of one batch
 _SPOOL_BYTES_PER_READING = 1000  # limits a batch to a part of the spool
 _NO_FAULT = (Reason.TEXT, Reason.OLD)  # what a device sends rightly although it is not stored
+
+
+class _Columns(NamedTuple):
+    """The readings of a batch: its series, how many readings each has, and the times and values of all in turn."""
+
+    keys: list[SeriesKey]
+    lengths: Numbers
+    times: Timestamps
+    values: Values
 
 
 class BatchBuilder:
@@ -302,7 +321,7 @@ class BatchBuilder:
         Returns:
             An awaitable that completes when all of them are durable. None if there are no values.
         """
-        writing = [await self._put_series(series) for series in self._take_batches()]
+        writing = [await self._writer.put(self._next_batch(columns)) for columns in self._take_columns()]
         if self.tags.over_limit and not self._values and not self._blocks:
             self.tags.forget()
         return asyncio.gather(*writing) if writing else None
@@ -313,11 +332,11 @@ class BatchBuilder:
         Returns:
             An awaitable that completes when the batch is durable.
         """
-        return await self._writer.put(source_id, sequence, series)
+        return await self._writer.put(Batch.from_series(source_id, sequence, series))
 
-    async def _put_series(self, series: list[Series]) -> Awaitable[Written]:
+    def _next_batch(self, columns: _Columns) -> Batch:
         self._sequence += 1
-        return await self.put(self._source_id, self._sequence, series)
+        return Batch.from_columns(self._source_id, self._sequence, *columns)
 
     def _count_refused(self, device: str, result: str, reason: Reason, example: str, count: int = 1) -> None:
         self._results[result].inc(count)
@@ -359,8 +378,8 @@ class BatchBuilder:
         if count := np.count_nonzero(which):
             self._results[result].inc(int(count))
 
-    def _take_batches(self) -> list[list[Series]]:
-        """Returns the gathered values as batches within the limits."""
+    def _take_columns(self) -> list[_Columns]:
+        """Returns the gathered values as the columns of batches within the limits."""
         if self._values:
             block = np.array(self._indices, np.int32), np.array(self._times, np.int64), np.array(self._values)
             self._blocks.append(block)
@@ -369,24 +388,24 @@ class BatchBuilder:
             return []
         blocks, self._blocks = self._blocks, []
         indices, times, values = (np.concatenate(columns) for columns in zip(*blocks, strict=True))
-        batches: list[list[Series]] = []
+        batches: list[_Columns] = []
         for start in range(0, len(values), self.max_readings):
             part = slice(start, start + self.max_readings)
-            series = list(self._group_by_tag(indices[part], times[part], values[part]))
-            if self.tags.shared:
-                series = _joined(series)
-            batches += [series[first : first + _MAX_SERIES] for first in range(0, len(series), _MAX_SERIES)]
+            columns = self._group_by_tag(indices[part], times[part], values[part])
+            batches += _cut(_joined(columns) if self.tags.shared else columns)
         return batches
 
-    def _group_by_tag(self, indices: Indices, times: Timestamps, values: Values) -> Iterator[Series]:
+    def _group_by_tag(self, indices: Indices, times: Timestamps, values: Values) -> _Columns:
         order = np.argsort(indices, kind="stable")
         indices, times, values = indices[order], times[order], values[order]
-        starts = np.flatnonzero(np.diff(indices, prepend=-1)).tolist()
+        starts = np.flatnonzero(np.diff(indices, prepend=-1))
         now = now_us()
-        for start, end in zip(starts, [*starts[1:], len(values)], strict=True):
-            tag = self.tags.tag_at(indices[start])
+        keys = []
+        for index in indices[starts].tolist():
+            tag = self.tags.tag_at(index)
             tag.used_us, tag.had_number = now, True
-            yield Series(tag.machine_id, tag.sensor, times[start:end], values[start:end])
+            keys.append((tag.machine_id, tag.sensor))
+        return _Columns(keys, np.diff(starts, append=len(values)).astype(np.int32), times, values)
 
     def _skew_us(self, state: DeviceState, arrival: Arrival | None) -> float:
         recorded = arrival.skew_us if arrival is not None else None
@@ -397,12 +416,22 @@ class BatchBuilder:
         self.refusals.correct(Reason.WRONG_TIME, f"{tag}: {shown_time(at_us)}", count, device=device)
 
 
-def _joined(series: list[Series]) -> list[Series]:
+def _joined(columns: _Columns) -> _Columns:
     """Joins the values of tags that are stored as the same series, which a batch may have only once."""
-    parts: dict[SeriesKey, list[Series]] = {}
-    for each in series:
-        parts.setdefault((each.machine_id, each.sensor), []).append(each)
-    return [
-        Series(*key, np.concatenate([each.timestamps for each in some]), np.concatenate([each.values for each in some]))
-        for key, some in parts.items()
-    ]
+    numbers: dict[SeriesKey, int] = {}
+    of_series = np.array([numbers.setdefault(key, len(numbers)) for key in columns.keys], np.int64)
+    of_readings = np.repeat(of_series, columns.lengths)
+    order = np.argsort(of_readings, kind="stable")
+    lengths = np.bincount(of_readings, minlength=len(numbers)).astype(np.int32)
+    return _Columns(list(numbers), lengths, columns.times[order], columns.values[order])
+
+
+def _cut(columns: _Columns) -> Iterator[_Columns]:
+    """Cuts columns of more series than a batch may have."""
+    ends = np.cumsum(columns.lengths)
+    start = 0
+    for first in range(0, len(columns.keys), _MAX_SERIES):
+        keys, lengths = columns.keys[first : first + _MAX_SERIES], columns.lengths[first : first + _MAX_SERIES]
+        end = int(ends[first + len(keys) - 1])
+        yield _Columns(keys, lengths, columns.times[start:end], columns.values[start:end])
+        start = end

@@ -10,7 +10,7 @@ from prometheus_client import Counter
 from aurum.edge import metrics
 from aurum.edge.inputs.common.throttled_log import ThrottledLog
 from aurum.edge.spool import Spool
-from aurum.readings.batch import Batch, Series
+from aurum.readings.batch import Batch
 from aurum.readings.transport.ingest_stream import Written
 from aurum.runtime.errors import ResourceExhaustedError, UnavailableError
 from aurum.runtime.telemetry.tracing import traced_operation, traceparent
@@ -37,13 +37,12 @@ class SpoolWriter:
         self._throttled_log = ThrottledLog(name)
         self._held_back = metrics.edge_input_held_back_seconds_total.labels(name)
 
-    async def put(self, source_id: str, sequence: int, series: list[Series]) -> Awaitable[Written]:
-        """Puts a batch with a given source and sequence into the spool, and waits while the spool is full.
+    async def put(self, batch: Batch) -> Awaitable[Written]:
+        """Puts a batch into the spool, and waits while the spool is full.
 
         Returns:
             An awaitable that completes when the batch is durable.
         """
-        batch = Batch.from_series(source_id, sequence, series)
         began = time.monotonic()
         attributes: dict[str, str | int] = {"aurum.input": self._name, "aurum.readings": batch.readings}
         with traced_operation("spool input", attributes, kind=SpanKind.PRODUCER):

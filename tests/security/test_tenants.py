@@ -25,7 +25,9 @@ BODIES: dict[str, Any] = {
     "/api/alarms/{alarm_id}/shelve": {"minutes": 5},
     "/api/alarms/{alarm_id}/comments": {"text": "looked at"},
     "/api/platform/faults/{service}": {"kind": "delay", "method": "Never"},
+    "/api/alarms/rules/preview": {"rule": {"name": "hot", "text": "Too hot", "sensor": {"sensor": "s", "above": 1.0}}},
 }
+_OF_RULES = ("/api/alarms/rules", "/api/alarms/rules/restore")  # whose bodies name the newest revision
 _WITHOUT_END = "/api/events"
 _OF_THE_SESSION = "/api/session"  # which says who it is itself
 _OF_BODIES = ("/api/machines", "/api/predict", "/api/readings")  # which name their machine or site in the body
@@ -102,7 +104,17 @@ def ask(guarded: Guarded, method: str, template: str, headers: dict[str, str]) -
     path = path.replace("{service}", "prediction").replace("{trace_id}", "0" * 32).replace("{path:path}", "app.js")
     assert "{" not in path, f"{template}: say what its parameters are"
     body = BODIES.get(template, {}) if method in ("POST", "PUT") else None
+    if template in _OF_RULES and body is not None:
+        body = body_of_rules(guarded, template)
     return http(method, f"{guarded.api}{path}", body, headers)
+
+
+def body_of_rules(guarded: Guarded, template: str) -> dict[str, Any]:
+    """A change of the alarm rules that keeps them, or the return to those of the file."""
+    admin = {"Authorization": f"Bearer {guarded.issuer.token(roles=['admin'])}"}
+    present = http("GET", f"{guarded.api}/api/alarms/rules", headers=admin).json
+    what = {"restores": 0} if template.endswith("restore") else {"rules": present["rules"]}
+    return {"revision": present["revision"], "reason": "as before", **what}
 
 
 ASKED = [route for route in ROUTES if route[1] not in (_WITHOUT_END, _OF_THE_SESSION)]

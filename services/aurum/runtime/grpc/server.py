@@ -67,6 +67,7 @@ _BLOCK_FIELDS = {"PredictBatch": 2}
 _MAX_NAMES = 10_000  # fields beside the block
 # When a connection ends, callers reconnect and so find new pods; streams go on
 _CONNECTION_AGE_MS = 300_000
+_LOOKAHEAD_BYTES = 262_144  # of each stream that are read before a message is asked for
 _CUT_OFF = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})  # calls that got no answer
 _SHED = ResourceExhaustedError(
     "the service has too much to do; try again later", reason=CONCURRENCY_LIMIT, retry_after=0.1
@@ -488,6 +489,8 @@ async def rpc_server(
             ("grpc.max_receive_message_length", settings.rpc_max_message_bytes),
             ("grpc.max_send_message_length", settings.rpc_max_message_bytes),
             ("grpc.max_metadata_size", 16_384),
+            ("grpc.http2.bdp_probe", 0),  # else windows grow to several of the largest messages for each stream
+            ("grpc.http2.lookahead_bytes", _LOOKAHEAD_BYTES),
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

@@ -25,12 +25,12 @@ class IngestionSettings(SenderSettings):
     ingestion_host: str = Field("127.0.0.1", description="Address on which ingestion listens.")
     ingestion_port: int = Field(50051, ge=1, le=65535, description="Port of ingestion (gRPC).")
     ingestion_queue_bytes: int = Field(
-        64_000_000,
+        24_000_000,
         ge=1_000_000,
         description="Maximum bytes of batches that wait to be stored. Further batches are refused.",
     )
     ingestion_recent_bytes: int = Field(
-        16_000_000, ge=100_000, description="Bytes of recent readings in memory that trigger a flush into segments."
+        12_000_000, ge=100_000, description="Bytes of recent readings in memory that trigger a flush into segments."
     )
     ingestion_open_bytes: int = Field(
         96_000_000,

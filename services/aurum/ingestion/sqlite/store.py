@@ -98,8 +98,8 @@ class SqliteOptions:
     """
 
     path: Path
-    queue_bytes: int = 64_000_000
-    recent_bytes: int = 16_000_000
+    queue_bytes: int = 24_000_000
+    recent_bytes: int = 12_000_000
     flush_seconds: float = 300.0
     retention: float = 0.0
     min_free_bytes: int = 200_000_000

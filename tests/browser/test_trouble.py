@@ -11,6 +11,7 @@ from tests.support.http import http
 from tests.support.platform import Platform
 from tests.support.waiting import wait_for
 
+_PUMP = "pump-001"  # of the simulator; other tests add machines without a model
 _LOST = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE"]
 
 
@@ -19,7 +20,7 @@ def recovered(plant: Platform) -> None:
     """Each test begins with closed breakers, whatever the test before broke: a page retries only after 30 s."""
 
     def explained() -> bool:
-        path = f"{plant.api}/api/machines/pump-001"  # of the simulator; other tests add machines without a prediction
+        path = f"{plant.api}/api/machines/{_PUMP}"
         return all(http("GET", f"{path}/{part}").status == 200 for part in ("explanation", "advice"))
 
     wait_for(explained, 60, "predictions are explained again")
@@ -66,7 +67,7 @@ def test_delay_fault_is_injected_traced_and_cleared(page: Page, plant: Platform,
     opened(page, plant, "/platform")
     page.locator("[data-fault=prediction-slow]").click()
     expect(page.locator(".happened")).to_contain_text("prediction answers late")
-    machine = http("GET", f"{plant.api}/api/machines?limit=1").json["items"][0]["machine_id"]
+    machine = _PUMP
     answer = http("POST", f"{plant.api}/api/machines/{machine}/predict").json
     assert not answer["degraded"]
     trace = page.locator(f"[data-trace='{answer['trace_id']}']")
@@ -91,7 +92,7 @@ def test_open_breaker_is_shown_until_it_closes(page: Page, plant: Platform, watc
     """The map shows the breaker to prediction as open while calls fail, and as closed afterwards."""
     watched.expected = ["503", "status of 5"]
     opened(page, plant, "/platform")
-    machine = http("GET", f"{plant.api}/api/machines?limit=1").json["items"][0]["machine_id"]
+    machine = _PUMP
     page.locator("[data-fault=prediction-fail]").click()
     expect(page.locator(".happened")).to_contain_text("prediction fails")
     try:
@@ -112,7 +113,7 @@ def test_console_button_stops_a_service(page: Page, plant: Platform, watched: Wa
     expect(box).to_have_attribute("data-state", "well", timeout=30_000)
     page.locator("[data-fault=prediction-stop]").click()
     expect(page.locator(".happened")).to_contain_text("prediction stops at its next call")
-    machine = http("GET", f"{plant.api}/api/machines?limit=1").json["items"][0]["machine_id"]
+    machine = _PUMP
     try:
         http("POST", f"{plant.api}/api/machines/{machine}/predict")
         wait_for(lambda: plant.processes["prediction"].popen.poll() is not None, 20, "the process has ended")

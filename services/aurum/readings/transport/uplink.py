@@ -23,7 +23,7 @@ from aurum.v1 import ingestion_pb2
 
 logger = logging.getLogger(__name__)
 
-_MAX_IN_FLIGHT = 64  # batches sent and not yet acknowledged
+MAX_IN_FLIGHT = 64  # batches sent and not yet acknowledged
 _LARGE = 200_000  # bytes; a smaller request takes less time than passing it to a thread
 _IDLE_SECONDS = 1.0  # seconds between two checks of an empty outbox
 
@@ -224,10 +224,10 @@ class Uplink:
         last_id = idle = 0
         try:
             while last_id or idle < 2:
-                while len(stream.in_flight) >= self._refusals.window_size(_MAX_IN_FLIGHT):
+                while len(stream.in_flight) >= self._refusals.window_size(MAX_IN_FLIGHT):
                     stream.room.clear()
                     await stream.room.wait()
-                room = self._refusals.window_size(_MAX_IN_FLIGHT) - len(stream.in_flight)
+                room = self._refusals.window_size(MAX_IN_FLIGHT) - len(stream.in_flight)
                 batches = await self._outbox.batches_after(last_id, room)
                 for batch in batches:
                     last_id = batch.id

@@ -46,7 +46,7 @@ class ApiSettings(AlarmSettings):
         description="Addresses or networks of proxies, separated by commas, whose X-Forwarded-For header is trusted.",
     )
     api_refresh_interval: float = Field(
-        1.0,
+        0.25,
         ge=0.2,
         description="Seconds between two updates of the machine data that lists and the console show. Values above 5 "
         "count as 5.",

@@ -278,7 +278,7 @@ def test_machines_beyond_the_memory_are_scored_by_queries(registry: ModelRegistr
     model = registry.active("pump")
     assert model is not None
     columns = {f"P-{number}": history(model.spec.queried) for number in range(100)}
-    fleet = filled(registry, columns, 1_000_000)
+    fleet = filled(registry, columns, 600_000)
     modes = fleet.table.mode[:100].tolist()
     assert modes.count(BY_MODEL) > 50
     assert modes.count(BY_QUERY) == 100 - modes.count(BY_MODEL)

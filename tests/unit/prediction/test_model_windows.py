@@ -32,6 +32,8 @@ SPECS = {
     "life in regimes": FeatureSpec("life", 2.0, SENSORS, REGIMES),
     "life with deviations": FeatureSpec("life", 2.0, SENSORS, None, Derived(None, True)),
     "life with all derived": FeatureSpec("life", 2.0, SENSORS, REGIMES, Derived(INDEX, True)),
+    "time in single precision": FeatureSpec(TIME, 0.5, SENSORS, single=True),
+    "life with all derived in single precision": FeatureSpec("life", 2.0, SENSORS, REGIMES, Derived(INDEX, True), True),
 }
 
 
@@ -124,6 +126,24 @@ def test_grown_windows_equal_whole_ones(name: str, seed: int) -> None:
             windows.install(1, seen)
         assert same(actual(windows, 1), expected(seen, spec))
         assert windows.as_of(np.array([1]))[0] == max(int(times[-1]) for times, _ in seen.values())
+
+
+def test_single_precision_bounds_what_exceeds_its_range() -> None:
+    """A reading beyond single precision gives the same finite features in a window and from all readings."""
+    spec = FeatureSpec(TIME, 0.5, ("a",), single=True)
+    columns = {"a": (START + np.arange(5) * HOUR_US, np.array([1.0, 1e300, -1e300, 0.1, 2.0]))}
+    windows = ModelWindows(spec, 1)
+    windows.clear(0)
+    windows.install(0, columns)
+    found = actual(windows, 0)
+    assert same(found, expected(columns, spec))
+    assert found is not None
+    assert np.isfinite(found[1:]).all()
+
+
+def test_single_precision_halves_the_memory_of_windows() -> None:
+    double, single = (FeatureSpec(TIME, 0.5, SENSORS, single=single) for single in (False, True))
+    assert ModelWindows.row_bytes(single) < 0.6 * ModelWindows.row_bytes(double)
 
 
 def until_parts(parts: list[list[Reading]], spec: FeatureSpec) -> dict[str, Column]:

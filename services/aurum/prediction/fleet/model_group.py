@@ -72,7 +72,7 @@ class ModelGroup:
 
 def same_features(first: FeatureSpec, second: FeatureSpec) -> bool:
     """Whether two models compute the same features from the same readings."""
-    if (first.axis, first.step, first.names) != (second.axis, second.step, second.names):
+    if (first.axis, first.step, first.names, first.single) != (second.axis, second.step, second.names, second.single):
         return False
     if (first.derived.index or second.derived.index) and not _same_index(first.derived.index, second.derived.index):
         return False

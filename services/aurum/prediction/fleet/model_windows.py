@@ -44,7 +44,7 @@ class ModelWindows:
         self._locator = StepLocator(spec)
         self._column_of = {sensor: column for column, sensor in enumerate(spec.queried)}
         shape = capacity, len(spec.queried)
-        self._windows = StepWindows(len(spec.sensors), capacity)
+        self._windows = StepWindows(len(spec.sensors), capacity, single=spec.single)
         self._latest = LatestReadings(np.empty(shape, np.int64), np.empty(shape, np.int64), np.empty(shape))
         self._began = np.empty(capacity, np.int64)  # when the present run began
         self._misaligned = np.zeros(capacity, np.int64)
@@ -54,7 +54,7 @@ class ModelWindows:
     @staticmethod
     def row_bytes(spec: FeatureSpec) -> int:
         """Returns the memory of one machine, in bytes."""
-        return StepWindows.row_bytes(len(spec.sensors)) + 24 * len(spec.queried) + 24
+        return StepWindows.row_bytes(len(spec.sensors), single=spec.single) + 24 * len(spec.queried) + 24
 
     def column_of(self, sensor: str) -> int:
         """Returns the index of a sensor in FeatureSpec.queried, or -1."""

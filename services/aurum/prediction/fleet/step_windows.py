@@ -7,14 +7,14 @@ a step grows in the order of the readings, and is divided by their number.
 import numpy as np
 import numpy.typing as npt
 
-from aurum.prediction.model.features import WINDOW, Matrix
+from aurum.prediction.model.features import WINDOW, Matrix, to_single
 from aurum.readings.batch import Values
 
 Integers = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.intp]
 
 NO_STEP = np.iinfo(np.int64).min
-_STEP_BYTES = 8
+_STEP_BYTES, _SINGLE_BYTES = 8, 4
 _OPEN_BYTES = 24  # step, sum and number of readings of the open step of a sensor
 
 
@@ -25,19 +25,26 @@ class StepWindows:
         last_step: The last step of each row in which any sensor has a value; NO_STEP without any.
     """
 
-    def __init__(self, sensors: int, capacity: int) -> None:
-        """Creates windows without machines. sensors: Number of sensors. capacity: Greatest number of machines."""
+    def __init__(self, sensors: int, capacity: int, *, single: bool = False) -> None:
+        """Creates windows without machines.
+
+        Args:
+            sensors: Number of sensors.
+            capacity: Greatest number of machines.
+            single: Whether means are kept in single precision, see FeatureSpec.
+        """
+        self._single = single
         # Memory that is not touched is not used, so the arrays have their greatest size from the beginning
-        self._means = np.empty((capacity, sensors, WINDOW))
+        self._means = np.empty((capacity, sensors, WINDOW), np.float32 if single else np.float64)
         self._open_step = np.empty((capacity, sensors), np.int64)
         self._open_sum = np.empty((capacity, sensors))
         self._open_count = np.empty((capacity, sensors), np.int64)
         self.last_step = np.empty(capacity, np.int64)
 
     @staticmethod
-    def row_bytes(sensors: int) -> int:
+    def row_bytes(sensors: int, *, single: bool = False) -> int:
         """Returns the memory of one machine, in bytes."""
-        return sensors * (WINDOW * _STEP_BYTES + _OPEN_BYTES) + _STEP_BYTES
+        return sensors * (WINDOW * (_SINGLE_BYTES if single else _STEP_BYTES) + _OPEN_BYTES) + _STEP_BYTES
 
     def clear(self, row: int) -> None:
         """Removes all steps of a machine."""
@@ -49,7 +56,7 @@ class StepWindows:
 
     def copy_row(self, row: int) -> "StepWindows":
         """Returns windows of one machine, row 0, with the steps of `row`."""
-        copy = StepWindows(self._means.shape[1], 1)
+        copy = StepWindows(self._means.shape[1], 1, single=self._single)
         copy._means[0] = self._means[row]
         copy._open_step[0] = self._open_step[row]
         copy._open_sum[0] = self._open_sum[row]
@@ -89,8 +96,9 @@ class StepWindows:
         counts = np.bincount(group, minlength=len(begins))
         counts[continues] += self._open_count[group_row[continues], group_sensor[continues]]
         inside = group_step > self.last_step[group_row] - WINDOW
+        means = sums[inside] / counts[inside]
         self._means[group_row[inside], group_sensor[inside], group_step[inside] % WINDOW] = (
-            sums[inside] / counts[inside]
+            to_single(means) if self._single else means
         )
         last = np.append(np.flatnonzero(of_series)[1:] - 1, len(begins) - 1)
         at = group_row[last], group_sensor[last]

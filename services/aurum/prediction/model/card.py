@@ -259,6 +259,7 @@ class ModelCard(_Part):
     median_life: float | None = Field(None, description="Median life of the failed runs, in the card's unit.")
     wear_index: WearIndexPart | None = None
     deviations: bool = Field(False, description="Whether there are features of the deviation from what is usual.")
+    single: bool = Field(False, description="Whether means of steps are rounded to single precision.")
     age_blend: AgeBlendPart | None = None
     search: SearchPart | None = Field(None, description="How the way to train was chosen; null for earlier models.")
     risk: RiskPart | None

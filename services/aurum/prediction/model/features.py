@@ -36,6 +36,7 @@ TIME = "time"
 DEVIATION = "deviation"
 _SHORT_MEAN, _WINDOW_MEAN = STATISTICS.index(f"mean_{SHORT}"), STATISTICS.index(f"mean_{WINDOW}")
 _AT = np.arange(WINDOW, dtype=np.float64)
+_GREATEST_SINGLE = float(np.finfo(np.float32).max)
 _ROWS_AT_ONCE = 128  # windows that are held in memory
 _SERIES_AT_ONCE = 128  # windows of a sensor whose intermediate results fit into the processor's cache
 
@@ -69,6 +70,7 @@ class FeatureSpec:
         sensors: The sensors.
         regimes: The operating regimes, if there are several.
         derived: Further features.
+        single: Whether the means of steps are rounded to single precision, so that windows need half of the memory.
     """
 
     axis: str
@@ -76,6 +78,7 @@ class FeatureSpec:
     sensors: tuple[str, ...]
     regimes: Regimes | None = None
     derived: Derived = NOTHING_DERIVED
+    single: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -167,12 +170,23 @@ def steps_of(columns: Mapping[str, Column], spec: FeatureSpec) -> Steps:
     bins = np.concatenate(
         [steps - first + index * count for index, steps in zip(index_of_sensors, steps_of_sensors, strict=True)]
     )
-    size = count * len(spec.sensors)
-    sums = np.bincount(bins, weights=np.concatenate(values_of_sensors), minlength=size)
-    counts = np.bincount(bins, minlength=size)
-    means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(len(spec.sensors), count).T
+    means = _means_by_bin(bins, np.concatenate(values_of_sensors), count * len(spec.sensors), single=spec.single)
+    means = means.reshape(len(spec.sensors), count).T
     ages: Values = np.arange(first + 1, last + 2, dtype=np.float64) * spec.step
     return Steps(ages, means, spec.axis != TIME, spec.derived)
+
+
+def _means_by_bin(bins: npt.NDArray[np.int64], values: Values, size: int, *, single: bool) -> Values:
+    """Returns the mean of the values in each bin; NaN for a bin without any. single: See FeatureSpec."""
+    sums = np.bincount(bins, weights=values, minlength=size)
+    counts = np.bincount(bins, minlength=size)
+    means: Values = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return to_single(means).astype(np.float64) if single else means
+
+
+def to_single(means: Matrix) -> npt.NDArray[np.float32]:
+    """Returns means in single precision. Those beyond its range get its greatest magnitude."""
+    return np.clip(means, -_GREATEST_SINGLE, _GREATEST_SINGLE).astype(np.float32)
 
 
 def features_of(steps: Steps, rows: npt.NDArray[np.intp] | None = None) -> Matrix:

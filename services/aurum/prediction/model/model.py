@@ -223,7 +223,8 @@ def assemble(card: ModelCard, files: Mapping[str, str]) -> Model:
     """Builds a model from its card and the texts of its trees. Raises CorruptModelError if they are inconsistent."""
     name = f"model {card.machine_type} {card.version}"
     index = _wear_index(card)
-    spec = FeatureSpec(card.axis, card.step, tuple(card.sensors), _regimes(card), Derived(index, card.deviations))
+    derived = Derived(index, card.deviations)
+    spec = FeatureSpec(card.axis, card.step, tuple(card.sensors), _regimes(card), derived, card.single)
     if index is not None and not len(index.mean) == len(index.weight) == len(index.share) == len(spec.sensors):
         raise CorruptModelError(f"{name}: the wear index has not one weight for each sensor; train it again")
     if list(spec.names) != card.features:

@@ -10,6 +10,7 @@ from aurum.prediction.model.features import TIME, FeatureSpec
 from aurum.prediction.training.columns import UnitChangeError, ages_of, check_units, select_columns
 from aurum.prediction.training.regimes_fit import find_settings, fit_regimes
 from aurum.prediction.training.table import Outcomes, Table, outcomes_of
+from aurum.readings.batch import Values
 from aurum.readings.history import AXES, Run, life_axis
 
 LEAST_HEALTHY_STEPS = 50  # of machines that never failed
@@ -18,6 +19,7 @@ FEW_FAILURES = 2  # lives, of which a distribution by age can be learned
 _CAP_OF_LIFE = 0.6  # default cap of the RUL, as a share of the median life; above it wear does not show yet
 _HORIZON_OF_LIFE = 0.12
 _COPIES, _COPIES_OF_A_FOLD = 2, 3  # of the features in memory during training: at all times, and for each fold at once
+_ERROR_OF_CHANGE = 0.001  # greatest rounding error, as a share of the median change from reading to reading
 _LEAST_ROWS = 1000  # are used, however little memory there is
 
 
@@ -147,7 +149,8 @@ def derive_specification(runs: Sequence[Run], options: TrainingOptions) -> tuple
             check_units(runs, [name for name in sensors if name not in options.categories])
         except UnitChangeError as error:
             raise TrainingDataError(str(error)) from error
-    return FeatureSpec(axis, step, sensors, regimes), dropped
+    single = all(_fits_single([run.columns[name] for run in runs]) for name in sensors)
+    return FeatureSpec(axis, step, sensors, regimes, single=single), dropped
 
 
 def training_outcomes(
@@ -183,6 +186,19 @@ def unit_of(axis: str) -> str:
     name = axis.lower()
     usual = "h" if axis == TIME or "hour" in name else "cycles" if "cycle" in name else axis
     return AXES.get(name, usual)
+
+
+def _fits_single(columns: Sequence[Values]) -> bool:
+    """Returns whether single precision keeps what a sensor tells: its error is small against the usual change."""
+    magnitude, changes = 0.0, []
+    for column in columns:
+        values = np.abs(column[~np.isnan(column)])
+        magnitude = max(magnitude, float(values.max(initial=0.0)))
+        change = np.abs(np.diff(column))
+        changes.append(change[change > 0])  # without NaN
+    change = np.concatenate(changes)
+    error = magnitude * float(np.finfo(np.float32).eps) / 2
+    return not len(change) or error <= _ERROR_OF_CHANGE * float(np.median(change))
 
 
 def _two_digits(value: float) -> float:

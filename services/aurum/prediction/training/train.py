@@ -175,6 +175,7 @@ def train_on(
         median_life=median_life(table, table.failed) if fitted is not None and kind == "rul" else None,
         wear_index=_wear_index_part(spec.derived.index),
         deviations=spec.derived.deviations,
+        single=spec.single,
         age_blend=_age_blend_part(fitted.age_blend if fitted else None),
         search=fitted and fitted.search,
         risk=fitted and fitted.risk,

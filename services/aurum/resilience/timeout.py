@@ -1,8 +1,10 @@
 """Timeouts of the phases of a call, in seconds."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import httpx
+if TYPE_CHECKING:
+    import httpx
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,10 @@ class TimeoutConfig:
             if not getattr(self, name) > 0:
                 raise ValueError(f"timeout {name} must be above 0 seconds, not {getattr(self, name)}")
 
-    def to_httpx(self) -> httpx.Timeout:
+    def to_httpx(self) -> "httpx.Timeout":
         """Returns the timeouts for httpx, which has no db timeout."""
+        import httpx  # noqa: PLC0415 - it takes 10 MB, and most services call none by HTTP
+
         return httpx.Timeout(connect=self.connect, read=self.read, write=self.write, pool=self.pool)
 
     def within(self, seconds: float) -> "TimeoutConfig":

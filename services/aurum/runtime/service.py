@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc
 from opentelemetry.sdk.trace import TracerProvider
@@ -29,7 +29,6 @@ from aurum.runtime.grpc.client import Dependency
 from aurum.runtime.grpc.server import Admit, rpc_server
 from aurum.runtime.grpc.tls import certificate_folder
 from aurum.runtime.health import Health
-from aurum.runtime.http.client import CONNECTIONS, HttpDependency
 from aurum.runtime.http.server import http_server
 from aurum.runtime.listener import listen
 from aurum.runtime.policy.outcome_recorder import OutcomeRecorder
@@ -41,6 +40,9 @@ from aurum.runtime.telemetry.event_loop import measure_lag
 from aurum.runtime.telemetry.logging import setup_logging
 from aurum.runtime.telemetry.span_ring import SpanRing
 from aurum.runtime.telemetry.tracing import setup_tracing
+
+if TYPE_CHECKING:
+    from aurum.runtime.http.client import HttpDependency
 
 logger = logging.getLogger(__name__)
 
@@ -142,10 +144,20 @@ class Service(Generic[S_co]):
         server: str,
         address: str,
         *,
-        connections: int = CONNECTIONS,
+        connections: int | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> HttpDependency:
-        """Creates the HTTP client of another service. Its connections are closed when this service ends."""
+    ) -> "HttpDependency":
+        """Creates the HTTP client of another service. Its connections are closed when this service ends.
+
+        Args:
+            server: The name of the other service.
+            address: Its address.
+            connections: Greatest number of open connections; None for the client's default.
+            headers: Sent with each request.
+        """
+        from aurum.runtime.http.client import CONNECTIONS, HttpDependency  # noqa: PLC0415 - httpx takes 10 MB
+
+        connections = connections or CONNECTIONS
         dependency = HttpDependency(self.name, server, address, self.policies, connections=connections, headers=headers)
         self._stack.push_async_callback(dependency.close)
         return dependency

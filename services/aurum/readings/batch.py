@@ -28,6 +28,7 @@ MAX_SERIES = 20_000  # per batch
 MAX_SEQUENCE = 2**62  # per source
 SINGLE_BATCH_PREFIX = "key/"  # of source ids that send one batch, such as those of requests with an Idempotency-Key
 _SOURCE_ID_BYTES = 8  # of randomness
+EXACT_UP_TO = 2**53  # integers up to here are values without rounding
 MAX_OWNER = 500  # characters of the name of a source's owner
 
 _MACHINE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from aurum.edge import metrics
 from aurum.edge.inputs.common.configuration import EARLIEST
@@ -13,6 +14,7 @@ from aurum.edge.inputs.common.device_stats import DeviceState, DeviceStats
 from aurum.edge.inputs.common.reading_times import Clock, Flags, ReadingTimes, occurrences, shown_time
 from aurum.edge.inputs.common.redelivery_cache import Arrival
 from aurum.edge.inputs.common.refusals import Reason, Refusals
+from aurum.edge.inputs.common.same_times import replaced_positions
 from aurum.edge.inputs.common.spool_writer import SpoolWriter
 from aurum.edge.inputs.common.tag import ONLY_SOURCE, Tag, TagKind, TagSource
 from aurum.edge.inputs.common.tags import Indices, Tags
@@ -122,7 +124,7 @@ class BatchBuilder:
             machine: The machine, as the device names it.
             sensor: The sensor, as the device names it.
             at_us: The device's time; None if it sends none.
-            value: The value.
+            value: The value; an int if the device sends an integer, which is counted if it must be rounded.
             good: Whether the device marks the value as good.
             arrival: The first arrival of a repeated message; None for a new one.
             source: What the device sends it by.
@@ -144,6 +146,8 @@ class BatchBuilder:
                 self._count_refused(device, "bad", *tag.refusal(value, good=good))
             return
         tag.had_number = True
+        if type(value) is int and int(float(value)) != value:
+            self.refusals.correct(Reason.ROUNDED, f"{tag}: {value} is stored as {float(value):.0f}", device=device)
         at, wrong = self._reading_times.time_of(at_us, arrived, self._skew_us(state, arrival))
         if wrong is not None:
             self._count_retimed(device, tag, wrong)
@@ -399,13 +403,41 @@ class BatchBuilder:
         order = np.argsort(indices, kind="stable")
         indices, times, values = indices[order], times[order], values[order]
         starts = np.flatnonzero(np.diff(indices, prepend=-1))
+        lengths = np.diff(starts, append=len(values))
+        ends = starts + lengths - 1
+        self._count_replaced(indices, times, values, starts)
         now = now_us()
         keys = []
-        for index in indices[starts].tolist():
+        last_readings = zip(indices[starts].tolist(), times[ends].tolist(), values[ends].tolist(), strict=True)
+        for index, at_us, value in last_readings:
             tag = self.tags.tag_at(index)
             tag.used_us, tag.had_number = now, True
+            tag.stored_us, tag.stored_value = at_us, value
             keys.append((tag.machine_id, tag.sensor))
-        return _Columns(keys, np.diff(starts, append=len(values)).astype(np.int32), times, values)
+        return _Columns(keys, lengths.astype(np.int32), times, values)
+
+    def _count_replaced(
+        self, indices: Indices, times: Timestamps, values: Values, starts: npt.NDArray[np.int64]
+    ) -> None:
+        """Counts values that a later value of the same tag and time replaces, in this batch or just before it.
+
+        Args:
+            indices: The tags, sorted.
+            times: The times of each tag in the order of arrival.
+            values: The values, likewise.
+            starts: The position of the first value of each tag.
+        """
+        tags = [self.tags.tag_at(index) for index in indices[starts].tolist()]
+        firsts = zip(tags, times[starts].tolist(), values[starts].tolist(), strict=True)
+        before = [(tag, at_us, value) for tag, at_us, value in firsts if tag.stored_us == at_us]
+        found = [(tag, at_us, tag.stored_value) for tag, at_us, value in before if tag.stored_value != value]
+        for position in replaced_positions(indices, times, values).tolist():
+            tag = self.tags.tag_at(int(indices[position]))
+            found.append((tag, int(times[position]), float(values[position])))
+        if found:
+            tag, at_us, value = found[-1]
+            example = f"{tag}: {value:g} is replaced by a later value of {shown_time(at_us)}"
+            self.refusals.refuse(Reason.SAME_TIME, example, len(found))
 
     def _skew_us(self, state: DeviceState, arrival: Arrival | None) -> float:
         recorded = arrival.skew_us if arrival is not None else None

@@ -14,6 +14,7 @@ import yaml
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.support.authority import Authority
+from tests.support.commands import command
 from tests.support.edge import input_counts, input_problem, is_connected, newest_time, start_gateway, stored_values
 from tests.support.mosquitto import Mosquitto
 from tests.support.platform import Platform
@@ -110,6 +111,41 @@ def test_second_mqtt_topic_of_a_sensor_is_refused(platform: Platform, broker: Mo
         in line
         for line in platform.processes["edge"].lines()
     )
+    device.close()
+
+
+@pytest.mark.parametrize(
+    ("when_full", "shown"), [("hold_back", "full: inputs and devices wait"), ("drop_oldest", "batches: full")]
+)
+def test_status_shows_a_full_spool_and_why(
+    platform: Platform, fast_broker: Mosquitto, when_full: str, shown: str
+) -> None:
+    """`aurum edge status` and the overview tell what waits, why, and what was dropped."""
+    inputs = platform.folder / "inputs.yaml"
+    platform.folder.mkdir(parents=True, exist_ok=True)
+    topic = {"pattern": "plant/{machine}/state"}
+    inputs.write_text(yaml.safe_dump({"inputs": [mqtt_input(fast_broker.port, topic)]}))
+    platform.extra |= {
+        "AURUM_EDGE_INPUTS": str(inputs),
+        "AURUM_EDGE_SPOOL_MAX_BYTES": "1000000",
+        "AURUM_EDGE_SPOOL_WHEN_FULL": when_full,
+    }
+    platform.start("edge")
+    wait_for(lambda: is_connected(platform, "hall-1"), 15, "the gateway is connected")
+    device, chance = Publisher(fast_broker.port), random.Random(1)
+    for _ in range(1500):
+        device.publish("plant/pump-1/state", {f"s{number}": chance.random() for number in range(100)})
+
+    def status() -> str:
+        address = f"127.0.0.1:{platform.port('edge admin')}"
+        return command("edge", "status", "--address", address).stdout
+
+    wait_for(lambda: shown in status(), 40, "the status tells of the full spool")
+    wait_for(lambda: "not forwarded: edge/ingestion" in status(), 15, "the status tells why")
+    spool = platform.admin("edge", "/overview").json["spool"]
+    assert spool["limit_bytes"] == 1_000_000
+    assert bool(spool["waiting_writes"]) == (when_full == "hold_back")
+    assert set(spool["dropped"]) == (set() if when_full == "hold_back" else {"full"})
     device.close()
 
 

@@ -276,8 +276,10 @@ def test_buffered_sends_arrive_in_order_when_socket_is_full() -> None:
         assert buffered.send(b"later") == 5
 
 
-def test_repeated_name_in_an_object_is_refused() -> None:
-    found = content(described(), '{"a": 1, "b": {"c": 2, "c": 3, "c": 4}, "a": 5}')
+@pytest.mark.parametrize(("colon", "encoding"), [(":", "utf-8"), (" : ", "utf-8"), (":", "utf-16")])
+def test_repeated_name_in_an_object_is_refused(colon: str, encoding: str) -> None:
+    payload = '{"a": 1, "b": {"c": 2, "c": 3, "c": 4}, "a": 5}'.replace(":", colon)
+    found = content(described(), payload.encode(encoding))
     assert sorted((each.sensor, each.value) for each in found.values) == [("a", 1.0), ("b.c", 2.0)]
     assert [(each.reason.value, each.text, each.number) for each in found.refused] == [
         ("invalid_name", "c: an object has this name twice; its first value is read", 2),

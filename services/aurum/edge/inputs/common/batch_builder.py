@@ -404,15 +404,14 @@ class BatchBuilder:
         indices, times, values = indices[order], times[order], values[order]
         starts = np.flatnonzero(np.diff(indices, prepend=-1))
         lengths = np.diff(starts, append=len(values))
-        ends = starts + lengths - 1
         self._count_replaced(indices, times, values, starts)
+        self.tags.stored_us[indices[starts]] = times[starts + lengths - 1]
+        self.tags.stored_values[indices[starts]] = values[starts + lengths - 1]
         now = now_us()
         keys = []
-        last_readings = zip(indices[starts].tolist(), times[ends].tolist(), values[ends].tolist(), strict=True)
-        for index, at_us, value in last_readings:
+        for index in indices[starts].tolist():
             tag = self.tags.tag_at(index)
             tag.used_us, tag.had_number = now, True
-            tag.stored_us, tag.stored_value = at_us, value
             keys.append((tag.machine_id, tag.sensor))
         return _Columns(keys, lengths.astype(np.int32), times, values)
 
@@ -427,17 +426,18 @@ class BatchBuilder:
             values: The values, likewise.
             starts: The position of the first value of each tag.
         """
-        tags = [self.tags.tag_at(index) for index in indices[starts].tolist()]
-        firsts = zip(tags, times[starts].tolist(), values[starts].tolist(), strict=True)
-        before = [(tag, at_us, value) for tag, at_us, value in firsts if tag.stored_us == at_us]
-        found = [(tag, at_us, tag.stored_value) for tag, at_us, value in before if tag.stored_value != value]
-        for position in replaced_positions(indices, times, values).tolist():
-            tag = self.tags.tag_at(int(indices[position]))
-            found.append((tag, int(times[position]), float(values[position])))
-        if found:
-            tag, at_us, value = found[-1]
-            example = f"{tag}: {value:g} is replaced by a later value of {shown_time(at_us)}"
-            self.refusals.refuse(Reason.SAME_TIME, example, len(found))
+        tags, positions = indices[starts], replaced_positions(indices, times, values)
+        before = tags[(self.tags.stored_us[tags] == times[starts]) & (self.tags.stored_values[tags] != values[starts])]
+        if not len(before) and not len(positions):
+            return
+        if len(positions):
+            last = int(positions[-1])
+            index, at_us, value = int(indices[last]), int(times[last]), float(values[last])
+        else:
+            index = int(before[-1])
+            at_us, value = int(self.tags.stored_us[index]), float(self.tags.stored_values[index])
+        example = f"{self.tags.tag_at(index)}: {value:g} is replaced by a later value of {shown_time(at_us)}"
+        self.refusals.refuse(Reason.SAME_TIME, example, len(before) + len(positions))
 
     def _skew_us(self, state: DeviceState, arrival: Arrival | None) -> float:
         recorded = arrival.skew_us if arrival is not None else None

@@ -75,8 +75,6 @@ class Tag:
         held: Whether the tag is in use although no value arrives, because its device sends changes only.
         last_value: The value that was stored last, if it is BANDED.
         last_us: The time of that value.
-        stored_us: The time of the value that was stored last; -1 before the first one.
-        stored_value: That value.
         source: What the device sends it by.
     """
 
@@ -99,8 +97,6 @@ class Tag:
     held: bool = False
     last_value: float = float("nan")
     last_us: int = -1
-    stored_us: int = -1
-    stored_value: float = float("nan")
     source: TagSource = ONLY_SOURCE
 
     def passes(self, at_us: int, value: float) -> bool:

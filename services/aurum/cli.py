@@ -144,16 +144,16 @@ def edge_status(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer of the gateway.")] = False,
 ) -> None:
-    """Show what each input and device sends, and what was refused or corrected. Exit code 1 if an input is away."""
+    """Show what each input and device sends, what is not stored, and the spool. Exit code 1 if an input is away."""
     from aurum.commands import edge_status as status
     from aurum.platform_settings import PlatformSettings
     from aurum.runtime.settings import load_settings
 
     try:
-        inputs = status.read_inputs(address or load_settings(PlatformSettings).admin_addresses["edge"])
+        overview = status.read_overview(address or load_settings(PlatformSettings).admin_addresses["edge"])
     except status.StatusError as error:
         _fail(str(error), 2)
-    if not status.show(inputs, as_json=as_json):
+    if not status.show(overview, as_json=as_json):
         raise typer.Exit(1)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from aurum.readings.batch import now_us
+from aurum.readings.batch import new_source_id, now_us
 from aurum.readings.transport.uplink import Uplink
 from aurum.runtime.errors import AurumError
 from aurum.runtime.grpc.client import Dependency
@@ -85,7 +85,7 @@ async def devices(
     Raises:
         ValueError: If an option is invalid.
     """
-    source_id = f"{service.name}-{time.time_ns() // 1_000_000:x}"  # new for each start, since sequences begin at 1
+    source_id = new_source_id(service.name)
     fleet = Fleet(options.machines, options.seed, source_id, options.prefix, options.types)
     if peer_options is not None:
         await peer_options.peer.open(fleet.sensors)

@@ -211,6 +211,40 @@ async def test_stream_with_nothing_to_send_frees_the_breaker() -> None:
         await asyncio.gather(*sending, return_exceptions=True)
 
 
+class _Refusing(_Lane):
+    """A lane whose batches cannot be had at first."""
+
+    asked = 0
+
+    async def batches_after(self, last: int, max_batches: int) -> list[QueuedBatch]:
+        self.asked += 1
+        if self.asked <= 5:
+            raise UnavailableError(f"times are {self.asked} s in the future")
+        return await super().batches_after(last, max_batches)
+
+
+_QUICK_RETRY = """
+policies:
+  - target: api/server/Ingest
+    retry: {baseDelay: 10ms, maxDelay: 20ms}
+    circuitBreaker: {enabled: false}
+"""
+
+
+async def test_failures_of_an_uplink_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A gateway whose clock is ahead would otherwise log each attempt, for hours."""
+    caplog.set_level("INFO", "aurum.readings.transport.uplink")
+    async with called(_QUICK_RETRY) as dependency:
+        lane = _Refusing(QueuedBatch(1, b""))
+        sending = asyncio.create_task(Uplink(lane, dependency).run())
+        await until(lambda: lane.acknowledged == [1], "the batch is sent")
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+    first, last = (record.message for record in caplog.records if record.name == "aurum.readings.transport.uplink")
+    assert first.startswith("the stream to server failed (times are 1 s in the future); reopening in")
+    assert last == "server acknowledges batches again"
+
+
 async def test_failed_background_task_stops_the_service() -> None:
     """A background task that gives up stops the service as failed; one cancelled from outside does not."""
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
+import yaml
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.support.authority import Authority
-from tests.support.edge import input_counts, is_connected, newest_time, start_gateway, stored_values
+from tests.support.commands import command
+from tests.support.edge import input_counts, input_problem, is_connected, newest_time, start_gateway, stored_values
 from tests.support.mosquitto import Mosquitto
 from tests.support.platform import Platform
 from tests.support.proxy import Proxy
@@ -109,6 +111,41 @@ def test_second_mqtt_topic_of_a_sensor_is_refused(platform: Platform, broker: Mo
         in line
         for line in platform.processes["edge"].lines()
     )
+    device.close()
+
+
+@pytest.mark.parametrize(
+    ("when_full", "shown"), [("hold_back", "full: inputs and devices wait"), ("drop_oldest", "batches: full")]
+)
+def test_status_shows_a_full_spool_and_why(
+    platform: Platform, fast_broker: Mosquitto, when_full: str, shown: str
+) -> None:
+    """`aurum edge status` and the overview tell what waits, why, and what was dropped."""
+    inputs = platform.folder / "inputs.yaml"
+    platform.folder.mkdir(parents=True, exist_ok=True)
+    topic = {"pattern": "plant/{machine}/state"}
+    inputs.write_text(yaml.safe_dump({"inputs": [mqtt_input(fast_broker.port, topic)]}))
+    platform.extra |= {
+        "AURUM_EDGE_INPUTS": str(inputs),
+        "AURUM_EDGE_SPOOL_MAX_BYTES": "1000000",
+        "AURUM_EDGE_SPOOL_WHEN_FULL": when_full,
+    }
+    platform.start("edge")
+    wait_for(lambda: is_connected(platform, "hall-1"), 15, "the gateway is connected")
+    device, chance = Publisher(fast_broker.port), random.Random(1)
+    for _ in range(1500):
+        device.publish("plant/pump-1/state", {f"s{number}": chance.random() for number in range(100)})
+
+    def status() -> str:
+        address = f"127.0.0.1:{platform.port('edge admin')}"
+        return command("edge", "status", "--address", address).stdout
+
+    wait_for(lambda: shown in status(), 40, "the status tells of the full spool")
+    wait_for(lambda: "not forwarded: edge/ingestion" in status(), 15, "the status tells why")
+    spool = platform.admin("edge", "/overview").json["spool"]
+    assert spool["limit_bytes"] == 1_000_000
+    assert bool(spool["waiting_writes"]) == (when_full == "hold_back")
+    assert set(spool["dropped"]) == (set() if when_full == "hold_back" else {"full"})
     device.close()
 
 
@@ -383,3 +420,69 @@ def test_mqtt_input_uses_tls_and_password(platform: Platform, tmp_path: Path) ->
 def _taken(info: mqtt.MQTTMessageInfo) -> bool:
     info.wait_for_publish(30)
     return info.is_published()
+
+
+def start_with_stopped_clock(gateway: Platform, shown: float, *inputs: dict[str, Any]) -> Path:
+    """Starts a gateway whose system clock stands still. Returns the file that sets the clock."""
+    path, set_clock = gateway.folder / "inputs.yaml", gateway.folder / "clock-is-set"
+    gateway.folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({"inputs": list(inputs)}))
+    gateway.extra |= {
+        "AURUM_EDGE_INPUTS": str(path),
+        "STOPPED_CLOCK_US": str(int(shown * 1e6)),
+        "SET_CLOCK_FILE": str(set_clock),
+    }
+    gateway.start("edge", module="tests.support.stopped_clock")
+    return set_clock
+
+
+def test_gateways_of_one_moment_do_not_share_a_source(platform: Platform, broker: Mosquitto) -> None:
+    """Two gateways with the same inputs start at the same time by their clocks; ingestion stores what both accept."""
+    for service in ("ingestion", "api"):
+        platform.start(service)
+    now = time.time()
+    gateways = {
+        name: Platform(platform.folder / name, {"ingestion": platform.port("ingestion")}) for name in ("a", "b")
+    }
+    try:
+        for name, gateway in gateways.items():
+            topic = {"pattern": f"{name}/{{machine}}/state", "timestamp": "ts"}
+            start_with_stopped_clock(gateway, now, mqtt_input(broker.port, topic, client_id=name))
+            wait_for(lambda each=gateway: is_connected(each, "hall-1"), 15, f"gateway {name} is connected")  # type: ignore[misc]
+        device = Publisher(broker.port)
+        for number in range(10):
+            for name in gateways:
+                content = {"ts": now - 10 + number, "level": number}
+                device.publish(f"{name}/tank-{name}/state", content).wait_for_publish(10)
+        device.close()
+        for name in gateways:
+            expected = list(range(10))
+            wait_for(
+                lambda each=name, all_=expected: stored_values(platform, f"tank-{each}", "level") == all_,  # type: ignore[misc]
+                15,
+                f"what gateway {name} accepted is stored",
+            )
+    finally:
+        for gateway in gateways.values():
+            gateway.stop()
+
+
+def test_gateway_waits_until_its_clock_is_set(platform: Platform, broker: Mosquitto) -> None:
+    """A gateway that starts in 1970 stores nothing, says so, and starts its inputs when it has the time."""
+    platform.extra["AURUM_FEATURE_PREDICTIVE"] = "false"
+    for service in ("ingestion", "api"):
+        platform.start(service)
+    topics = [{"pattern": "plant/{machine}/state", "timestamp": "ts"}, {"pattern": "now/{machine}/state"}]
+    set_clock = start_with_stopped_clock(platform, 20, mqtt_input(broker.port, *topics))
+    wait_for(lambda: "clock" in input_problem(platform, "hall-1"), 15, "the overview shows the clock")
+    assert "1970-01-01T00:00:20" in input_problem(platform, "hall-1")
+    assert not is_connected(platform, "hall-1")
+    set_clock.touch()
+    wait_for(lambda: is_connected(platform, "hall-1"), 15, "the gateway is connected")
+    device, before = Publisher(broker.port), time.time()
+    device.publish("plant/pump-1/state", {"ts": before - 2, "level": 1}).wait_for_publish(10)
+    device.publish("now/pump-2/state", {"level": 2}).wait_for_publish(10)
+    wait_for(lambda: stored_values(platform, "pump-2", "level") == [2], 15, "the readings are stored")
+    assert newest_time(platform, "pump-1", "level") == pytest.approx(before - 2, abs=0.01)
+    assert newest_time(platform, "pump-2", "level") >= before - 0.01
+    device.close()

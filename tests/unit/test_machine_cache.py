@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from aurum.api.machine_cache import MachineCache
+from aurum.runtime.errors import UnavailableError
 from aurum.v1 import columns_pb2, ingestion_pb2, prediction_pb2
 from tests.support.waiting import until
 
@@ -115,3 +116,32 @@ async def test_api_without_predictions_does_not_ask_for_them() -> None:
     assert plant.ingestion.asked == [False]
     assert plant.cache.readiness_problem(60) is None
     plant.following.cancel()
+
+
+class Checked:
+    """A service whose health check fails until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.checks = 0
+        self.healthy = False
+
+    async def check_health(self) -> None:
+        self.checks += 1
+        if not self.healthy:
+            raise UnavailableError("the connection is refused")
+
+
+async def test_failed_health_checks_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """An API without a prediction service would otherwise write two lines a second."""
+    caplog.set_level("INFO", "aurum.api.machine_cache")
+    ingestion, prediction_service = Checked(), Checked()
+    ingestion.healthy = True
+    cache = MachineCache(ingestion, prediction_service, 1.0)  # type: ignore[arg-type]
+    probing = asyncio.create_task(cache.probe_services())
+    await until(lambda: prediction_service.checks >= 3)
+    prediction_service.healthy = True
+    await until(lambda: "prediction" not in cache.unreachable_services())
+    probing.cancel()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "the health check of prediction failed: the connection is refused" in caplog.records[0].message
+    assert caplog.records[1].message == "prediction answers its health check again"

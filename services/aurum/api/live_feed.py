@@ -6,6 +6,7 @@ and a returning one the changes that it missed. There are no queues: a slow cons
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from aurum.api.serializers import finite_or_none, machine_status, origin_of, to_
 _CHECK_SECONDS = 0.2  # between two checks for changes
 _PULSE_SECONDS = 5.0  # between two pulses, which show a console that it is connected
 _MACHINES_PER_EVENT, _VALUES_PER_EVENT = 500, 20_000
+_EPOCH_BYTES = 6
 _DIGITS = 5  # significant digits of a reading
 
 
@@ -44,7 +46,7 @@ class LiveFeed:
         self._hanging_gateways = hanging_gateways
         self._machine_cache = machine_cache
         self._alarm_service = alarm_service
-        self._epoch = f"{time.time_ns() // 1_000_000:x}"
+        self._epoch = secrets.token_hex(_EPOCH_BYTES)
         self._version = machine_cache.version
         # By a version and the sites of a console: the events from that version to the present one
         self._encoded: dict[tuple[int, frozenset[str]], asyncio.Task[Sequence[bytes]]] = {}

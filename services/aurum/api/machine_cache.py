@@ -20,6 +20,7 @@ from aurum.v1 import ingestion_pb2, prediction_pb2
 logger = logging.getLogger(__name__)
 
 _PROBE_SECONDS, _UNREACHABLE_AFTER = 3.0, 9.0  # between probes; since the last answer
+_FAILURE_LOG_SECONDS = 60.0  # between two log lines about a service that does not answer
 _UNREACHABLE_PROBE_SECONDS = 0.5  # between probes while a service is unreachable
 _BACKOFF, _MAX_BACKOFF = 0.5, 5.0  # seconds
 _WAIT_FOR_PREDICTIONS = 2.0  # seconds, after the machines: ingestion sends those that it has at once
@@ -66,6 +67,7 @@ class MachineCache:
         )
         self._version = 0
         self._last_answers: dict[str, float] = {}  # time.monotonic() by service
+        self._failures_logged: dict[str, float] = {}  # likewise, of services that do not answer
         self._started = time.monotonic()
         self._received_at: float | None = None  # time.monotonic() of the first response
         self._with_readings = self._predicted = False
@@ -164,10 +166,26 @@ class MachineCache:
                     with criticality_scope(Criticality.ALARM):  # an overloaded service must still answer probes
                         await backend.check_health()
                 except AurumError as error:
-                    logger.warning("the health check of %s failed: %s", name, error.message)
+                    self._record_failed_check(name, error.message)
                 else:
-                    self._last_answers[name] = time.monotonic()
+                    self._record_answer(name)
             await asyncio.sleep(_UNREACHABLE_PROBE_SECONDS if self.unreachable_services() else _PROBE_SECONDS)
+
+    def _record_failed_check(self, name: str, problem: str) -> None:
+        """Logs a failed check, unless one of the same service was logged within the last minute."""
+        now = time.monotonic()
+        if now - self._failures_logged.get(name, -1e9) >= _FAILURE_LOG_SECONDS:
+            self._failures_logged[name] = now
+            logger.warning(
+                "the health check of %s failed: %s; it is repeated, and failures are logged once a minute",
+                name,
+                problem,
+            )
+
+    def _record_answer(self, name: str) -> None:
+        self._last_answers[name] = time.monotonic()
+        if self._failures_logged.pop(name, None) is not None:
+            logger.info("%s answers its health check again", name)
 
     async def follow_machines(self) -> None:
         """Follows the state of all machines. Runs until cancelled."""

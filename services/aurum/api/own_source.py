@@ -1,7 +1,8 @@
 """The source under which the API writes readings whose callers name no source."""
 
 import heapq
-import time
+
+from aurum.readings.batch import new_source_id
 
 _MAX_UNKNOWN = 1000  # writes with unknown outcome, after which a new source is used
 
@@ -17,7 +18,7 @@ class OwnSource:
         self._start_source()
 
     def _start_source(self) -> None:
-        self.id = f"api-{time.time_ns() // 1000:x}"
+        self.id = new_source_id("api")
         self._next = 1
         self._unused: list[int] = []
         self._unknown_writes = 0

@@ -1,4 +1,4 @@
-"""`aurum edge status`: what each input of a gateway and each device sends, and what was refused or corrected."""
+"""`aurum edge status`: what each input of a gateway and each device sends, what of it is not stored, and what waits."""
 
 import json
 import urllib.request
@@ -18,24 +18,24 @@ class StatusError(Exception):
     """The gateway did not answer. The message says why, and what to do."""
 
 
-def read_inputs(address: str) -> list[dict[str, Any]]:
-    """Returns the state of the inputs of a gateway, given the host:port of its admin server. Raises StatusError."""
+def read_overview(address: str) -> dict[str, Any]:
+    """Returns the overview of a gateway with inputs, given the host:port of its admin server. Raises StatusError."""
     try:
         with urllib.request.urlopen(f"http://{address}/overview", timeout=_TIMEOUT) as response:
-            overview = json.loads(response.read(_MAX_BYTES))
+            overview: Any = json.loads(response.read(_MAX_BYTES))
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise StatusError(
             f"no gateway answers at {address}: {reason}; name its admin server by --address or AURUM_ADMIN_TARGETS"
         ) from error
-    inputs = overview.get("inputs") if isinstance(overview, dict) else None
-    if not isinstance(inputs, list):
+    if not isinstance(overview, dict) or not isinstance(overview.get("inputs"), list):
         raise StatusError(f"the gateway at {address} has no inputs; set AURUM_EDGE_INPUTS")
-    return inputs
+    return overview
 
 
-def show(inputs: Sequence[dict[str, Any]], *, as_json: bool) -> bool:
-    """Prints the state of the inputs. Returns whether all of them are connected."""
+def show(overview: dict[str, Any], *, as_json: bool) -> bool:
+    """Prints the state of the inputs and, unless as JSON, of the spool. Returns whether all inputs are connected."""
+    inputs = overview["inputs"]
     if as_json:
         print(json.dumps(inputs, indent=1, ensure_ascii=False))
     else:
@@ -44,6 +44,7 @@ def show(inputs: Sequence[dict[str, Any]], *, as_json: bool) -> bool:
         console.print(_table_of_inputs(inputs))
         for each in inputs:
             _show_devices(console, each)
+        _show_spool(console, overview)
     return all(each["problem"] is None for each in inputs)
 
 
@@ -103,6 +104,22 @@ def _show_devices(console: Console, state: dict[str, Any]) -> None:
     console.print(table)
     if state["sources"] > len(state["worst"]):
         console.print(f"  and {state['sources'] - len(state['worst'])} devices with a higher quality")
+
+
+def _show_spool(console: Console, overview: dict[str, Any]) -> None:
+    """Prints what waits to be forwarded, why, and what will never be."""
+    if (spool := overview.get("spool")) is None:
+        return
+    console.print("\n[bold]spool[/]")
+    size = f"{spool['disk_bytes'] / 1e6:.1f} of {spool['limit_bytes'] / 1e6:.1f} MB"
+    waiting = f"{spool['batches']:.0f} batches wait to be forwarded, the oldest for {spool['oldest_seconds']:.0f} s"
+    console.print(f"  {waiting}; {size}", markup=False)
+    if problem := overview.get("uplink_problem"):
+        console.print(f"  not forwarded: {problem}", style="red", markup=False)
+    if spool["waiting_writes"]:
+        console.print("  full: inputs and devices wait for room", style="red", markup=False)
+    for reason, batches in spool["dropped"].items():
+        console.print(f"  dropped {batches} batches: {_words(reason)}", style="red", markup=False)
 
 
 def _table(*columns: str) -> Table:

@@ -201,6 +201,9 @@ async def gateway(
         if settings.edge_live_first:
             lanes["backlog"] = Uplink(spool.backlog, upstream, name)
         service.health.add_check("spool", spool.problem)
+        service.describe(
+            "uplink_problem", lambda: next((lane.problem for lane in lanes.values() if lane.problem), None)
+        )
         service.describe("gateway", lambda: name)
         limits = SourceLimits(settings)
         if inputs is not None:

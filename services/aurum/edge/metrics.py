@@ -14,6 +14,7 @@ edge_spool_seconds_until_full = Gauge(
 )
 edge_spool_accepted_total = Counter("edge_spool_accepted_total", "Batches accepted from devices.")
 edge_spool_forwarded_total = Counter("edge_spool_forwarded_total", "Batches that ingestion acknowledged.")
+edge_spool_waiting_writes = Gauge("edge_spool_waiting_writes", "Batches that wait for room in the spool.")
 edge_spool_refused_total = Counter("edge_spool_refused_total", "Batches refused because the spool was full.")
 edge_spool_dropped_total = Counter("edge_spool_dropped_total", "Batches dropped from the spool.", ["reason"])
 edge_dead_letters_waiting = Gauge(

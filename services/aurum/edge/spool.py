@@ -216,7 +216,8 @@ class Spool:
                     retry_after=1.0,
                 )
             self._space_freed.clear()
-            await self._space_freed.wait()
+            with metrics.edge_spool_waiting_writes.track_inprogress():
+                await self._space_freed.wait()
         self._queued_bytes += size  # reserved now, so that concurrent calls do not overfill the spool
         try:
             writing = await self._running_writer.submit(_PendingBatch(batch, traceparent), size, wait=wait)

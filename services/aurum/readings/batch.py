@@ -1,6 +1,7 @@
 """Columnar batches of readings, and the names that they may contain."""
 
 import re
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ MAX_READINGS = 200_000  # per batch
 MAX_SERIES = 20_000  # per batch
 MAX_SEQUENCE = 2**62  # per source
 SINGLE_BATCH_PREFIX = "key/"  # of source ids that send one batch, such as those of requests with an Idempotency-Key
+_SOURCE_ID_BYTES = 8  # of randomness
+EXACT_UP_TO = 2**53  # integers up to here are values without rounding
 MAX_OWNER = 500  # characters of the name of a source's owner
 
 _MACHINE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")
@@ -224,6 +227,19 @@ def source_id_problem(source_id: str) -> str | None:
         return None
     allowed = "1 to 200 letters, digits and . _ : / -, with a letter or digit first"
     return f"{source_id[:220]!r} is not a source id; use {allowed}"
+
+
+def new_source_id(name: str) -> str:
+    """Returns the id of a source that nothing has used before, for a sender that counts its batches from 1 again.
+
+    It is random, because times repeat: gateways with the same inputs start together after a power failure, and a clock
+    without a battery shows the same time after each start. Batches of two senders with one source would be taken for
+    each other, and acknowledged without being stored.
+
+    Args:
+        name: The beginning of the id, which says who sends.
+    """
+    return f"{name}-{secrets.token_hex(_SOURCE_ID_BYTES)}"
 
 
 def encode(source_id: str, sequence: int, series: Sequence[Series]) -> ingestion_pb2.Batch:

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurum.edge.inputs.common.ack_tracker import AckTracker
+from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import TagRule
 from aurum.edge.inputs.common.device_stats import DeviceState
-from aurum.edge.inputs.common.refusals import Reason
+from aurum.edge.inputs.common.refusals import Reason, Tally
 from aurum.edge.inputs.common.tags import Tags
 from aurum.edge.inputs.common.units import UnitError, conversion
 from aurum.readings.batch import Series, now_us
@@ -418,3 +419,57 @@ def test_values_with_unusable_names_lower_the_quality() -> None:
         gathered.add_values("many", np.array([tag.index], np.int32), np.zeros(1, np.int64), one, one > 0)
         gathered.convert_series("file", tag, Series("m", "", np.array([10**15]), one))
     assert [gathered.devices.state_for(name).quality < 0.2 for name in ("single", "many", "file")] == [True] * 3
+
+
+Row = tuple[str, int, float]  # a sensor, µs after a moment, and a value
+
+
+async def commit_rows(builder: BatchBuilder, at: int, rows: list[Row], *, many: bool) -> None:
+    """Adds values one by one or as arrays, and commits them."""
+    if many:
+        indices = [builder.tags.tag_for("m", sensor).index for sensor, _, _ in rows]
+        times = np.array([at + after for _, after, _ in rows], np.int64)
+        values = np.array([value for *_, value in rows], float)
+        builder.add_values("m", np.array(indices, np.int32), times, values, np.ones(len(rows), bool))
+    else:
+        for sensor, after, value in rows:
+            builder.add_value("m", "m", sensor, at + after, value)
+    await builder.commit()
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize(
+    ("commits", "replaced", "example"),
+    [
+        ([[("a", 0, 1.0), ("a", 0, 2.0), ("a", 0, 3.0), ("a", 1, 4.0)]], 2, "m a: 2 is replaced by a later value of"),
+        ([[("a", 0, 1.0)], [("a", 0, 2.0)], [("a", 0, 3.0), ("b", 0, 3.0)]], 2, "m a: 2 is replaced"),
+        ([[("a", 5, 1.0), ("a", 1, 2.0), ("b", 5, 3.0), ("a", 5, 4.0)]], 1, "m a: 1 is replaced"),
+        ([[("a", 0, 1.0), ("a", 0, 1.0)], [("a", 0, 1.0)]], 0, ""),  # sent again
+        ([[("a", 0, 1.0), ("b", 0, 2.0)], [("a", 1, 1.0), ("b", 1, 2.0)]], 0, ""),
+    ],
+)
+async def test_values_of_one_time_are_counted(
+    many: bool, commits: list[list[Row]], replaced: int, example: str
+) -> None:
+    """A device with times in whole seconds sends several values a second: all but one of each second are lost."""
+    builder, at = make_builder(MemorySpool()), now_us() - 10_000_000
+    for rows in commits:
+        await commit_rows(builder, at, rows, many=many)
+    tally = builder.refusals.refused.get(Reason.SAME_TIME, Tally())
+    assert tally.count == replaced
+    assert tally.example.startswith(example)
+
+
+@pytest.mark.parametrize(
+    ("value", "counted"),
+    [(2**53 + 1, 1), (2**64 - 1, 1), (-(2**63) + 1, 1), (2**53, 0), (2**60, 0), (-(2**63), 0), (True, 0), (1e300, 0)],
+)
+async def test_integers_that_must_be_rounded_are_counted(value: float, counted: int) -> None:
+    spool = MemorySpool()
+    builder = make_builder(spool)
+    builder.add_value("m", "m", "a", None, value)
+    await builder.commit()
+    assert [stored for _, stored in spool.readings()["m", "a"]] == [float(value)]
+    tally = builder.refusals.corrected.get(Reason.ROUNDED, Tally())
+    assert tally.count == counted
+    assert tally.example == (f"m a: {value} is stored as {float(value):.0f}" if counted else "")

@@ -274,3 +274,23 @@ def test_buffered_sends_arrive_in_order_when_socket_is_full() -> None:
             buffered.flush()
         assert bytes(found) == b"".join(pieces)
         assert buffered.send(b"later") == 5
+
+
+@pytest.mark.parametrize(("colon", "encoding"), [(":", "utf-8"), (" : ", "utf-8"), (":", "utf-16")])
+def test_repeated_name_in_an_object_is_refused(colon: str, encoding: str) -> None:
+    payload = '{"a": 1, "b": {"c": 2, "c": 3, "c": 4}, "a": 5}'.replace(":", colon)
+    found = content(described(), payload.encode(encoding))
+    assert sorted((each.sensor, each.value) for each in found.values) == [("a", 1.0), ("b.c", 2.0)]
+    assert [(each.reason.value, each.text, each.number) for each in found.refused] == [
+        ("invalid_name", "c: an object has this name twice; its first value is read", 2),
+        ("invalid_name", "a: an object has this name twice; its first value is read", 1),
+    ]
+
+
+@pytest.mark.parametrize("text", ["9007199254740993", "-18446744073709551615", str(10**308)])
+def test_large_integers_keep_their_digits(text: str) -> None:
+    """The input counts them as rounded, which it could not tell from a float."""
+    number = described(format="number", sensor="count")
+    for found in (values(described(), f'{{"n": {text}, "t": "{text}"}}'), values(number, text)):
+        assert {each[3] for each in found} == {int(text)}
+        assert all(isinstance(each[3], int) for each in found)

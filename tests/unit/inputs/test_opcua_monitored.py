@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from asyncua import ua
+from asyncua.ua.ua_binary import struct_to_binary
 
 from aurum.edge.inputs.common.batch_builder import BatchBuilder
 from aurum.edge.inputs.common.configuration import TagRule
 from aurum.edge.inputs.common.refusals import Reason
 from aurum.edge.inputs.opcua.browsing import Variable
-from aurum.edge.inputs.opcua.changes import Changes, Content
+from aurum.edge.inputs.opcua.changes import Changes, Content, read_changes
 from aurum.edge.inputs.opcua.monitored import MonitoredVariables
 from tests.support.batch_builder import MemorySpool, make_builder
 
@@ -112,3 +113,24 @@ def test_refused_variable_is_looked_for_again() -> None:
     made.add([7], made.without_known([variable(0)]))
     made.remove(7)
     assert (len(made), made.without_known([variable(0)])) == (0, [variable(0)])
+
+
+@pytest.mark.parametrize("variables", [1, 9])  # read by one and as an array
+async def test_rounded_integers_of_a_server_are_counted(variables: int) -> None:
+    spool = MemorySpool()
+    builder = make_builder(spool)
+    made = monitored(builder, [variable(number) for number in range(variables)])
+    items = [
+        ua.MonitoredItemNotification(
+            ClientHandle=handle, Value=ua.DataValue(ua.Variant(2**53 + handle, ua.VariantType.UInt64))
+        )
+        for handle in range(variables)
+    ]
+    made.add_changes(read_changes(struct_to_binary(ua.DataChangeNotification(MonitoredItems=items))))
+    items[0].Value = ua.DataValue(ua.Variant(-(2**53) - 1, ua.VariantType.Int64))
+    made.add_changes(read_changes(struct_to_binary(ua.DataChangeNotification(MonitoredItems=items[:1]))))
+    await builder.commit()
+    assert [value for _, value in spool.readings()["m-1", "s0"]] == [2.0**53, -(2.0**53)]
+    tally = builder.refusals.corrected[Reason.ROUNDED]
+    assert tally.count == 1 + variables // 2
+    assert tally.example == "m-1 s0: is stored as -9007199254740992 (ns=2;s=n0)"

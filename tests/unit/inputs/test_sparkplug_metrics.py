@@ -320,3 +320,11 @@ async def test_deep_and_large_templates_are_cut_and_counted() -> None:
         deep = template("t", deep)
     device.send("DBIRTH", deep)
     assert device.refused() == {Reason.UNSUPPORTED: 5}
+
+
+async def test_long_counters_are_counted_if_rounded() -> None:
+    device = Device(metric("count", 1, UINT64, long_value=2**53 + 1), metric("total", 2, INT64, long_value=2**60))
+    await device.builder.commit()
+    tally = device.builder.refusals.corrected[Reason.ROUNDED]
+    assert tally.count == 1
+    assert tally.example.endswith("count: 9007199254740993 is stored as 9007199254740992")

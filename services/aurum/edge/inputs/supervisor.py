@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +25,10 @@ from aurum.edge.inputs.common.reconnect import Reconnector
 from aurum.edge.inputs.common.redelivery_cache import RedeliveryCache
 from aurum.edge.inputs.common.series_owners import SeriesOwners
 from aurum.edge.inputs.common.tags import Tags
+from aurum.edge.inputs.common.unset_clock import wait_for_set_clock
 from aurum.edge.settings import EdgeSettings
 from aurum.edge.spool import Spool
+from aurum.readings.batch import new_source_id
 from aurum.runtime.service import Service
 from aurum.security.source_limits import SourceLimits
 
@@ -78,7 +79,6 @@ def start_inputs(
     file: InputsFile, service: Service[EdgeSettings], spool: Spool, limits: SourceLimits
 ) -> InputSupervisor:
     """Starts all inputs. Recoverable errors are retried with backoff; unexpected ones stop the service."""
-    started_ms = time.time_ns() // 1_000_000
     inputs: dict[str, _RunningInput] = {}
     losses = find_losses(file)
     for place, problem in losses:
@@ -88,20 +88,25 @@ def start_inputs(
     connections: dict[tuple[str, int], ModbusConnection] = {}
     owners = SeriesOwners()
     for number, options in enumerate(file.inputs):
-        source_id = f"{options.name}-{started_ms:x}"  # a new source, because sequences start again at 1
         # Files often hold the past of what another input reads live
         shares = options.shared_series or isinstance(options, FilesInput)
         tags = Tags(options.rules, options.machines, options.name, SeriesOwners() if shares else owners)
+        source_id = new_source_id(options.name)
         builder = BatchBuilder(options.name, source_id, spool, tags, options.clock, limits, earliest=options.earliest)
         status = ConnectionStatus(options.name)
         reconnector = Reconnector(service.name, options.name, service.policies, status)
         own_losses = tuple(f"{'.'.join(map(str, place[2:]))}: {text}" for place, text in losses if place[1] == number)
         inputs[options.name] = _RunningInput(builder, status, own_losses)
         created = _create_input(options, builder, reconnector, spool.folder / "inputs", connections)
-        service.spawn(created.run(), f"input:{options.name}")
+        service.spawn(_run_with_set_clock(created, status), f"input:{options.name}")
     supervisor = InputSupervisor(inputs)
     service.spawn(supervisor.update_gauges(), "input-gauges")
     return supervisor
+
+
+async def _run_with_set_clock(created: Input, status: ConnectionStatus) -> None:
+    await wait_for_set_clock(status)
+    await created.run()
 
 
 def _create_input(

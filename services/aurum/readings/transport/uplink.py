@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 64  # batches sent and not yet acknowledged
 _LARGE = 200_000  # bytes; a smaller request takes less time than passing it to a thread
+_FAILURE_LOG_SECONDS = 60.0  # between two log lines about failures of one kind
 _IDLE_SECONDS = 1.0  # seconds between two checks of an empty outbox
 
 
@@ -123,6 +125,7 @@ class Uplink:
         self._refusals = Refusals()
         self._numbering = True  # until the server has no room for numbers
         self.problem: str | None = None
+        self._logged_kind, self._logged_at = "", 0.0  # the failure that was logged last, and time.monotonic() then
 
     @property
     def _pipeline(self) -> Pipeline:
@@ -147,10 +150,26 @@ class Uplink:
                 await self._handle_refusal(stream, error)
                 metrics.track_retry(self._pipeline.name)
                 delay = self._pipeline.retry.delay(error, min(attempt, 20))
-                logger.warning(
-                    "the stream to %s failed (%s); reopening in %.2f s", self._server, _describe(error), delay
-                )
+                self._log_failure(error, delay)
                 await asyncio.sleep(delay)
+
+    def _log_failure(self, error: BaseException, delay: float) -> None:
+        """Logs why the stream failed, unless a failure of the same kind was logged within the last minute."""
+        kind = error.code().name if isinstance(error, grpc.aio.AioRpcError) else type(error).__name__
+        now = time.monotonic()
+        if kind == self._logged_kind and now - self._logged_at < _FAILURE_LOG_SECONDS:
+            return
+        self._logged_kind, self._logged_at = kind, now
+        logger.warning(
+            "the stream to %s failed (%s); reopening in %.2f s; such a failure is logged once a minute",
+            self._server, _describe(error), delay,
+        )  # fmt: skip
+
+    def _record_progress(self) -> None:
+        self.problem = None
+        if self._logged_kind:
+            logger.info("%s acknowledges batches again", self._server)
+            self._logged_kind = ""
 
     async def _forward(self, stream: _Stream) -> None:
         """Runs one stream until it ends.
@@ -210,7 +229,7 @@ class Uplink:
         ids = [stream.in_flight.popleft() for _ in range(response.acknowledged - stream.acknowledged)]
         stream.acknowledged = response.acknowledged
         stream.room.set()
-        self.problem = None
+        self._record_progress()
         await self._outbox.acknowledge(ids)
         if ids and (refused := self._refusals.record_acknowledged(len(ids))):
             await self._set_aside(refused)

@@ -32,10 +32,14 @@ _SPOOL = {
     "batches": "edge_spool_batches",
     "bytes": "edge_spool_bytes",
     "oldest_seconds": "edge_spool_oldest_age_seconds",
+    "disk_bytes": "edge_spool_disk_bytes",
+    "limit_bytes": "edge_spool_limit_bytes",
+    "waiting_writes": "edge_spool_waiting_writes",
 }
+_DROPPED = "edge_spool_dropped_total"
 # By name, since each service has its own metrics and a process has only some of them.
 _NAMES = {
-    *(_HTTP_REQUESTS, _HTTP_SECONDS, _RPC_REQUESTS, _RPC_SECONDS, *_IN_PROGRESS, *_SPOOL.values()),
+    *(_HTTP_REQUESTS, _HTTP_SECONDS, _RPC_REQUESTS, _RPC_SECONDS, *_IN_PROGRESS, *_SPOOL.values(), _DROPPED),
     *(name for names in _FIGURES.values() for name in names),
 }
 
@@ -99,11 +103,15 @@ def _durations(samples: Samples) -> Iterator[tuple[dict[str, str], float]]:
             yield labels, value
 
 
-def _spool(samples: Samples) -> dict[str, float] | None:
-    """Returns the state of the spool, or None if the process has none or nothing ever arrived in it."""
+def _spool(samples: Samples) -> dict[str, object] | None:
+    """Returns the state of the spool, or None if the process has none or nothing ever arrived in it.
+
+    `dropped` has the batches that will never be forwarded, by reason.
+    """
     if not _total(samples, "edge_spool_batches", "edge_spool_accepted_total"):
         return None
-    return {figure: _total(samples, name) for figure, name in _SPOOL.items()}
+    dropped = {labels["reason"]: int(count) for labels, count in samples[_DROPPED] if count}
+    return {**{figure: _total(samples, name) for figure, name in _SPOOL.items()}, "dropped": dropped}
 
 
 def _total(samples: Samples, *names: str) -> float:

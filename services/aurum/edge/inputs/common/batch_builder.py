@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from aurum.edge import metrics
 from aurum.edge.inputs.common.configuration import EARLIEST
@@ -13,6 +14,7 @@ from aurum.edge.inputs.common.device_stats import DeviceState, DeviceStats
 from aurum.edge.inputs.common.reading_times import Clock, Flags, ReadingTimes, occurrences, shown_time
 from aurum.edge.inputs.common.redelivery_cache import Arrival
 from aurum.edge.inputs.common.refusals import Reason, Refusals
+from aurum.edge.inputs.common.same_times import replaced_positions
 from aurum.edge.inputs.common.spool_writer import SpoolWriter
 from aurum.edge.inputs.common.tag import ONLY_SOURCE, Tag, TagKind, TagSource
 from aurum.edge.inputs.common.tags import Indices, Tags
@@ -122,7 +124,7 @@ class BatchBuilder:
             machine: The machine, as the device names it.
             sensor: The sensor, as the device names it.
             at_us: The device's time; None if it sends none.
-            value: The value.
+            value: The value; an int if the device sends an integer, which is counted if it must be rounded.
             good: Whether the device marks the value as good.
             arrival: The first arrival of a repeated message; None for a new one.
             source: What the device sends it by.
@@ -144,6 +146,8 @@ class BatchBuilder:
                 self._count_refused(device, "bad", *tag.refusal(value, good=good))
             return
         tag.had_number = True
+        if type(value) is int and int(float(value)) != value:
+            self.refusals.correct(Reason.ROUNDED, f"{tag}: {value} is stored as {float(value):.0f}", device=device)
         at, wrong = self._reading_times.time_of(at_us, arrived, self._skew_us(state, arrival))
         if wrong is not None:
             self._count_retimed(device, tag, wrong)
@@ -399,13 +403,41 @@ class BatchBuilder:
         order = np.argsort(indices, kind="stable")
         indices, times, values = indices[order], times[order], values[order]
         starts = np.flatnonzero(np.diff(indices, prepend=-1))
+        lengths = np.diff(starts, append=len(values))
+        self._count_replaced(indices, times, values, starts)
+        self.tags.stored_us[indices[starts]] = times[starts + lengths - 1]
+        self.tags.stored_values[indices[starts]] = values[starts + lengths - 1]
         now = now_us()
         keys = []
         for index in indices[starts].tolist():
             tag = self.tags.tag_at(index)
             tag.used_us, tag.had_number = now, True
             keys.append((tag.machine_id, tag.sensor))
-        return _Columns(keys, np.diff(starts, append=len(values)).astype(np.int32), times, values)
+        return _Columns(keys, lengths.astype(np.int32), times, values)
+
+    def _count_replaced(
+        self, indices: Indices, times: Timestamps, values: Values, starts: npt.NDArray[np.int64]
+    ) -> None:
+        """Counts values that a later value of the same tag and time replaces, in this batch or just before it.
+
+        Args:
+            indices: The tags, sorted.
+            times: The times of each tag in the order of arrival.
+            values: The values, likewise.
+            starts: The position of the first value of each tag.
+        """
+        tags, positions = indices[starts], replaced_positions(indices, times, values)
+        before = tags[(self.tags.stored_us[tags] == times[starts]) & (self.tags.stored_values[tags] != values[starts])]
+        if not len(before) and not len(positions):
+            return
+        if len(positions):
+            last = int(positions[-1])
+            index, at_us, value = int(indices[last]), int(times[last]), float(values[last])
+        else:
+            index = int(before[-1])
+            at_us, value = int(self.tags.stored_us[index]), float(self.tags.stored_values[index])
+        example = f"{self.tags.tag_at(index)}: {value:g} is replaced by a later value of {shown_time(at_us)}"
+        self.refusals.refuse(Reason.SAME_TIME, example, len(before) + len(positions))
 
     def _skew_us(self, state: DeviceState, arrival: Arrival | None) -> float:
         recorded = arrival.skew_us if arrival is not None else None

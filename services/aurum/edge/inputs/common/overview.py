@@ -15,6 +15,7 @@ _MAX_DEVICES = 10  # of one input
 _MAX_NAMES = 20  # renamed and unusable names of one input, each
 _MAX_TEXT = 200  # characters of a name or an example
 _MAX_REASONS = 4  # of one device
+_MAX_CORRECTIONS = 6  # reasons of one input; fewer are reasons for corrections
 _MAX_PROBLEM = 1000  # characters
 
 
@@ -43,7 +44,7 @@ def describe_input(
         "accepted": devices.accepted,
         "readings_per_second": round(devices.rate(now), 3),
         "refused": _describe_tallies(refusals.refused),
-        "corrected": _describe_tallies(refusals.corrected),
+        "corrected": _describe_tallies(refusals.corrected, _MAX_CORRECTIONS),
         "contested": tags.contested(),
         "losses": [printable(loss, _MAX_TEXT) for loss in losses],
         "renamed": [

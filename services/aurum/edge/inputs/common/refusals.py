@@ -26,6 +26,8 @@ class Reason(StrEnum):
         NO_NAME: The value has neither a name nor a known alias.
         UNREADABLE: The message, register or file cannot be decoded.
         NOTHING_IN_IT: The message has no value that a rule or path selects.
+        SAME_TIME: A later value of the sensor has the same time and takes its place.
+        ROUNDED: The integer has more digits than a reading can hold, and is stored rounded to 53 bits.
         WRONG_TIME: The time cannot be used, for example because a device has no clock.
         OLD: A retained message was stored already, or has no time of its own.
         UNSUPPORTED: The data type is not supported.
@@ -41,6 +43,8 @@ class Reason(StrEnum):
     NO_NAME = "no_name"
     UNREADABLE = "unreadable"
     NOTHING_IN_IT = "nothing_in_it"
+    SAME_TIME = "same_time"
+    ROUNDED = "rounded"
     WRONG_TIME = "wrong_time"
     OLD = "old"
     UNSUPPORTED = "unsupported"

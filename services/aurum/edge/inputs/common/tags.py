@@ -38,6 +38,8 @@ class Tags:
         unusable: Why names cannot be stored, by machine and sensor as the device names them; the first hundred.
         renamed: The tags whose names are stored in an escaped form; the first hundred.
         ranged: Whether any tag has a minimum or maximum.
+        stored_us: The time of the value of each tag that was stored last; -1 before the first one.
+        stored_values: That value.
         shared: Whether any tag may store a series that another one stores.
         name: The name of the input.
     """
@@ -83,6 +85,8 @@ class Tags:
         self.offsets = np.zeros(1024)
         self.minimums = np.full(1024, -LARGEST)
         self.maximums = np.full(1024, LARGEST)
+        self.stored_us = np.full(1024, -1, np.int64)
+        self.stored_values = np.zeros(1024)
         self.absents = np.empty((1024, 0))  # a column for each absent value of the tag with most; NaN elsewhere
 
     @property
@@ -227,6 +231,8 @@ class Tags:
             self.offsets = np.concatenate([self.offsets, np.zeros(growth)])
             self.minimums = np.concatenate([self.minimums, np.full(growth, -LARGEST)])
             self.maximums = np.concatenate([self.maximums, np.full(growth, LARGEST)])
+            self.stored_us = np.concatenate([self.stored_us, np.full(growth, -1, np.int64)])
+            self.stored_values = np.concatenate([self.stored_values, np.zeros(growth)])
             self.absents = np.concatenate([self.absents, np.full((growth, self.absents.shape[1]), np.nan)])
         if (missing := len(tag.absent) - self.absents.shape[1]) > 0:
             self.absents = np.concatenate([self.absents, np.full((len(self.absents), missing), np.nan)], axis=1)

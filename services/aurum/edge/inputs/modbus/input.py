@@ -184,7 +184,7 @@ class Modbus:
             else:
                 self._builder.add_value(self._device, register.machine, register.sensor, at, value)
 
-    def _decode(self, register: Register, words: Sequence[int]) -> float:
+    def _decode(self, register: Register, words: Sequence[int]) -> float | int:
         return decode_value(register, words, keep_marks=self._keep_marks)
 
     def _refuse_value(self, reason: Reason, register: Register, error: ValueError) -> None:

@@ -26,7 +26,7 @@ class UndecodableError(ValueError):
     """The registers are not a value of the declared type."""
 
 
-def decode_value(register: Register, words: Sequence[int], *, keep_marks: bool = False) -> float:
+def decode_value(register: Register, words: Sequence[int], *, keep_marks: bool = False) -> float | int:
     """Decodes the value in a group of registers, given as received.
 
     Args:
@@ -36,7 +36,7 @@ def decode_value(register: Register, words: Sequence[int], *, keep_marks: bool =
             say so itself. NaN never is.
 
     Returns:
-        The value. Integers beyond 2^53 are rounded to 53 bits.
+        The value; an int if the register has an integer, which may have more digits than a float.
 
     Raises:
         AbsentError: If the device says that it has no such value.
@@ -47,11 +47,11 @@ def decode_value(register: Register, words: Sequence[int], *, keep_marks: bool =
         keep_marks = register.not_implemented == "keep"
     if not keep_marks and data == _NOT_IMPLEMENTED.get(register.type):
         raise AbsentError(f"0x{data.hex().upper()} means that the device has no such value")
+    value: float | int
     if register.type.startswith("bcd"):
         value = _decode_bcd(data)
     else:
-        (number,) = struct.unpack(_FORMATS[register.type], data)
-        value = float(number)
+        (value,) = struct.unpack(_FORMATS[register.type], data)
     if math.isnan(value):
         raise AbsentError("NaN means that the device has no such value")
     if value in register.absent:
@@ -65,8 +65,8 @@ def _arrange(register: Register, words: Sequence[int]) -> bytes:
     return struct.pack(f"{'>' if register.byte_order == 'big' else '<'}{len(ordered)}H", *ordered)
 
 
-def _decode_bcd(data: bytes) -> float:
+def _decode_bcd(data: bytes) -> int:
     digits = data.hex()
     if not digits.isdecimal():
         raise UndecodableError(f"0x{digits.upper()} is not BCD, because a digit is above 9")
-    return float(int(digits))
+    return int(digits)

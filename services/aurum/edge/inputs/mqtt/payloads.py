@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,11 +14,15 @@ from aurum.edge.inputs.common.configuration import PLACEHOLDER, Topic
 from aurum.edge.inputs.common.refusals import Reason
 from aurum.edge.inputs.mqtt.excerpts import HIDDEN, excerpt, names_secret
 from aurum.edge.inputs.mqtt.flattening import Unflattened, leaves, value_at
+from aurum.readings.batch import EXACT_UP_TO
 from aurum.readings.number_text import DEFAULT_ABSENT_WORDS, parse_number
 from aurum.readings.times import parse_timestamp, timestamp_from_number
 
 _MAX_BYTES = 1_000_000  # of one message
 _MAX_VALUES = 10_000  # in one message
+_MAX_SHOWN = 60  # characters of a name
+_NESTED = (dict, list)
+_INTEGER = re.compile(r"\s*[+-]?\d{1,309}\s*")  # the largest float has 309 digits
 _LIKE_NUMBER = re.compile(r"\s*[+-]?\d[\d.,' ]*\D{0,8}")  # 73,2 or 21.5 °C, but no time and no version
 
 ParseText = Callable[[str], float | None]
@@ -42,13 +47,13 @@ class PayloadValue(NamedTuple):
         machine: The machine.
         sensor: The sensor.
         at_us: The time in µs since the epoch; None if the message has none.
-        value: The value.
+        value: The value; an int if it is written as an integer, which may have more digits than a float.
     """
 
     machine: str
     sensor: str
     at_us: int | None
-    value: float
+    value: float | int
 
 
 class RefusedValue(NamedTuple):
@@ -190,6 +195,8 @@ def _read_number(topic_format: TopicFormat, payload: bytes, content: Content) ->
 def _read_json(topic_format: TopicFormat, payload: bytes, content: Content) -> None:
     try:
         message = json.loads(payload)
+        if payload.count(b'":') != _count_names(message):  # rare, and reading each object as pairs takes longer
+            message = json.loads(payload, object_pairs_hook=partial(_without_repetitions, content))
     except (ValueError, RecursionError) as error:
         raise PayloadError(f"is not JSON: {error}") from error
     if not isinstance(message, list):
@@ -201,6 +208,24 @@ def _read_json(topic_format: TopicFormat, payload: bytes, content: Content) -> N
         except PayloadError as error:
             content.refused.append(RefusedValue(error.reason, f"row {number}, {error}"))
             content.check_size()
+
+
+def _count_names(value: Any) -> int:
+    """Returns how many names the objects in a JSON value have."""
+    if isinstance(value, dict):
+        return len(value) + sum(_count_names(each) for each in value.values() if type(each) in _NESTED)
+    return sum(_count_names(each) for each in value if type(each) in _NESTED) if isinstance(value, list) else 0
+
+
+def _without_repetitions(content: Content, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns an object with the first value of each name, and refuses the others."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        members = dict(reversed(pairs))
+        repeated = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        problem = f"{repeated[:_MAX_SHOWN]}: an object has this name twice; its first value is read"
+        content.refused.append(RefusedValue(Reason.INVALID_NAME, problem, number=len(pairs) - len(members)))
+    return members
 
 
 def _read_object(topic_format: TopicFormat, row: Any, content: Content) -> None:
@@ -301,7 +326,7 @@ def _value_cells(topic: Topic, row: Mapping[str, str]) -> Iterable[tuple[str, st
 _MISSING: Any = object()
 
 
-def _to_number(path: str, value: Any, parse_text: ParseText) -> float:
+def _to_number(path: str, value: Any, parse_text: ParseText) -> float | int:
     """Returns a value as a finite number. Raises PayloadError, which does not name the path."""
     number: float | None = None
     if isinstance(value, (bool, int, float)):
@@ -322,7 +347,14 @@ def _to_number(path: str, value: Any, parse_text: ParseText) -> float:
         raise PayloadError(problem, Reason.NOT_A_NUMBER)
     if number is None or not math.isfinite(number):
         raise PayloadError(excerpt(str(value).encode()), Reason.ABSENT)
-    return number
+    return number if abs(number) < EXACT_UP_TO else _exact(value, number)
+
+
+def _exact(value: Any, number: float) -> float | int:
+    """Returns a large number without rounding, if it is written as an integer."""
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
+        return int(value)
+    return value if type(value) is int else number
 
 
 def _first_name(value: Any) -> str:

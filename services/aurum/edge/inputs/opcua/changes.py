@@ -21,7 +21,7 @@ from asyncua import ua
 from asyncua.common.utils import Buffer
 from asyncua.ua.ua_binary import extensionobject_from_binary, from_binary, nodeid_from_binary
 
-from aurum.readings.batch import Timestamps, Values
+from aurum.readings.batch import EXACT_UP_TO, Timestamps, Values
 
 _VALUE, _STATUS, _SOURCE_TIME, _SERVER_TIME, _SOURCE_FRACTION, _SERVER_FRACTION = (1 << bit for bit in range(6))
 _NUMBERS = {1: "u1", 2: "i1", 3: "u1", 4: "<i2", 5: "<u2", 6: "<i4", 7: "<u4", 8: "<i8", 9: "<u8", 10: "<f4", 11: "<f8"}
@@ -31,6 +31,7 @@ _CODES = {
     "u1": "B", "i1": "b", "<i2": "h", "<u2": "H", "<i4": "i", "<u4": "I", "<i8": "q", "<u8": "Q", "<f4": "f",
     "<f8": "d",
 }  # fmt: skip
+_LONG_BYTES = 8  # of the integers that may need rounding
 _MIN_RUN = 4  # changes of one layout that are read as an array; fewer are read one by one
 _DATA_CHANGE = ua.NodeId(ua.Int32(ua.ObjectIds.DataChangeNotification_Encoding_DefaultBinary))
 
@@ -42,6 +43,7 @@ class Content(IntEnum):
     TEXT = 1
     NOTHING = 2
     OTHER = 3  # such as an array, a time or a structure
+    ROUNDED = 4  # a number: an integer that has been rounded
 
 
 _Single = tuple[int, int, float, bool, int, int]  # the columns of one change
@@ -192,15 +194,28 @@ def _changes_from_rows(rows: npt.NDArray[Any]) -> Changes:
         rows["value"].astype(np.float64),
         (rows["status"] & _BAD) == 0 if "status" in names else np.ones(len(rows), bool),
         rows["status"] if "status" in names else np.zeros(len(rows), np.uint32),
-        np.zeros(len(rows), np.uint8),
+        _contents_of_rows(rows["value"]),
     )
+
+
+def _contents_of_rows(numbers: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    contents = np.zeros(len(numbers), np.uint8)
+    if numbers.dtype.kind in "iu" and numbers.dtype.itemsize == _LONG_BYTES:
+        large = np.flatnonzero((numbers > EXACT_UP_TO) | (numbers < -EXACT_UP_TO))
+        contents[large] = [_content_of_number(number) for number in numbers[large].tolist()]
+    return contents
+
+
+def _content_of_number(number: float) -> Content:
+    return Content.ROUNDED if isinstance(number, int) and int(float(number)) != number else Content.NUMBER
 
 
 def _single_from_row(row: dict[str, Any]) -> _Single:
     ticks = row.get("source_time") or row.get("server_time", 0)
     at_us = ticks // 10 - _EPOCH_US if ticks else 0
     status = row.get("status", 0)
-    return row["handle"], at_us, float(row["value"]), not status & _BAD, status, Content.NUMBER
+    value = row["value"]
+    return row["handle"], at_us, float(value), not status & _BAD, status, _content_of_number(value)
 
 
 def _read_by_library(body: bytes, offset: int) -> tuple[_Single, int]:
@@ -215,9 +230,10 @@ def _single_from_item(item: ua.MonitoredItemNotification) -> _Single:
     status = 0 if data.StatusCode is None else int(data.StatusCode.value)
     good = not status & _BAD
     content = _content_of(value)
-    number = float(value) if content is Content.NUMBER and value is not None else math.nan
     at_us = _microseconds(data.SourceTimestamp or data.ServerTimestamp)
-    return item.ClientHandle, at_us, number, good and content is Content.NUMBER, status, content
+    if content is not Content.NUMBER or value is None:
+        return item.ClientHandle, at_us, math.nan, False, status, content
+    return item.ClientHandle, at_us, float(value), good, status, _content_of_number(value)
 
 
 def _content_of(value: Any) -> Content:

@@ -12,7 +12,7 @@ from aurum.edge.inputs.common.tag import Tag, TagKind
 from aurum.edge.inputs.common.tags import Indices
 from aurum.edge.inputs.opcua.browsing import Variable
 from aurum.edge.inputs.opcua.changes import Changes, Content
-from aurum.readings.batch import now_us
+from aurum.readings.batch import Values, now_us
 
 _BAD = 0xC000_0000  # bits of a status that is bad or uncertain
 _NO_NUMBERS = (
@@ -100,7 +100,15 @@ class MonitoredVariables:
             if no_number.any():
                 self._refuse_contents(handles[no_number], changes.contents[monitored][no_number])
         at_us, kept = changes.at_us[monitored], ~refused
+        rounded = wanted & kept & (changes.contents[monitored] == Content.ROUNDED)
+        if rounded.any():
+            self._tell_rounded(handles[rounded], values[rounded])
         self._builder.add_values(self._name, indices[kept], at_us[kept], values[kept], good[kept])
+
+    def _tell_rounded(self, handles: npt.NDArray[np.int64], values: Values) -> None:
+        variable = self._by_handle[int(handles[-1])]
+        example = f"{variable.machine} {variable.sensor}: is stored as {values[-1]:.0f} ({variable.node.to_string()})"
+        self._builder.refusals.correct(Reason.ROUNDED, example, len(handles), device=self._name)
 
     def _refuse_contents(self, handles: npt.NDArray[np.int64], contents: npt.NDArray[np.uint8]) -> None:
         """Refuses values that are no numbers. Only in place of a number is a text a fault."""

@@ -34,8 +34,8 @@ class ValueRefusedError(ValueError):
         self.reason = reason
 
 
-def number_of(metric: SparkplugMetric, datatype: int) -> float:
-    """Returns the value of a metric as a number.
+def number_of(metric: SparkplugMetric, datatype: int) -> float | int:
+    """Returns the value of a metric as a number; an integer as an int, which may have more digits than a float.
 
     Args:
         metric: The metric.
@@ -53,7 +53,7 @@ def number_of(metric: SparkplugMetric, datatype: int) -> float:
         raise ValueRefusedError(Reason.UNSUPPORTED, f"is a {type_name(datatype)}")
     match field:
         case "int_value" | "long_value":
-            return float(integer_from_field(getattr(metric, field), _FIELD_BITS[field], datatype))
+            return integer_from_field(getattr(metric, field), _FIELD_BITS[field], datatype)
         case "float_value" | "double_value":
             return float(getattr(metric, field))
         case "boolean_value":

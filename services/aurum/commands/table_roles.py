@@ -59,6 +59,7 @@ class DeclaredColumns:
         machine_by_file: Whether each file has one machine, named as the file.
         duplicates: What is done with rows of the same machine and time.
         all_words: Whether text columns with one word or with many are read too, since a model may know them.
+        events: The columns of `failures` and `maintenance`, by the file, if they have been read.
     """
 
     machine_type: str | None = None
@@ -77,6 +78,7 @@ class DeclaredColumns:
     machine_by_file: bool = False
     duplicates: Duplicates = "refuse"
     all_words: bool = False
+    events: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from aurum.commands.failure_tables import Bools, JoinedRows, mark_events
-from aurum.commands.histories import align
 from aurum.commands.joined_events import JoinedEvents
 from aurum.commands.row_order import RowOrder
 from aurum.commands.table_columns import numbers_of, texts_of, times_of
 from aurum.commands.table_roles import DeclaredColumns, Roles, TableRoleError
 from aurum.readings.batch import Timestamps, Values
-from aurum.readings.history import FAULT, Run, split_runs
+from aurum.readings.history import FAULT, Run, align, split_runs
 from aurum.readings.tables import TableError
 
 
@@ -55,10 +54,10 @@ def long_runs(
         TableError: A row cannot be read.
         TableRoleError: An option is given that only tables with a column for each sensor have.
     """
-    if declared.failure is not None or declared.left is not None or declared.states:
+    if declared.failure is not None or declared.left is not None or declared.run is not None or declared.states:
         raise TableRoleError(
-            f"--failure, --left and words of states apply to tables with a column for each sensor; in a table with a "
-            f"row for each reading, failures are those of the sensor {FAULT!r}, or of --failures"
+            f"--failure, --left, --run and words of states apply to tables with a column for each sensor; in a table "
+            f"with a row for each reading, failures are those of the sensor {FAULT!r}, or of --failures"
         )
     time = roles.time or ""
     units, sensors = texts_of(table[roles.unit or ""]), texts_of(table["sensor"])

@@ -146,6 +146,9 @@ def _read_rows(
         if rows.left is None:
             raise TableError(1, roles.left, "contains text instead of the remaining life")
     _join_events(rows, roles, declared)
+    if roles.run is not None:
+        changed = _changes_of(texts_of(table[roles.run]), rows)
+        rows.renewed = changed if rows.renewed is None else rows.renewed | changed
     return rows
 
 
@@ -200,6 +203,18 @@ def _join_events(rows: _Rows, roles: Roles, declared: DeclaredColumns) -> None:
     if declared.maintenance is not None:
         rows.renewed, joined = mark_events(declared.maintenance, "maintenance records", declared, roles, readings)
         rows.joined.append(replace(joined, begins_life=True))
+
+
+def _changes_of(runs: Sequence[str], rows: _Rows) -> npt.NDArray[np.bool_]:
+    """Marks the rows whose run is another one than in the row of the machine before; empty cells do not count."""
+    changed = np.zeros(len(rows.units), dtype=bool)
+    for indices in _rows_by_unit(rows):
+        last = ""
+        for row in indices[_order_of(rows, indices)]:
+            run = runs[row].strip()
+            changed[row] = bool(last and run and run != last)
+            last = run or last
+    return changed
 
 
 def _rows_by_unit(rows: _Rows) -> Iterator[npt.NDArray[np.intp]]:

@@ -8,9 +8,9 @@ import {
   age,
   interval,
   isByRule,
+  lifeText,
   originRemark,
   predictionAge,
-  remainingLife,
   riskLevel,
   riskText,
   unitName,
@@ -104,7 +104,7 @@ function heading(id) {
       setText(risk, riskText(machine));
       risk.dataset.level = riskLevel(machine.risk_score);
       setText(rule, [originRemark(machine), predictionAge(machine)].filter(Boolean).join(" · "));
-      setText(life, remainingLife(machine.rul) || "–");
+      setText(life, lifeText(machine) || "–");
       setText(range, intervalText(machine));
       const level = unusualness(machine);
       setText(anomaly, level === undefined ? "–" : t(`anomaly.${level}`));
@@ -114,8 +114,12 @@ function heading(id) {
   };
 }
 
-/** @param {Machine} machine */
-function intervalText({ rul }) {
+/**
+ * Returns the interval of the remaining life, or why the model tells none.
+ * @param {Machine} machine
+ */
+function intervalText({ rul, rul_unknown_reason: unknown }) {
+  if (!rul && unknown) return unknown;
   const range = interval(rul);
   return rul && range ? t("machine.interval", { range, unit: unitName(rul.unit) }) : "";
 }

@@ -20,6 +20,7 @@ export interface Machine {
   last_seen: string | null;
   risk_score: number | null;
   rul: Rul | null;
+  rul_unknown_reason?: string | null;
   anomaly_score?: number;
   anomaly_threshold?: number | null;
   source?: "model" | "rule";

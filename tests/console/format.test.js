@@ -12,6 +12,7 @@ import {
   number,
   percent,
   predictionRemark,
+  lifeText,
   remainingLife,
   riskLevel,
   riskText,
@@ -133,6 +134,13 @@ test("remaining life has its unit and its interval", () => {
 test("remaining life at the cap is a lower bound", () => {
   assert.equal(remainingLife(rul(120, 120, 120)), "≥ 120 h");
   assert.equal(interval(rul(120, 120, 120)), "");
+});
+
+test("remaining life that a model withholds is unknown", () => {
+  const withheld = machine({ rul: null, rul_unknown_reason: "it has no skill" });
+  assert.equal(lifeText(withheld), "unknown");
+  assert.equal(lifeText({ ...withheld, rul: rul(27.4, 20, 35) }), "27 h");
+  assert.equal(lifeText(machine({ rul: null, rul_unknown_reason: null })), "");
 });
 
 test("remaining life below an hour is no lower bound", () => {

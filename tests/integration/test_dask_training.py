@@ -220,8 +220,9 @@ def test_data_that_no_cluster_divides_is_refused(cluster: LocalCluster, exported
     assert simulated.returncode == 1
     assert "the data has the format plant" in simulated.stderr
     folder = tables(tmp_path / "tables")
-    joined = command("train", str(folder), *scheduler, "--failures", str(folder / "fan-1.csv"))
-    assert "--failures is joined to all machines at once" in joined.stderr
+    (tmp_path / "store.db").write_bytes(b"SQLite format 3")
+    store = command("train", str(tmp_path / "store.db"), *scheduler, "--failures", str(folder / "fan-1.csv"))
+    assert "--failures: for tables only" in store.stderr
     (folder / "fan-1b.csv").write_text((folder / "fan-1.csv").read_text())
     twice = command("train", str(folder), *TABLES, *scheduler)
     assert "machine fan-1 is in" in twice.stderr
@@ -234,6 +235,81 @@ def test_data_that_no_cluster_divides_is_refused(cluster: LocalCluster, exported
     empty = command("train", str(folder), *TABLES, *scheduler)
     assert f"{folder / 'fan-1b.csv'} cannot be read by a worker" in empty.stderr
     assert empty.returncode == 1
+
+
+def followed_lives(folder: Path) -> tuple[Path, Path, Path]:
+    """Writes tables of machines with two lives each, and the tables of their failures and overhauls."""
+    folder.mkdir()
+    failures, maintenance = ["Engine;Cycle", "unknown;3"], ["engine,cycle", "7,1e6"]
+    for machine in range(1, 9):
+        rng = np.random.default_rng(machine)
+        lives = 24 + machine % 5, 20 + machine % 3
+        rows = ["engine,cycle,heat,flow"]
+        for life, begun in zip(lives, (0, lives[0]), strict=True):
+            for cycle in range(life):
+                wear = cycle / life
+                heat, flow = 50 + 8 * wear + rng.normal(0, 0.5), 20 - 4 * wear + rng.normal(0, 0.3)
+                rows.append(f"{machine},{begun + cycle},{heat:.3f},{flow:.3f}")
+        (folder / f"part-{machine}.csv").write_text("\n".join(rows) + "\n")
+        failures.append(f"{machine:02};{sum(lives) - 1 if machine % 4 else sum(lives) + 9}")
+        maintenance.append(f"{machine}.0,{lives[0]}")
+    (folder.parent / "failures.csv").write_text("\n".join(failures) + "\n")
+    (folder.parent / "maintenance.csv").write_text("\n".join(maintenance) + "\n")
+    return folder, folder.parent / "failures.csv", folder.parent / "maintenance.csv"
+
+
+def test_event_tables_join_alike_on_a_cluster(cluster: LocalCluster, tmp_path: Path) -> None:
+    folder, failures, maintenance = followed_lives(tmp_path / "tables")
+    events = ("--machine-type", "fan", "--failures", str(failures), "--maintenance", str(maintenance))
+    here = trained(tmp_path / "here", str(folder), *events)
+    assert here["data"]["failures"] == 6
+    assert here["data"]["runs"] == 16
+    told = "--scheduler", cluster.scheduler_address
+    assert trained(tmp_path / "there", str(folder), *events, *told) == here
+    noted = [
+        command("train", str(folder), *events, "--out", str(tmp_path / "noted"), *FAST, *more).stderr
+        for more in ((), told)
+    ]
+    for note in (
+        "failures by failures.csv",
+        "1 failures of machines without readings are not used",
+        "2 failures after the last reading of their machine are not used",
+        "1 maintenance records after the last reading of their machine are not used",
+        "8 lives begin at maintenance in maintenance.csv",
+    ):
+        assert [note in lines.splitlines() for lines in noted] == [True, True], note
+
+
+def test_event_tables_that_fit_no_part_are_refused(cluster: LocalCluster, tmp_path: Path) -> None:
+    folder, failures, _ = followed_lives(tmp_path / "tables")
+    options = ("--machine-type", "fan", "--out", str(tmp_path / "out"), *FAST, "--scheduler", cluster.scheduler_address)
+    failures.write_text("machine,cycle\nother,3\n")
+    others = command("train", str(folder), *options, "--failures", str(failures))
+    assert "no failures are joined, since none of its machines has readings: it names other" in others.stderr
+    failures.write_text("cycle,note\n3,worn\n")
+    unnamed = command("train", str(folder), *options, "--failures", str(failures))
+    assert "failures.csv must have a column with the machine" in unnamed.stderr
+    failures.write_text("machine,cycle\n2,3\n")
+    for name in ("e1", "E1"):
+        (folder / f"other-{name}.csv").write_text((folder / "part-1.csv").read_text().replace("\n1,", f"\n{name},"))
+    twins = command("train", str(folder), *options, "--failures", str(failures))
+    assert "the machines E1 and e1 are in different files" in twins.stderr
+    assert {others.returncode, unnamed.returncode, twins.returncode} == {1}
+
+
+def test_left_file_joins_alike_on_a_cluster(cluster: LocalCluster, tmp_path: Path) -> None:
+    folder = tables(tmp_path / "tables")
+    left = tmp_path / "left.txt"
+    left.write_text("".join(f"{machine % 4}\n" for machine in range(1, 13)))
+    options = (str(folder), "--machine-type", "fan", "--left-file", str(left))
+    here = trained(tmp_path / "here", *options)
+    assert here["kind"] == "rul"
+    scheduler = ("--scheduler", cluster.scheduler_address)
+    assert trained(tmp_path / "there", *options, *scheduler) == here
+    left.write_text("1\n2\n")
+    few = command("train", *options, "--out", str(tmp_path / "few"), *scheduler)
+    assert few.returncode == 1
+    assert "has 2 numbers for 12 machines" in few.stderr
 
 
 def test_cluster_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, exported: Path, tmp_path: Path) -> None:

@@ -141,6 +141,7 @@ def test_flood_of_another_site_is_not_told(plants: tuple[Platform, dict[str, dic
         "DELETE /api/machines/{}/maintenance/1-a",
         "GET /api/machines/{}/maintenance/1-a/changes",
         "GET /api/machines/{}/planned-stops",
+        "GET /api/machines/{}/life-suggestions",
         "POST /api/machines/{}/planned-stops",
         "DELETE /api/machines/{}/planned-stops/1-a",
         "GET /api/machines?site=north",

@@ -68,6 +68,24 @@ def unskilled_version(root: Path, version: str = "unskilled") -> str:
     return version
 
 
+def doubtful_version(root: Path, version: str, doubtful: str) -> str:
+    """Adds a champion of a pump whose card denies the skill of one quantity, risk or rul; returns its name.
+
+    The skill of the other one is as small as a proven skill can be.
+    """
+    pump_version(root, f"{version}-base", activate=False)
+    folder = root / "pump" / f"{version}-base"
+    files = {path.name: path.read_text() for path in folder.iterdir() if path.name != CARD_CHECKSUM}
+    card = json.loads(files[CARD])
+    for skill in card["evaluation"]["skill"]:
+        denied = {"skill": -0.1, "low": -0.2, "high": 0.05}
+        skill.update(denied if skill["quantity"] == doubtful else {"skill": 0.001, "low": 0.0005})
+    write_model(root, "pump", version, {**files, CARD: json.dumps({**card, "version": version, "later_lives": None})})
+    shutil.rmtree(folder)
+    make_champion(root, "pump", version)
+    return version
+
+
 def _once(name: str, make: Callable[[Path], None]) -> Path:
     """The folder that `make` has filled, now or in an earlier run with the same inputs."""
     CACHE.mkdir(parents=True, exist_ok=True)

@@ -65,12 +65,14 @@ def test_failures_and_overhauls_count_for_lives() -> None:
         record(40, "repair"),
         record(30, "failure"),
         record(20, "overhaul"),
+        record(25, "replacement"),
         record(10, "inspection"),
         record(50, None),
         record(60, "failure", deleted=True),
     ]
     assert stops_of(records) == [
         Stop(20, 25, renewed=True),
+        Stop(25, 30, renewed=True),
         Stop(30, 35, failed=True, mode="seal"),
         Stop(40, 45),
     ]

@@ -330,6 +330,15 @@ def test_cmapss_bytes_that_are_no_text_are_refused_by_row() -> None:
         list(read_cmapss(text, "fd", 10**6))
 
 
+def test_sensor_that_numbers_lives_begins_them() -> None:
+    """A life begins where the number changes, up or down; rows without a number belong to the life before."""
+    at = np.arange(6, dtype=np.int64)
+    number = np.array([4.0, 4.0, np.nan, 5.0, 1.0, 1.0])
+    runs = split_runs("m", at, {"x": np.arange(6.0), "Life_Number": number}, ends_in_failure=True)
+    assert [run.timestamps.tolist() for run in runs] == [[0, 1, 2], [3], [4, 5]]
+    assert [run.failed for run in runs] == [False, False, True]
+
+
 def test_runs_are_split_at_overhauls_and_end_at_faults() -> None:
     at = np.arange(8, dtype=np.int64)
     columns = {

@@ -201,6 +201,7 @@ def _machine_json(view: MachineView) -> dict[str, Any]:
         item |= {
             "risk_score": None if prediction.risk_unknown_reason else round(prediction.risk_score, 4),
             **origin_of(prediction),
+            "rul_unknown_reason": prediction.rul_unknown_reason or None,
             "anomaly_score": round(prediction.anomaly_score, 6),
             "anomaly_threshold": prediction.anomaly_threshold or None,
             "degraded": prediction.degraded,

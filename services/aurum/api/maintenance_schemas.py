@@ -17,8 +17,8 @@ class MaintenanceIn(BaseModel):
     by: str = Field("", max_length=100)
     kind: RecordKind | None = Field(
         None,
-        description="An overhaul begins a new life of the machine, and a failure ends it; repair and inspection do "
-        "neither. Without a kind it is a note.",
+        description="An overhaul, or the replacement of what wears, begins a new life of the machine, and a failure "
+        "ends it; repair and inspection do neither. Without a kind it is a note.",
     )
     component: str = Field("", max_length=100, examples=["drive-end bearing"])
     failure_mode: str = Field("", max_length=100, examples=["bearing wear"])
@@ -83,3 +83,31 @@ class MaintenanceChanges(BaseModel):
     machine_id: str
     record_id: str
     items: list[MaintenanceChange] = Field(description="Items, the newest first.")
+
+
+class SensorLevelsOut(BaseModel):
+    """The levels of a sensor that shows wear before a stop, and reads as at the beginning after it."""
+
+    sensor: str
+    begin: float = Field(description="Mean at the beginning of the life.")
+    before: float = Field(description="Mean before the stop.")
+    after: float = Field(description="Mean after the stop.")
+
+
+class LifeSuggestionOut(BaseModel):
+    """A stop after which the machine reads as at the beginning of its life."""
+
+    stopped_at: datetime = Field(description="The last reading before the stop.")
+    resumed_at: datetime = Field(description="The first reading after the stop.")
+    levels: list[SensorLevelsOut] = Field(description="The sensors that read as at the beginning again.")
+    staying: list[str] = Field(description="The sensors that show wear and do not.")
+
+
+class LifeSuggestionsOut(BaseModel):
+    """The stops after which a machine reads as at the beginning of its life."""
+
+    machine_id: str
+    since: datetime = Field(description="The beginning of the readings that were examined.")
+    sensors: int = Field(description="Sensors that were examined.")
+    sensors_left_out: int = Field(description="Sensors that were not examined, since there are too many.")
+    items: list[LifeSuggestionOut] = Field(description="Items, the newest first.")

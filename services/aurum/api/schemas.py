@@ -95,6 +95,7 @@ class MachineOut(_RiskSource):
         "it is unknown."
     )
     rul: RulOut | None = None
+    rul_unknown_reason: str | None = Field(None, description="Why the model tells no RUL although it learned lives.")
     degraded: bool = Field(False, description="Whether the prediction comes from the fallback rule instead of a model.")
     predicted_at: datetime | None = Field(None, description="When the prediction was made; null if there is none yet.")
     registered_at: datetime

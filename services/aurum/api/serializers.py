@@ -66,6 +66,7 @@ def machine_out(machine: ingestion_pb2.Machine, predicted: Predicted | None) -> 
         risk_score=round(prediction.risk_score, 4) if prediction and not prediction.risk_unknown_reason else None,
         **(origin_of(prediction) if prediction else {}),
         rul=rul_out(prediction) if prediction else None,
+        rul_unknown_reason=(prediction.rul_unknown_reason or None) if prediction else None,
         degraded=bool(prediction and prediction.degraded),
         predicted_at=datetime.fromtimestamp(time.time() - age, UTC) if prediction else None,
         registered_at=to_datetime(machine.registered_us),

@@ -5,29 +5,34 @@ is derived here from the histories of a sample of the machines. Then the workers
 sample contains all machines if they fit into the memory that the options allow.
 """
 
-import dataclasses
+import itertools
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from aurum.commands.categories import MOST_WORDS, Words, category_note, ordered_words
 from aurum.commands.dask_cluster import Cluster
 from aurum.commands.histories import HistoryError
 from aurum.commands.history_parts import (
+    Events,
     Machine,
     MachineFeatures,
     MachineSummary,
     Part,
     PartSummary,
     Wanted,
+    events_of,
     in_order,
     parts_of,
     read_machines,
     summarize,
     tabulate_machines,
 )
+from aurum.commands.joined_events import notes_on, together
+from aurum.commands.left_files import with_remaining_lives
 from aurum.commands.machine_sampling import sample_machines
 from aurum.commands.table_names import listed
-from aurum.commands.training_data import DataSelection
+from aurum.commands.training_data import DataSelection, without_failure_note
 from aurum.prediction.model.card import ModelKind
 from aurum.prediction.model.features import FeatureSpec
 from aurum.prediction.training.columns import NOT_COMMON, ages_of
@@ -51,6 +56,8 @@ class Inventory:
         life: The sensor that counts life, if a table has one.
         categories: The words of each sensor whose values stand for words.
         notes: What was inferred from the data, as text.
+        events: The columns of the tables of failures and maintenance.
+        left: The life left at the last readings of machines, if a file tells it.
     """
 
     machines: dict[Machine, MachineSummary]
@@ -58,6 +65,8 @@ class Inventory:
     life: str | None = None
     categories: Mapping[str, Words] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    events: Events = field(default_factory=dict)
+    left: Mapping[Machine, float] = field(default_factory=dict)
 
     def types(self) -> list[str]:
         """Returns the machine types, sorted."""
@@ -73,14 +82,18 @@ def survey(cluster: Cluster, given: DataSelection, progress: Progress) -> Invent
 
     Raises:
         HistoryError: The data cannot be divided or read.
+        TableRoleError: A table of failures or maintenance cannot be joined, or an option does not fit the data.
         SchedulerError: Workers have ended again and again.
     """
     parts = parts_of(given)
+    events = events_of(given.declared)
     found: dict[int, PartSummary] = {}
-    for index, summary in cluster.results(summarize, [(part,) for part in parts], [part.name for part in parts]):
+    calls = [(part,) for part in parts]
+    for index, summary in cluster.results(summarize, calls, [part.name for part in parts], events):
         found[index] = summary
         progress(len(found) / len(parts), f"{len(found)} of {len(parts)} parts read")
-    return _inventory(parts, [found[index] for index in range(len(parts))])
+    inventory = replace(_inventory(parts, [found[index] for index in range(len(parts))]), events=events)
+    return inventory if given.left_file is None else _with_left(inventory, given.left_file)
 
 
 def prepare(
@@ -104,6 +117,7 @@ def prepare(
         cluster,
         _divide(machine_type, examined, found, kind),
         every,
+        found.events,
         lambda share, what: progress(0.03 * share, what),
     )
     common = frozenset.intersection(*(summary.columns for summary in machines.values()))
@@ -127,6 +141,7 @@ def prepare(
         _divide(machine_type, used, found, kind),
         spec,
         stride,
+        found.events,
         lambda share, what: progress(0.04 + 0.06 * share, what),
     )
     runs = [run for of_machine in features for run in of_machine.ends]
@@ -136,23 +151,23 @@ def prepare(
     return TrainingData(kind, runs, spec, dropped, table, digest), _describe(len(used), len(machines))
 
 
-def _histories(cluster: Cluster, wanted: Sequence[Wanted], every: int, progress: Progress) -> list[Run]:
+def _histories(cluster: Cluster, wanted: Sequence[Wanted], every: int, events: Events, progress: Progress) -> list[Run]:
     """Returns one of `every` readings of machines, in the order of training."""
     runs: dict[Machine, list[Run]] = {}
     calls = [(each, every) for each in wanted]
-    for done, (_, some) in enumerate(cluster.results(read_machines, calls, _names(wanted)), start=1):
+    for done, (_, some) in enumerate(cluster.results(read_machines, calls, _names(wanted), events), start=1):
         runs |= some
         progress(done / len(calls), f"histories of {len(runs)} machines")
     return [run for machine in in_order(list(runs)) for run in runs[machine]]
 
 
 def _features(
-    cluster: Cluster, wanted: Sequence[Wanted], spec: FeatureSpec, stride: int, progress: Progress
+    cluster: Cluster, wanted: Sequence[Wanted], spec: FeatureSpec, stride: int, events: Events, progress: Progress
 ) -> list[MachineFeatures]:
     """Returns the features of machines, in the order of training."""
     features: dict[Machine, MachineFeatures] = {}
     calls = [(each, spec, stride) for each in wanted]
-    for done, (_, some) in enumerate(cluster.results(tabulate_machines, calls, _names(wanted)), start=1):
+    for done, (_, some) in enumerate(cluster.results(tabulate_machines, calls, _names(wanted), events), start=1):
         features |= some
         progress(done / len(calls), f"features of {len(features)} machines")
     return [features[machine] for machine in in_order(list(features))]
@@ -169,7 +184,33 @@ def _divide(machine_type: str, wanted: Container[str], found: Inventory, kind: M
         if machine[0] == machine_type and machine[1] in wanted:
             part = found.parts[machine]
             by_part.setdefault(part.name, (part, set()))[1].add(machine)
-    return [Wanted(part, frozenset(machines), found.categories, kind) for part, machines in by_part.values()]
+    return [
+        Wanted(
+            part,
+            frozenset(machines),
+            found.categories,
+            kind,
+            {each: found.left[each] for each in machines if each in found.left},
+        )
+        for part, machines in by_part.values()
+    ]
+
+
+def _with_left(found: Inventory, file: Path) -> Inventory:
+    """Adds the remaining lives in a file. Raises HistoryError if they cannot be matched to the machines."""
+    by_type = {each: [run for one in found.of_type(each).values() for run in one.ends] for each in found.types()}
+    joined, note = with_remaining_lives(by_type, file)
+    machines: dict[Machine, MachineSummary] = {}
+    left: dict[Machine, float] = {}
+    for machine_type, runs in joined.items():
+        given = iter(runs)
+        for machine, summary in found.of_type(machine_type).items():
+            ends = list(itertools.islice(given, len(summary.ends)))
+            machines[machine_type, machine] = replace(summary, ends=ends)
+            if ends[-1] is not summary.ends[-1]:
+                left[machine_type, machine] = ends[-1].left
+    notes = [*without_failure_note(found.notes), note]
+    return replace(found, machines={each: machines[each] for each in found.machines}, left=left, notes=notes)
 
 
 def _inventory(parts: Sequence[Part], summaries: Sequence[PartSummary]) -> Inventory:
@@ -197,6 +238,7 @@ def _inventory(parts: Sequence[Part], summaries: Sequence[PartSummary]) -> Inven
     _check_words(parts, summaries)
     categories = {name: ordered_words(sorted(each)) for name, each in words.items() if 1 < len(each) <= MOST_WORDS}
     unused = sorted(set(words) - set(categories))
+    notes |= dict.fromkeys(notes_on(together([joined for summary in summaries for joined in summary.joined])))
     shown = [*notes, *(category_note(name, each) for name, each in categories.items())]
     if unused:
         shown.append(f"{listed(unused)}: text column, not used")
@@ -212,7 +254,7 @@ def _inventory(parts: Sequence[Part], summaries: Sequence[PartSummary]) -> Inven
 
 
 def _with_columns(run: Run, kept: frozenset[str]) -> Run:
-    return dataclasses.replace(run, columns={name: values for name, values in run.columns.items() if name in kept})
+    return replace(run, columns={name: values for name, values in run.columns.items() if name in kept})
 
 
 def _kind_of(machine_type: str, machines: Mapping[str, MachineSummary]) -> ModelKind:

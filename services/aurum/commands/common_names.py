@@ -18,6 +18,7 @@ LIFE_NAMES = (
     *("cycle_index", "cycle_number", "cycle_no", "cycle_count", "time_cycles", "flight_cycle", "flight_cycles"),
     *("running_hours", "runtime_hours", "operation_hours", "engine_hours"),
 )
+RUN_NAMES = ("run_number", "run_id", "life_number", "life_id", "run_no", "life_no")
 TYPE_NAMES = ("machine_type", "asset_type", "equipment_type")
 FAILURE_NAMES = (FAULT, "machine_failure", "failure", "failed", "fail", "is_failure", "breakdown", "label", "target")
 STATE_NAMES = ("machine_status", "machine_state", "status", "state", "condition")

@@ -31,7 +31,11 @@ class Cluster:
         self._address = address
 
     def results(
-        self, function: Callable[..., T], arguments: Sequence[tuple[Any, ...]], names: Sequence[str]
+        self,
+        function: Callable[..., T],
+        arguments: Sequence[tuple[Any, ...]],
+        names: Sequence[str],
+        shared: object = None,
     ) -> Iterator[tuple[int, T]]:
         """Calls a function on the workers, and yields the index and the result of each call as soon as it is done.
 
@@ -41,13 +45,16 @@ class Cluster:
             function: The function, which workers import by its name.
             arguments: The arguments of each call.
             names: What each call reads, for messages.
+            shared: The last argument of all calls, which is sent to the cluster once.
 
         Raises:
             SchedulerError: Workers have ended again and again, or the scheduler does not answer any more.
         """
         from distributed import KilledWorker, as_completed  # noqa: PLC0415 - an extra
 
-        futures = {self._client.submit(function, *each, pure=False): index for index, each in enumerate(arguments)}
+        submit = self._client.submit
+        kept = submit(_same, shared, pure=False)  # a task, so that it is repeated if the worker that has it ends
+        futures = {submit(function, *each, kept, pure=False): index for index, each in enumerate(arguments)}
         try:
             for future in as_completed(list(futures), loop=self._client.loop):
                 index = futures.pop(future)
@@ -64,7 +71,7 @@ class Cluster:
                 f"the connection to the scheduler at {self._address} was lost; start it again, and then the command"
             ) from error
         finally:
-            self._client.cancel(list(futures))
+            self._client.cancel([*futures, kept])
 
 
 @contextlib.contextmanager
@@ -119,6 +126,10 @@ def _check_workers(client: "Client", address: str) -> None:
                 f"{'' if isinstance(version, str) else f'({version})'} and this is version {__version__}; install "
                 f"aurumai[dask] {__version__} where workers run"
             )
+
+
+def _same(value: T) -> T:
+    return value
 
 
 def _version() -> str:

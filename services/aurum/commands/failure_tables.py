@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from aurum.commands.common_names import LIFE_NAMES, TIME_NAMES, UNIT_NAMES
+from aurum.commands.joined_events import JoinedEvents
 from aurum.commands.table_columns import is_counter, numbers_of, read_columns, texts_of, times_of
-from aurum.commands.table_names import find_name, key_of, listed, machine_key
+from aurum.commands.table_names import find_name, key_of, machine_key
 from aurum.commands.table_roles import DeclaredColumns, Roles, TableRoleError
 from aurum.readings.batch import Timestamps
 from aurum.readings.tables import CMAPSS_EPOCH_US, TableError
@@ -35,22 +36,28 @@ class JoinedRows:
     of_life: bool
 
 
-def mark_events(file: Path, what: str, declared: DeclaredColumns, roles: Roles, readings: JoinedRows) -> Bools:
+def mark_events(
+    file: Path, what: str, declared: DeclaredColumns, roles: Roles, readings: JoinedRows
+) -> tuple[Bools, JoinedEvents]:
     """Marks the first reading of a machine at or after each event of a table.
 
     Args:
         file: The table, with a row for each event.
         what: What the events are, in the plural, for messages.
-        declared: How the table is written.
-        roles: The columns of the table of readings. Gets notes on events that are not used.
+        declared: How the table is written, or its columns if it has been read.
+        roles: The columns of the table of readings.
         readings: The readings.
 
+    Returns:
+        Which readings are marked, and what became of the events.
+
     Raises:
-        TableRoleError: The table cannot be read, a column is missing, or none of its machines has readings.
+        TableRoleError: The table cannot be read, or a column is missing.
     """
     try:
-        table = read_columns(file, declared.written, declared.encoding)
-        machines = _machines(table, file, roles, readings)
+        table = declared.events.get(file) or read_columns(file, declared.written, declared.encoding)
+        named = _machines(table, file, roles, readings)
+        machines = named or [readings.units[0]] * len(next(iter(table.values())))
         moments = _moments(table, file, declared, roles, readings, machines)
     except TableError as error:
         raise TableRoleError(f"{file}, {error}") from error
@@ -59,12 +66,12 @@ def mark_events(file: Path, what: str, declared: DeclaredColumns, roles: Roles, 
         rows_of.setdefault(machine_key(unit), []).append(row)
     ordered = {unit: np.array(sorted(rows, key=lambda row: readings.times[row])) for unit, rows in rows_of.items()}
     marks = np.zeros(len(readings.units), dtype=bool)
-    unknown = early = late = 0
+    known = early = late = 0
     for machine, moment in zip(machines, moments.tolist(), strict=True):
         rows = ordered.get(machine_key(machine))
         if rows is None:
-            unknown += 1
             continue
+        known += 1
         position = int(np.searchsorted(readings.times[rows], moment))
         if position == len(rows):
             late += 1
@@ -72,29 +79,26 @@ def mark_events(file: Path, what: str, declared: DeclaredColumns, roles: Roles, 
             early += 1
         else:
             marks[rows[position]] = True
-    if unknown == len(machines):
-        raise TableRoleError(
-            f"{file}: no {what} are joined, since none of its machines has readings: it names "
-            f"{listed(sorted(set(machines)))}, and the readings are of {listed(sorted(set(readings.units)))}"
-        )
-    for count, why in (
-        (unknown, "of machines without readings"),
-        (early, "before the first reading of their machine"),
-        (late, "after the last reading of their machine"),
-    ):
-        if count:
-            roles.notes.append(f"{count} {what} {why} are not used")
-    return marks
+    return marks, JoinedEvents(
+        str(file),
+        what,
+        len(machines),
+        sorted(set(named)),
+        sorted(set(readings.units)),
+        known,
+        early,
+        late,
+        int(marks.sum()),
+    )
 
 
 def _machines(table: Mapping[str, Any], file: Path, roles: Roles, readings: JoinedRows) -> list[str]:
-    """Returns the machine of each event."""
-    count = len(next(iter(table.values())))
+    """Returns the machine of each event; nothing if all readings are of one machine, which then has the events."""
     column = _column(table, roles.unit, UNIT_NAMES)
     if column is not None:
         return texts_of(table[column])
     if len(set(readings.units)) == 1:
-        return [readings.units[0]] * count
+        return []
     raise TableRoleError(
         f"{file} must have a column with the machine, named {roles.unit or 'machine_id'!r} or by a usual name; its "
         f"columns are {', '.join(table)}"

@@ -10,9 +10,8 @@ import numpy as np
 from aurum.commands.stores import Columns, read_store
 from aurum.maintenance.lives import stops_of
 from aurum.maintenance.records import Record, RecordError, decode
-from aurum.readings.batch import Timestamps, Values
 from aurum.readings.csv_table import DELIMITERS, LONG_COLUMNS, TableNotes, TableOptions, read_csv
-from aurum.readings.history import Run, Stop, split_runs
+from aurum.readings.history import Run, Stop, align, split_runs
 from aurum.readings.table_text import PARQUET, TextError, open_table
 from aurum.readings.tables import CMAPSS_COLUMNS, Rows, cmapss_prefix, read_cmapss, to_series
 from aurum_sim.machine_types import MACHINE_TYPES
@@ -20,6 +19,8 @@ from aurum_sim.plant_model import run_to_failure
 
 logger = logging.getLogger(__name__)
 
+RecordsOf = Mapping[str, Sequence[Record]]
+"""The maintenance records of machines by their ids."""
 _BLOCK = 1_000_000  # readings held as Python objects at a time
 
 
@@ -89,7 +90,11 @@ def from_csv(
 
 
 def from_store(
-    files: Sequence[Path], only_type: str | None, ends_in_failure: bool, machine_ids: frozenset[str] | None = None
+    files: Sequence[Path],
+    only_type: str | None,
+    ends_in_failure: bool,
+    machine_ids: frozenset[str] | None = None,
+    told: dict[str, list[Record]] | None = None,
 ) -> dict[str, list[Run]]:
     """Returns the histories of registered machines by type, split by their maintenance records.
 
@@ -98,23 +103,25 @@ def from_store(
         only_type: The type of the machines; None for all types.
         ends_in_failure: Whether each machine's last reading is its failure.
         machine_ids: Only these machines; None for all.
+        told: Gets the maintenance records of each machine.
 
     Raises:
         HistoryError: There are none.
     """
     types: dict[str, dict[str, Columns]] = {}
-    stops: dict[str, list[Stop]] = {}
+    told = {} if told is None else told
     for file in files or (None,):
         for stored in read_store(file, only_type, machine_ids):
             machine_id = stored.record.machine_id
             records = (_record_of(machine_id, event.at_us, event.id, event.data) for event in stored.events)
-            stops.setdefault(machine_id, []).extend(stops_of(record for record in records if record is not None))
+            told.setdefault(machine_id, []).extend(record for record in records if record is not None)
             types.setdefault(stored.record.machine_type, {})[machine_id] = stored.columns
     if not types:
         raise HistoryError(
             f"{', '.join(map(str, files)) or 'the store of the settings'} has no machine "
             f"{f'of type {only_type!r}' if only_type else 'with a type'}"
         )
+    stops = {machine_id: stops_of(records) for machine_id, records in told.items()}
     return {machine_type: _runs(machines, ends_in_failure, stops) for machine_type, machines in types.items()}
 
 
@@ -152,14 +159,3 @@ def _runs(
         of_machine = (stops or {}).get(machine_id, ())
         runs.extend(split_runs(machine_id, timestamps, aligned, ends_in_failure=ends_in_failure, stops=of_machine))
     return runs
-
-
-def align(columns: Columns) -> tuple[Timestamps, dict[str, Values]]:
-    """Returns the times at which any sensor has a reading, and each sensor's values at them, NaN without a reading."""
-    timestamps = np.unique(np.concatenate([times for times, _ in columns.values()]))
-    aligned = {}
-    for sensor, (times, values) in columns.items():
-        column = np.full(len(timestamps), np.nan)
-        column[np.searchsorted(timestamps, times)] = values
-        aligned[sensor] = column
-    return timestamps, aligned

@@ -94,6 +94,13 @@ class HistoryOptions:
         typer.Option(help="Word of the column of failures for rows to leave out, such as a repair; may be repeated."),
     ] = None
     left: Annotated[Column, typer.Option(help="Column with the remaining life; recognized likewise.")] = None
+    run: Annotated[
+        Column,
+        typer.Option(
+            help="Column whose value changes where a new life begins, such as the number of a run or the serial number "
+            "of the part that wears; recognized likewise."
+        ),
+    ] = None
     left_file: Annotated[
         Path | None,
         typer.Option(
@@ -178,6 +185,7 @@ class HistoryOptions:
             life=self.life,
             failure=self.failure,
             left=self.left,
+            run=self.run,
             written=written,
             encoding=tables.text_encoding(self.encoding),
             failures=self.failures,

@@ -7,17 +7,20 @@ functions of a part run on the workers of a cluster; nothing here depends on how
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from aurum.commands.categories import Words, category_note, recode
 from aurum.commands.histories import HistoryError, detect_format
+from aurum.commands.joined_events import JoinedEvents
 from aurum.commands.state_words import UnknownStateError
 from aurum.commands.stores import list_store
+from aurum.commands.table_columns import read_columns
 from aurum.commands.table_files import type_by_files
 from aurum.commands.table_names import natural_order
-from aurum.commands.table_roles import TableRoleError
-from aurum.commands.training_data import DataSelection, Histories, load_histories
+from aurum.commands.table_roles import DeclaredColumns, TableRoleError
+from aurum.commands.training_data import DataSelection, Histories, load_part, refuse_table_options
 from aurum.prediction.model.card import ModelKind
 from aurum.prediction.model.features import TIME, FeatureSpec
 from aurum.prediction.training.digests import digest_of_run
@@ -31,6 +34,8 @@ _MACHINES_AT_ONCE = 8  # of a store, in a part
 
 Machine = tuple[str, str]
 """The type and the id of a machine."""
+Events = Mapping[Path, Mapping[str, Any]]
+"""The columns of the tables of failures and maintenance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +60,14 @@ class Wanted:
         machines: The machines.
         categories: The words of each sensor in the whole data, whose codes are used.
         kind: The kind of model, which for anomalies learns from healthy time only.
+        left: The life left at the last readings of a machine, if a file tells it.
     """
 
     part: Part
     machines: frozenset[Machine]
     categories: Mapping[str, Words]
     kind: ModelKind
+    left: Mapping[Machine, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,7 @@ class PartSummary:
         categories: The words of each sensor whose values stand for words.
         numbers: The sensors with numbers.
         notes: What was inferred from the data, as text.
+        joined: What became of the events of other tables.
     """
 
     machines: dict[Machine, MachineSummary]
@@ -110,13 +118,15 @@ class PartSummary:
     categories: Mapping[str, Words] = field(default_factory=dict)
     numbers: frozenset[str] = frozenset()
     notes: Sequence[str] = ()
+    joined: Sequence[JoinedEvents] = ()
 
 
 def parts_of(given: DataSelection) -> list[Part]:
     """Divides the data that a command is given into parts.
 
     Raises:
-        HistoryError: The data or an option allows no division.
+        HistoryError: The data allows no division.
+        TableRoleError: An option does not fit the data.
     """
     form = given.form or (detect_format(given.files[0]) if given.files else "plant")
     if form not in ("csv", "store"):
@@ -124,22 +134,9 @@ def parts_of(given: DataSelection) -> list[Part]:
             f"a cluster reads tables and stores, and the data has the format {form}; train it without --scheduler"
         )
     declared = given.declared
-    whole = [
-        name
-        for name, value in (
-            ("--left-file", given.left_file),
-            ("--failures", declared.failures),
-            ("--maintenance", declared.maintenance),
-        )
-        if value is not None
-    ]
-    if whole:
-        raise HistoryError(
-            f"{', '.join(whole)} is joined to all machines at once, which a cluster does not read at once; state the "
-            f"failures in a column of the tables, or train without --scheduler"
-        )
-    given = replace(given, form=form)
+    given = replace(given, form=form, left_file=None)  # which concerns all machines together
     if form == "store":
+        refuse_table_options(declared, form)
         return _parts_of_stores(given)
     unique = [file.resolve() for file in given.files]
     usual_type = type_by_files(unique, declared.machine_by_file)
@@ -172,9 +169,30 @@ def _parts_of_stores(given: DataSelection) -> list[Part]:
     return parts
 
 
-def summarize(part: Part) -> PartSummary:
-    """Reads a part. Raises HistoryError if it cannot be read."""
-    histories = _read(part)
+def events_of(declared: DeclaredColumns) -> Events:
+    """Reads the tables of failures and maintenance, which are joined to all parts.
+
+    Raises:
+        TableRoleError: One of them cannot be read.
+    """
+    events = {}
+    for file in (declared.failures, declared.maintenance):
+        if file is not None:
+            try:
+                events[file] = read_columns(file, declared.written, declared.encoding)
+            except TableError as error:
+                raise TableRoleError(f"{file}, {error}") from error
+    return events
+
+
+def summarize(part: Part, events: Events) -> PartSummary:
+    """Reads a part. Raises HistoryError if it cannot be read.
+
+    Args:
+        part: The part.
+        events: See `events_of`.
+    """
+    histories = _read(part, events)
     machines: dict[Machine, MachineSummary] = {}
     for machine, runs in _by_machine(histories).items():
         machines[machine] = MachineSummary(
@@ -192,31 +210,34 @@ def summarize(part: Part) -> PartSummary:
     }
     of_words = tuple(category_note(name, of_name) for name, of_name in words.items())  # not those of the whole data
     notes = [note for note in histories.notes if note not in of_words]
-    return PartSummary(machines, histories.life, words, frozenset(numbers), notes)
+    return PartSummary(machines, histories.life, words, frozenset(numbers), notes, histories.joined)
 
 
-def read_machines(wanted: Wanted, every: int = 1) -> dict[Machine, list[Run]]:
+def read_machines(wanted: Wanted, every: int, events: Events) -> dict[Machine, list[Run]]:
     """Returns the runs of machines of a part.
 
     Args:
         wanted: The machines.
         every: Of so many readings one is returned, and always the last reading of a run.
+        events: See `events_of`.
 
     Raises:
         HistoryError: The part cannot be read.
     """
-    histories = _read(wanted.part)
+    histories = _read(wanted.part, events)
     found = {}
     for machine, of_machine in _by_machine(histories).items():
         if machine in wanted.machines:
             runs = [_recoded(run, histories.categories, wanted.categories) for run in of_machine]
+            if machine in wanted.left:
+                runs[-1] = replace(runs[-1], failed=True, left=wanted.left[machine])
             if wanted.kind == "anomaly":
                 runs = healthy_parts(runs)
             found[machine] = [_thinned(run, every) for run in runs]
     return found
 
 
-def tabulate_machines(wanted: Wanted, spec: FeatureSpec, stride: int) -> dict[Machine, MachineFeatures]:
+def tabulate_machines(wanted: Wanted, spec: FeatureSpec, stride: int, events: Events) -> dict[Machine, MachineFeatures]:
     """Returns the features of machines of a part, with a row for each `stride` steps; errors as `read_machines`."""
     life = None if spec.axis == TIME else spec.axis
     return {
@@ -225,7 +246,7 @@ def tabulate_machines(wanted: Wanted, spec: FeatureSpec, stride: int) -> dict[Ma
             tabulate_every(runs, spec, stride),
             [digest_of_run(run) for run in runs],
         )
-        for machine, runs in read_machines(wanted).items()
+        for machine, runs in read_machines(wanted, 1, events).items()
     }
 
 
@@ -234,10 +255,10 @@ def in_order(machines: Sequence[Machine]) -> list[Machine]:
     return sorted(machines, key=lambda machine: (natural_order(machine[1]), machine[1]))
 
 
-def _read(part: Part) -> Histories:
+def _read(part: Part, events: Events) -> Histories:
     """Returns the histories of a part. Errors are such that a process can pass them to another one."""
     try:
-        return load_histories(part.given)
+        return load_part(replace(part.given, declared=replace(part.given.declared, events=events)))
     except (HistoryError, TableError, TableRoleError, UnknownStateError, OSError) as error:
         raise HistoryError(f"{part.name} cannot be read by a worker: {error}") from None
 

@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from aurum.commands.histories import from_store
+from aurum.commands.histories import RecordsOf, from_store
 from aurum.commands.progress import progress_bar
 from aurum.commands.served_histories import ServedHistories, TooManyReadingsError, served_histories
+from aurum.maintenance.records import Record
+from aurum.maintenance.renewal_signs import renewal_signs
 from aurum.prediction.learning.learn import LearningOptions, learn
 from aurum.prediction.learning.rule import PromotionRule
 from aurum.prediction.settings import PredictionSettings
@@ -18,6 +20,8 @@ from aurum.runtime.audit import AuditLog
 from aurum.runtime.time_units import DAY_US
 from aurum.storage.folder_lock import FolderLock
 from aurum.v1 import ingestion_pb2
+
+_MOST_SUGGESTIONS = 10  # of new lives, for each machine type
 
 
 def learning_options(settings: PredictionSettings, training: TrainingOptions) -> LearningOptions:
@@ -50,8 +54,9 @@ def learn_from_stores(
     """
     with _learning(root, audit_file) as audit:
         source = f"store: {', '.join(map(str, files))}"
-        for machine_type, runs in sorted(from_store(files, only_type, False).items()):
-            _learn_type(root, machine_type, runs, source, options, audit)
+        told: dict[str, list[Record]] = {}
+        for machine_type, runs in sorted(from_store(files, only_type, False, told=told).items()):
+            _learn_type(root, machine_type, runs, told, source, options, audit)
 
 
 def learn_from_ingestion(
@@ -75,9 +80,9 @@ def learn_from_ingestion(
     async def run(audit: AuditLog) -> None:
         async with served_histories(target, settings) as served:
             for machine_type, machines in sorted((await served.machines(only_type)).items()):
-                runs = await _latest_runs(served, machines, settings)
+                runs, told = await _latest_runs(served, machines, settings)
                 source = f"ingestion at {target}, {len(machines)} machines"
-                await asyncio.to_thread(_learn_type, root, machine_type, runs, source, options, audit)
+                await asyncio.to_thread(_learn_type, root, machine_type, runs, told, source, options, audit)
 
     with _learning(root, settings.audit_file) as audit:
         asyncio.run(run(audit))
@@ -85,8 +90,8 @@ def learn_from_ingestion(
 
 async def _latest_runs(
     served: ServedHistories, machines: Sequence[ingestion_pb2.Machine], settings: PredictionSettings
-) -> list[Run]:
-    """Returns the lives of machines in the latest days, as many days as fit into memory."""
+) -> tuple[list[Run], RecordsOf]:
+    """Returns the lives of machines in the latest days, as many days as fit into memory, and their records."""
     now_us, days = int(time.time() * 1e6), settings.learn_days
     first_us = min(machine.first_seen_us for machine in machines)
     days = max(1, min(days, -(-(now_us - first_us) // DAY_US)))
@@ -118,9 +123,27 @@ def _learning(root: Path, audit_file: Path | None) -> Iterator[AuditLog]:
 
 
 def _learn_type(
-    root: Path, machine_type: str, runs: Sequence[Run], source: str, options: LearningOptions, audit: AuditLog
+    root: Path,
+    machine_type: str,
+    runs: Sequence[Run],
+    told: RecordsOf,
+    source: str,
+    options: LearningOptions,
+    audit: AuditLog,
 ) -> None:
     with progress_bar(f"Learning {machine_type}") as update:
         said = learn(root, machine_type, runs, source, options, audit, update)
-    for sentence in said:
+    for sentence in (*said, *_suggestions(runs, told)):
         print(f"{machine_type}: {sentence}")
+
+
+def _suggestions(runs: Sequence[Run], told: RecordsOf) -> list[str]:
+    """Returns the stops after which machines read as new and no record tells why. Nothing is learned from them."""
+    found = [
+        f"{run.machine} may have begun a new life after its {sign.describe()}; record an overhaul or a replacement "
+        f"then, or an inspection if it was none"
+        for run in runs
+        for sign in renewal_signs(run, told.get(run.machine, ()))
+    ]
+    more = len(found) - _MOST_SUGGESTIONS
+    return [*found[:_MOST_SUGGESTIONS], *([f"and {more} more suggestions of this kind"] if more > 0 else [])]

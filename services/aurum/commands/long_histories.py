@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from aurum.commands.failure_tables import Bools, JoinedRows, mark_events
-from aurum.commands.histories import align
+from aurum.commands.joined_events import JoinedEvents
 from aurum.commands.row_order import RowOrder
 from aurum.commands.table_columns import numbers_of, texts_of, times_of
 from aurum.commands.table_roles import DeclaredColumns, Roles, TableRoleError
 from aurum.readings.batch import Timestamps, Values
-from aurum.readings.history import FAULT, Run, split_runs
+from aurum.readings.history import FAULT, Run, align, split_runs
 from aurum.readings.tables import TableError
 
 
@@ -40,8 +40,8 @@ def is_long(table: Mapping[str, Any], roles: Roles) -> bool:
 
 def long_runs(
     table: Mapping[str, Any], roles: Roles, declared: DeclaredColumns, named_type: str, run_to_failure: bool
-) -> dict[str, list[Run]]:
-    """Returns the runs in a table with a row for each reading.
+) -> tuple[dict[str, list[Run]], list[JoinedEvents]]:
+    """Returns the runs in a table with a row for each reading, and what became of the events of other tables.
 
     Args:
         table: The columns of the table.
@@ -54,10 +54,10 @@ def long_runs(
         TableError: A row cannot be read.
         TableRoleError: An option is given that only tables with a column for each sensor have.
     """
-    if declared.failure is not None or declared.left is not None or declared.states:
+    if declared.failure is not None or declared.left is not None or declared.run is not None or declared.states:
         raise TableRoleError(
-            f"--failure, --left and words of states apply to tables with a column for each sensor; in a table with a "
-            f"row for each reading, failures are those of the sensor {FAULT!r}, or of --failures"
+            f"--failure, --left, --run and words of states apply to tables with a column for each sensor; in a table "
+            f"with a row for each reading, failures are those of the sensor {FAULT!r}, or of --failures"
         )
     time = roles.time or ""
     units, sensors = texts_of(table[roles.unit or ""]), texts_of(table["sensor"])
@@ -79,7 +79,7 @@ def long_runs(
             columns[sensor] = at, values[ordered]
         first = next(iter(by_sensor.values()))[0]
         aligned[unit] = _Aligned(*align(columns), machine_type=(types[first] if types else "") or named_type)
-    _join_events(aligned, roles, declared)
+    joined = _join_events(aligned, roles, declared)
     runs: dict[str, list[Run]] = {}
     for unit, machine in aligned.items():
         ends = run_to_failure and FAULT not in machine.columns
@@ -87,21 +87,25 @@ def long_runs(
         runs.setdefault(machine.machine_type, []).extend(found)
     if note := order.note():
         roles.notes.append(note)
-    return runs
+    return runs, joined
 
 
-def _join_events(aligned: Mapping[str, _Aligned], roles: Roles, declared: DeclaredColumns) -> None:
-    """Adds the failures and overhauls of tables of their own."""
+def _join_events(aligned: Mapping[str, _Aligned], roles: Roles, declared: DeclaredColumns) -> list[JoinedEvents]:
+    """Adds the failures and overhauls of tables of their own. Returns what became of them."""
+    all_joined: list[JoinedEvents] = []
     if declared.failures is None and declared.maintenance is None:
-        return
+        return all_joined
     units = [unit for unit, machine in aligned.items() for _ in machine.timestamps]
     readings = JoinedRows(units, np.concatenate([machine.timestamps for machine in aligned.values()]), of_life=False)
     ends = np.cumsum([len(machine.timestamps) for machine in aligned.values()])[:-1]
     if declared.failures is not None:
-        marks = mark_events(declared.failures, "failures", declared, roles, readings)
+        marks, joined = mark_events(declared.failures, "failures", declared, roles, readings)
+        all_joined.append(joined)
         for machine, part in zip(aligned.values(), np.split(marks, ends), strict=True):
             machine.columns[FAULT] = part.astype(np.float64)
     if declared.maintenance is not None:
-        marks = mark_events(declared.maintenance, "maintenance records", declared, roles, readings)
+        marks, joined = mark_events(declared.maintenance, "maintenance records", declared, roles, readings)
+        all_joined.append(joined)
         for machine, part in zip(aligned.values(), np.split(marks, ends), strict=True):
             machine.renewed = part
+    return all_joined

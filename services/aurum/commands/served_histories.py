@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from aurum.commands.histories import HistoryError, align
+from aurum.commands.histories import HistoryError, RecordsOf
 from aurum.commands.stores import Columns
 from aurum.maintenance.lives import stops_of
 from aurum.maintenance.records import RECORD, Record, RecordError, decode
-from aurum.readings.history import Run, split_runs
+from aurum.readings.history import Run, align, split_runs
 from aurum.readings.transport.query_columns import decode_columns, query_method
 from aurum.resilience import Criticality, criticality_scope
 from aurum.runtime.grpc.client import Dependency
@@ -74,8 +74,10 @@ class ServedHistories:
             raise HistoryError(f"ingestion has no machine {f'of type {only_type!r}' if only_type else 'with a type'}")
         return types
 
-    async def runs(self, machines: Sequence[ingestion_pb2.Machine], most: int, since_us: int) -> list[Run]:
-        """Returns the lives of machines.
+    async def runs(
+        self, machines: Sequence[ingestion_pb2.Machine], most: int, since_us: int
+    ) -> tuple[list[Run], RecordsOf]:
+        """Returns the lives of machines, and the maintenance records of each of them.
 
         Args:
             machines: The machines.
@@ -87,6 +89,7 @@ class ServedHistories:
             AurumError: Ingestion did not answer.
         """
         runs: list[Run] = []
+        records: dict[str, Sequence[Record]] = {}
         held = 0
         with criticality_scope(Criticality.BATCH):
             for machine in machines:
@@ -94,10 +97,11 @@ class ServedHistories:
                 held += count
                 if not columns:
                     continue
-                stops = stops_of(await self._records(machine.machine_id))
+                told = records[machine.machine_id] = await self._records(machine.machine_id)
                 timestamps, aligned = align(columns)
+                stops = stops_of(told)
                 runs += split_runs(machine.machine_id, timestamps, aligned, ends_in_failure=False, stops=stops)
-        return runs
+        return runs, records
 
     async def _columns(self, machine: ingestion_pb2.Machine, most: int, since_us: int) -> tuple[Columns, int]:
         """Returns the readings of a machine, and how many there are."""

@@ -18,6 +18,7 @@ from aurum.commands.common_names import (
     LEFT_NAMES,
     LIFE_NAMES,
     ROW_NUMBER_KEYS,
+    RUN_NAMES,
     STATE_NAMES,
     TIME_NAMES,
     TYPE_NAMES,
@@ -50,6 +51,7 @@ class DeclaredColumns:
         life: The column that counts life.
         failure: The column that is set at failures.
         left: The column with the remaining life.
+        run: The column whose value changes where a new life begins.
         written: How the table is written.
         encoding: The encoding of its text; None to recognise it.
         failures: A table of failures.
@@ -59,6 +61,7 @@ class DeclaredColumns:
         machine_by_file: Whether each file has one machine, named as the file.
         duplicates: What is done with rows of the same machine and time.
         all_words: Whether text columns with one word or with many are read too, since a model may know them.
+        events: The columns of `failures` and `maintenance`, by the file, if they have been read.
     """
 
     machine_type: str | None = None
@@ -68,6 +71,7 @@ class DeclaredColumns:
     life: str | None = None
     failure: str | None = None
     left: str | None = None
+    run: str | None = None
     written: TableOptions = field(default_factory=TableOptions)
     encoding: str | None = None
     failures: Path | None = None
@@ -77,6 +81,7 @@ class DeclaredColumns:
     machine_by_file: bool = False
     duplicates: Duplicates = "refuse"
     all_words: bool = False
+    events: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -84,6 +89,7 @@ class Roles:
     """The role of columns, by their names in the table.
 
     Attributes:
+        run: The column that numbers lives, or names what is replaced: a new life begins where its value changes.
         anomaly: The column that labels anomalies over time. No model is trained with it, but evaluated on it.
         hidden: Columns that are no sensors, with the reason.
         notes: What was inferred, as text.
@@ -94,6 +100,7 @@ class Roles:
     life: str | None = None
     failure: str | None = None
     left: str | None = None
+    run: str | None = None
     machine_type: str | None = None
     anomaly: str | None = None
     hidden: dict[str, str] = field(default_factory=dict)
@@ -101,7 +108,7 @@ class Roles:
 
     def taken(self) -> set[str | None]:
         """Returns the columns that have a role and are no sensors."""
-        return {self.unit, self.time, self.failure, self.left, self.machine_type, *self.hidden}
+        return {self.unit, self.time, self.failure, self.left, self.run, self.machine_type, *self.hidden}
 
 
 def roles_of(
@@ -124,6 +131,7 @@ def roles_of(
         time=named.role("time", declared.time, TIME_NAMES),
         life=named.role("life", declared.life, LIFE_NAMES),
         left=named.role("left", declared.left, LEFT_NAMES),
+        run=named.role("run", declared.run, RUN_NAMES),
         machine_type=None if declared.machine_type else named.role("", None, TYPE_NAMES),
         anomaly=named.role("", None, ANOMALY_NAMES),
     )
@@ -164,13 +172,14 @@ class _Named:
             "life": declared.life,
             "failure": declared.failure,
             "left": declared.left,
+            "run": declared.run,
         }
         self._named = {option: self._find(option, name) for option, name in options.items() if name is not None}
         found = list(self._named.values())
         twice = next((name for name in found if found.count(name) > 1), None)
         if twice is not None:
             raise TableRoleError(
-                f"{twice!r} is given for more than one of --unit, --time, --life, --failure and --left"
+                f"{twice!r} is given for more than one of --unit, --time, --life, --failure, --left and --run"
             )
 
     def _find(self, option: str, name: str) -> str:
@@ -278,6 +287,8 @@ def _notes_on_rows(roles: Roles, declared: DeclaredColumns, files: int) -> Itera
         yield "no column names the machine (--unit), so all rows belong to one machine"
     if roles.life is not None:
         yield f"life by {roles.life!r}"
+    if roles.run is not None:
+        yield f"a new life begins where {roles.run!r} changes"
     if roles.time is not None:
         yield f"time by {roles.time!r}"
     elif roles.life is None:

@@ -8,7 +8,7 @@ failure.
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from aurum.commands.categories import Words, category_note, coded
 from aurum.commands.failure_tables import JoinedRows, mark_events
+from aurum.commands.joined_events import JoinedEvents
 from aurum.commands.long_histories import is_long, long_runs
 from aurum.commands.remaining_life import check_fall, fall_of, with_remaining_life
 from aurum.commands.row_order import RowOrder
@@ -48,6 +49,7 @@ class TabularHistories:
         categories: The words of each sensor whose values stand for words, in the order of the values.
         notes: What was inferred, as text.
         clock: Whether times are those of a clock.
+        joined: What became of the events of other tables.
     """
 
     runs: dict[str, list[Run]]
@@ -55,6 +57,7 @@ class TabularHistories:
     categories: dict[str, Words]
     notes: list[str]
     clock: bool = True
+    joined: list[JoinedEvents] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -71,6 +74,7 @@ class _Rows:
         renewed: Which rows are the first ones after an overhaul.
         life: The sensor that counts life, if there is one.
         categories: The words of each sensor whose values stand for words.
+        joined: What became of the events of other tables.
     """
 
     units: list[str]
@@ -82,6 +86,7 @@ class _Rows:
     renewed: npt.NDArray[np.bool_] | None = None
     life: str | None = None
     categories: dict[str, Words] = field(default_factory=dict)
+    joined: list[JoinedEvents] = field(default_factory=list)
 
 
 def read_histories(files: Sequence[Path], declared: DeclaredColumns, run_to_failure: bool) -> TabularHistories:
@@ -106,8 +111,8 @@ def read_histories(files: Sequence[Path], declared: DeclaredColumns, run_to_fail
         roles.notes.append(f"the machines' type is taken from the file's name: {named_type!r} (--machine-type)")
     try:
         if is_long(table, roles):
-            runs = long_runs(table, roles, declared, named_type, run_to_failure)
-            return TabularHistories(runs, None, {}, roles.notes)
+            runs, joined = long_runs(table, roles, declared, named_type, run_to_failure)
+            return TabularHistories(runs, None, {}, roles.notes, joined=joined)
         names = file_names(files) if by_file else [slug(files[0].stem)] * len(files)
         of_rows = [name for name, length in zip(names, lengths, strict=True) for _ in range(length)]
         rows = _read_rows(table, roles, declared, of_rows, place)
@@ -115,7 +120,7 @@ def read_histories(files: Sequence[Path], declared: DeclaredColumns, run_to_fail
         runs = _runs(rows, roles, declared, named_type, ends_in_failure=ends)
     except TableError as error:
         raise error_in_file(error, files, lengths) from error
-    return TabularHistories(runs, rows.life, rows.categories, roles.notes, rows.times is not None)
+    return TabularHistories(runs, rows.life, rows.categories, roles.notes, rows.times is not None, rows.joined)
 
 
 def _read_rows(
@@ -141,6 +146,9 @@ def _read_rows(
         if rows.left is None:
             raise TableError(1, roles.left, "contains text instead of the remaining life")
     _join_events(rows, roles, declared)
+    if roles.run is not None:
+        changed = _changes_of(texts_of(table[roles.run]), rows)
+        rows.renewed = changed if rows.renewed is None else rows.renewed | changed
     return rows
 
 
@@ -189,11 +197,24 @@ def _join_events(rows: _Rows, roles: Roles, declared: DeclaredColumns) -> None:
         )
     readings = JoinedRows(rows.units, times, of_life)
     if declared.failures is not None:
-        marks = mark_events(declared.failures, "failures", declared, roles, readings)
+        marks, joined = mark_events(declared.failures, "failures", declared, roles, readings)
         rows.columns[FAULT] = marks.astype(np.float64)
+        rows.joined.append(joined)
     if declared.maintenance is not None:
-        rows.renewed = mark_events(declared.maintenance, "maintenance records", declared, roles, readings)
-        roles.notes.append(f"{int(rows.renewed.sum())} lives begin at maintenance in {declared.maintenance.name}")
+        rows.renewed, joined = mark_events(declared.maintenance, "maintenance records", declared, roles, readings)
+        rows.joined.append(replace(joined, begins_life=True))
+
+
+def _changes_of(runs: Sequence[str], rows: _Rows) -> npt.NDArray[np.bool_]:
+    """Marks the rows whose run is another one than in the row of the machine before; empty cells do not count."""
+    changed = np.zeros(len(rows.units), dtype=bool)
+    for indices in _rows_by_unit(rows):
+        last = ""
+        for row in indices[_order_of(rows, indices)]:
+            run = runs[row].strip()
+            changed[row] = bool(last and run and run != last)
+            last = run or last
+    return changed
 
 
 def _rows_by_unit(rows: _Rows) -> Iterator[npt.NDArray[np.intp]]:

@@ -17,6 +17,7 @@ from aurum.commands.histories import (
     is_long_csv,
 )
 from aurum.commands.importing import CMAPSS_TYPE
+from aurum.commands.joined_events import JoinedEvents, notes_on
 from aurum.commands.left_files import with_remaining_lives
 from aurum.commands.table_names import find_name, natural_order
 from aurum.commands.table_roles import NO_FAILURES, DeclaredColumns, TableRoleError
@@ -66,6 +67,7 @@ class Histories:
         notes: What was inferred from the data, as text.
         categories: The words of each sensor whose values stand for words, in the order of the values.
         clock: Whether times are those of a clock; if not, they are made from a count of life, or of rows.
+        joined: What became of the events of other tables.
     """
 
     by_type: dict[str, list[Run]]
@@ -74,6 +76,7 @@ class Histories:
     notes: Sequence[str] = ()
     categories: Mapping[str, Words] = field(default_factory=dict)
     clock: bool = True
+    joined: Sequence[JoinedEvents] = ()
 
 
 def load_histories(given: DataSelection) -> Histories:
@@ -85,6 +88,27 @@ def load_histories(given: DataSelection) -> Histories:
         TableRoleError: A column is missing.
         UnknownStateError: A word in the column of failures is not known.
     """
+    histories = load_part(given)
+    histories = replace(histories, notes=[*histories.notes, *notes_on(histories.joined)])
+    if given.left_file:
+        by_type, note = with_remaining_lives(histories.by_type, given.left_file)
+        histories = replace(histories, by_type=by_type, notes=[*without_failure_note(histories.notes), note])
+    return histories
+
+
+def without_failure_note(notes: Sequence[str]) -> list[str]:
+    """Returns notes without the one that no failures are given, which a file of remaining lives makes wrong."""
+    return [note for note in notes if not note.startswith(NO_FAILURES)]
+
+
+def load_part(given: DataSelection) -> Histories:
+    """Loads histories of some machines. What concerns all machines together is left to the caller.
+
+    These are the remaining lives of `left_file`, and whether the events of other tables have machines at all.
+
+    Raises:
+        HistoryError, TableError, TableRoleError, UnknownStateError: As `load_histories`.
+    """
     form = given.form or (detect_format(given.files[0]) if given.files else "plant")
     only = given.types[0] if given.types else None
     if form in ("cmapss", "csv") and len(given.types) > 1:
@@ -92,16 +116,12 @@ def load_histories(given: DataSelection) -> Histories:
     if form == "csv":
         histories = _from_table(given, only)
     else:
-        _refuse_table_options(given.declared, form)
+        refuse_table_options(given.declared, form)
         with _files_named(given.files):
             histories = _from_other_data(given, form, only)
         if given.declared.excluded:
             histories = replace(histories, by_type=_exclude(histories.by_type, given.declared.excluded))
     histories = replace(histories, by_type=_in_natural_order(histories.by_type))
-    if given.left_file:
-        by_type, note = with_remaining_lives(histories.by_type, given.left_file)
-        notes = [each for each in histories.notes if not each.startswith(NO_FAILURES)]
-        histories = replace(histories, by_type=by_type, notes=[*notes, note])
     if given.sensors:
         histories = replace(histories, by_type=_select_sensors(histories.by_type, given.sensors, histories.life))
     return histories
@@ -152,10 +172,10 @@ def _from_table(given: DataSelection, only: str | None) -> Histories:
             runs = from_csv(given.files, only, given.run_to_failure, declared.written, table_notes)
         return Histories(runs, source, notes=table_notes.describe())
     found = read_histories(given.files, replace(declared, machine_type=only), given.run_to_failure)
-    return Histories(found.runs, source, found.life, found.notes, found.categories, found.clock)
+    return Histories(found.runs, source, found.life, found.notes, found.categories, found.clock, found.joined)
 
 
-def _refuse_table_options(declared: DeclaredColumns, form: str) -> None:
+def refuse_table_options(declared: DeclaredColumns, form: str) -> None:
     """Raises TableRoleError for options that would have no effect, since the data is no table."""
     same = DeclaredColumns(written=declared.written, all_words=declared.all_words, excluded=declared.excluded)
     names = [each.name for each in fields(declared) if getattr(declared, each.name) != getattr(same, each.name)]

@@ -5,21 +5,22 @@ from collections.abc import Iterable
 from aurum.maintenance.records import Record, live_records
 from aurum.readings.history import Stop
 
-_COUNTING = ("overhaul", "repair", "failure")
+_RENEWING = ("overhaul", "replacement")
+_COUNTING = (*_RENEWING, "repair", "failure")
 
 
 def stops_of(records: Iterable[Record]) -> list[Stop]:
     """Returns the stops that records tell of, by time.
 
-    An overhaul begins a new life and a failure ends one. A repair only ends the time for which a machine is out of
-    service after a failure. Inspections, notes and deleted records say nothing about lives.
+    An overhaul or a replacement begins a new life and a failure ends one. A repair only ends the time for which a
+    machine is out of service after a failure. Inspections, notes and deleted records say nothing about lives.
     """
     return [
         Stop(
             record.from_us,
             record.to_us,
             failed=record.kind == "failure",
-            renewed=record.kind == "overhaul",
+            renewed=record.kind in _RENEWING,
             mode=record.failure_mode if record.kind == "failure" else "",
         )
         for record in live_records(records)

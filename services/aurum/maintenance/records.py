@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 RECORD, CHANGE = "maintenance", "maintenance_change"  # kinds of events
-RecordKind: TypeAlias = Literal["overhaul", "repair", "inspection", "failure"]
+RecordKind: TypeAlias = Literal["overhaul", "replacement", "repair", "inspection", "failure"]
 KINDS: tuple[RecordKind, ...] = get_args(RecordKind)
 _DIGEST_LENGTH = 20
 _LATEST_US = 253_402_300_799_000_000  # the end of the year 9999, the latest that a datetime holds

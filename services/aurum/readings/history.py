@@ -1,13 +1,13 @@
 """Histories of machines, from which models are trained: runs from an overhaul until a failure."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from aurum.readings.batch import Timestamps, Values
+from aurum.readings.batch import Column, Timestamps, Values
 
 Bools = npt.NDArray[np.bool_]
 
@@ -23,6 +23,8 @@ AXES = {
     "run_hours": "h",
 }
 """Sensors that count a machine's life, and their units. Without one, life is counted in hours of time."""
+LIFE_NUMBERS = frozenset({"life_number", "run_number", "life_id", "run_id"})
+"""Sensors that number the lives of a machine. A new life begins where one changes; models do not use them."""
 LABELS = frozenset({FAULT, "failure", "failed", "rul", "label", "target", "anomaly", "changepoint"})
 """Columns that reveal the outcome and must be hidden from models."""
 
@@ -83,6 +85,17 @@ def life_axis(sensors: Iterable[str]) -> str | None:
     return next((by_name[name] for name in AXES if name in by_name), None)
 
 
+def align(columns: Mapping[str, Column]) -> tuple[Timestamps, dict[str, Values]]:
+    """Returns the times at which any sensor has a reading, and each sensor's values at them, NaN without a reading."""
+    timestamps = np.unique(np.concatenate([times for times, _ in columns.values()]))
+    aligned = {}
+    for sensor, (times, values) in columns.items():
+        column = np.full(len(timestamps), np.nan)
+        column[np.searchsorted(timestamps, times)] = values
+        aligned[sensor] = column
+    return timestamps, aligned
+
+
 def split_runs(
     machine_id: str,
     timestamps: Timestamps,
@@ -95,10 +108,10 @@ def split_runs(
 ) -> list[Run]:
     """Splits a machine's history into runs.
 
-    A new run begins where the life counter decreases, a fault ends, or a recorded stop ends that renewed the machine. A
-    run ends at a fault or a recorded failure, and has then failed. If a failure has no recorded end, what follows
-    belongs to no run until a fault, a repair or an overhaul ends, or the counter decreases; if none of these follows,
-    the next run begins at once.
+    A new run begins where the life counter decreases, the number of the life changes, a fault ends, or a recorded stop
+    ends that renewed the machine. A run ends at a fault or a recorded failure, and has then failed. If a failure has no
+    recorded end, what follows belongs to no run until a fault, a repair or an overhaul ends, the counter decreases or
+    the number changes; if none of these follows, the next run begins at once.
 
     Args:
         machine_id: The machine.
@@ -118,10 +131,10 @@ def split_runs(
     if renewed is not None:
         begins |= renewed & ~faulty  # an overhaul at a failure repairs it, and the run that failed includes the failure
     if axis is not None:
-        life = columns[axis]
-        present = np.flatnonzero(~np.isnan(life))
-        decreases = present[1:][np.diff(life[present]) < 0]
-        begins[decreases] = True
+        begins[_rows_of_change(columns[axis], decreases=True)] = True
+    for sensor, values in columns.items():
+        if sensor.lower() in LIFE_NUMBERS:
+            begins[_rows_of_change(values, decreases=False)] = True
     ordered = sorted(stops, key=lambda stop: stop.from_us)
     failures = {row: stop for stop in ordered if stop.failed and (row := _last_row(timestamps, stop.from_us)) >= 0}
     out = _add_recorded_begins(begins, timestamps, ordered, sorted(failures))
@@ -151,6 +164,13 @@ def split_runs(
             )
         )
     return runs if len(runs) > 1 else [replace(run, machine_id=machine_id) for run in runs]
+
+
+def _rows_of_change(values: Values, *, decreases: bool) -> npt.NDArray[np.intp]:
+    """Returns the rows at which known values decrease, or at which they change."""
+    present = np.flatnonzero(~np.isnan(values))
+    steps = np.diff(values[present])
+    return present[1:][steps < 0 if decreases else steps != 0]
 
 
 def _last_row(timestamps: Timestamps, at_us: int) -> int:

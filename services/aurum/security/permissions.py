@@ -54,6 +54,7 @@ ROUTES: dict[tuple[str, str], RequiredRole] = {
     ("PUT", "/api/machines/{machine_id}/maintenance/{record_id}"): _OPERATOR,
     ("DELETE", "/api/machines/{machine_id}/maintenance/{record_id}"): _OPERATOR,
     ("GET", "/api/machines/{machine_id}/maintenance/{record_id}/changes"): _VIEWER,
+    ("GET", "/api/machines/{machine_id}/life-suggestions"): _VIEWER,
     ("GET", "/api/machines/{machine_id}/alarm-limits"): _VIEWER,
     ("GET", "/api/machines/{machine_id}/planned-stops"): _VIEWER,
     ("POST", "/api/machines/{machine_id}/planned-stops"): _OPERATOR,

@@ -219,6 +219,9 @@ ROUTES: dict[tuple[str, str], list[Case]] = {
     ("GET", "/api/machines/{machine_id}/alarm-limits"): [
         request("limits", "GET", f"/api/machines/{LONG}/alarm-limits", 200)
     ],
+    ("GET", "/api/machines/{machine_id}/life-suggestions"): [
+        request("longest history", "GET", f"/api/machines/{LONG}/life-suggestions", 200)
+    ],
     ("GET", "/api/machines/{machine_id}/planned-stops"): [
         request("longest history", "GET", f"/api/machines/{LONG}/planned-stops", 200)
     ],

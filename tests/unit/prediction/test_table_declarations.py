@@ -305,3 +305,25 @@ def test_remaining_life_in_another_unit_is_refused(tmp_path: Path) -> None:
     counted = [f"{row},{day}" for day, row in enumerate(rows)]
     path = table(tmp_path, "\n".join(["unit,date,heat,RUL,day", *counted]) + "\n")
     assert [run.left for run in runs(path, life="DAY")] == [21.0]
+
+
+def test_number_of_a_run_begins_lives(tmp_path: Path) -> None:
+    """A new life begins where the number changes, within a machine and by time; empty cells do not count."""
+    rows = ["a,3,9,2", "a,1,1,1", "a,2,4,", "b,1,7,1", "b,2,8,1", "a,4,16,2"]
+    found = read(table(tmp_path, "\n".join(["unit,hour,x,Run No", *rows]) + "\n"), time="hour")
+    lives = [(run.machine_id, run.columns["x"].tolist()) for run in found.by_type["fan"]]
+    assert lives == [("a/1", [1.0, 4.0]), ("a/2", [9.0, 16.0]), ("b", [7.0, 8.0])]
+    assert "a new life begins where 'Run No' changes" in found.notes
+
+
+def test_serial_number_of_a_part_begins_lives(tmp_path: Path) -> None:
+    """A column is declared with --run, joins with records of maintenance, and is no sensor."""
+    path = table(tmp_path, "unit,cycle,x,Part\na,1,1,K7\na,2,4,K7\na,3,9,L2\na,4,16,L2\n")
+    maintenance = table(tmp_path, "unit,cycle\na,4\n", "done.csv")
+    found = read(path, run="part", maintenance=maintenance)
+    assert [run.columns["x"].tolist() for run in found.by_type["fan"]] == [[1.0, 4.0], [9.0], [16.0]]
+    assert all(set(run.columns) == {"cycle", "x"} for run in found.by_type["fan"])
+    with pytest.raises(TableRoleError, match="--run names 'serial', but the columns are unit, cycle, x, Part"):
+        read(path, run="serial")
+    with pytest.raises(TableRoleError, match="more than one of --unit, --time, --life, --failure, --left and --run"):
+        read(path, run="part", unit="part")

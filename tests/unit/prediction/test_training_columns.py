@@ -41,6 +41,7 @@ def test_column_selection_reports_reason_for_each_column() -> None:
         "empty": [NAN] * 5,
         "hours": [3, 1, 2, 9, 9],
         "total": [2, 4, 6, 8, 10],
+        "Run_Number": [3, 3, 3, 4, 4],
         "only_here": [1, 2, 1, 2, 1],
     }
     second: dict[str, list[float]] = {
@@ -53,6 +54,7 @@ def test_column_selection_reports_reason_for_each_column() -> None:
         ("and_here", "is not in every run"),
         ("only_here", "is not in every run"),
         ("FAULT", "is a label of the outcome"),
+        ("Run_Number", "numbers the lives"),
         ("empty", "is constant"),
         ("hours", "counts life"),
         ("still", "is constant"),

@@ -111,6 +111,13 @@ export function originRemark(machine) {
 }
 
 /**
+ * Returns the remaining life of a machine, or that it is unknown; empty if no model predicts it.
+ * @param {Machine} machine
+ */
+export const lifeText = ({ rul, rul_unknown_reason: unknown }) =>
+  remainingLife(rul) || (unknown ? t("life.unknown") : "");
+
+/**
  * Returns whether the prediction of a machine comes from a rule.
  * @param {Machine} machine
  */

@@ -8,14 +8,15 @@ import {
   age,
   interval,
   isByRule,
+  lifeText,
   originRemark,
   predictionAge,
-  remainingLife,
   riskLevel,
   riskText,
   unitName,
   unusualness,
 } from "./format.js";
+import { lifeSuggestions } from "./life_suggestions.js";
 import { plant, subscribe } from "./live.js";
 import { adviceContent, causeRemark, factorList, predictionLinks, useList } from "./machine_cards.js";
 import { machineCharts } from "./machine_charts.js";
@@ -103,7 +104,7 @@ function heading(id) {
       setText(risk, riskText(machine));
       risk.dataset.level = riskLevel(machine.risk_score);
       setText(rule, [originRemark(machine), predictionAge(machine)].filter(Boolean).join(" · "));
-      setText(life, remainingLife(machine.rul) || "–");
+      setText(life, lifeText(machine) || "–");
       setText(range, intervalText(machine));
       const level = unusualness(machine);
       setText(anomaly, level === undefined ? "–" : t(`anomaly.${level}`));
@@ -113,8 +114,12 @@ function heading(id) {
   };
 }
 
-/** @param {Machine} machine */
-function intervalText({ rul }) {
+/**
+ * Returns the interval of the remaining life, or why the model tells none.
+ * @param {Machine} machine
+ */
+function intervalText({ rul, rul_unknown_reason: unknown }) {
+  if (!rul && unknown) return unknown;
   const range = interval(rul);
   return rul && range ? t("machine.interval", { range, unit: unitName(rul.unit) }) : "";
 }
@@ -134,6 +139,7 @@ function machineCards({ id, console: settings }, signal, onMarks) {
   const use = card("use");
   const alarms = card("alarms");
   const maintenance = card("maintenance");
+  const lives = card("lives");
   const outcomes = card("outcomes");
   const happened = h("p", { role: "status", class: "happened" });
   const stops = card("stops");
@@ -166,6 +172,8 @@ function machineCards({ id, console: settings }, signal, onMarks) {
     return [happened, wideRegion(t("card.alarms"), tableOf({ rows }))];
   }
 
+  const mayRecord = mayMake("POST /api/machines/{machine_id}/maintenance");
+
   async function loadMaintenance() {
     /** @type {[Journal, MaintenanceRecords]} */
     const [journal, { items }] = await Promise.all([
@@ -177,10 +185,11 @@ function machineCards({ id, console: settings }, signal, onMarks) {
       ...items.map(({ at }) => /** @type {Mark} */ ({ at: Date.parse(at) / 1000, kind: "maintenance" })),
     ]);
     const records = `${path}/maintenance`;
-    const mayRecord = mayMake("POST /api/machines/{machine_id}/maintenance");
     const list = maintenanceList(items, records, mayRecord ? refreshMaintenance : null);
     return mayRecord ? [list, maintenanceForm(records, refreshMaintenance)] : [list];
   }
+
+  const loadLives = () => lifeSuggestions(path, signal, mayRecord ? refreshMaintenance : null);
 
   async function loadOutcomes() {
     const type = plant.machines.get(id)?.machine_type;
@@ -206,7 +215,10 @@ function machineCards({ id, console: settings }, signal, onMarks) {
   }
 
   const refreshAlarms = () => fillCard(alarms, loadAlarms, signal);
-  const refreshMaintenance = () => fillCard(maintenance, loadMaintenance, signal);
+  function refreshMaintenance() {
+    fillCard(maintenance, loadMaintenance, signal);
+    fillCard(lives, loadLives, signal); // a record may answer a suggestion
+  }
   const polled = [
     ...(predictive && analytics ? [{ target: why, load: loadWhy }] : []),
     ...(predictive
@@ -218,7 +230,7 @@ function machineCards({ id, console: settings }, signal, onMarks) {
     ...(energy || carbon ? [{ target: use, load: loadUse }] : []),
   ];
   return {
-    elements: [alarms, ...polled.map(({ target }) => target), stops, maintenance].map((each) => each.element),
+    elements: [alarms, ...polled.map(({ target }) => target), stops, lives, maintenance].map((each) => each.element),
     refreshAlarms,
     refreshMaintenance,
     refreshStops,

@@ -10,7 +10,7 @@ import { t } from "./text.js";
 /** @import { Maintenance, OutcomeMonth } from "./types.d.ts" */
 
 const RECORDS = 10; // of maintenance, the newest
-const KINDS = /** @type {const} */ (["overhaul", "repair", "inspection", "failure"]);
+const KINDS = /** @type {const} */ (["overhaul", "replacement", "repair", "inspection", "failure"]);
 
 /**
  * Makes the form that records maintenance and failures.

@@ -5,9 +5,9 @@ import { h, setText } from "./dom.js";
 import {
   age,
   interval,
+  lifeText,
   number,
   predictionRemark,
-  remainingLife,
   riskLevel,
   riskText,
   sensorName,
@@ -82,7 +82,7 @@ export function makeRow(trends) {
       bar.dataset.level = riskLevel(machine.risk_score);
       setText(risk, riskText(machine));
       setText(rule, predictionRemark(machine));
-      setText(life, remainingLife(machine.rul));
+      setText(life, lifeText(machine));
       setText(range, interval(machine.rul));
       trend.show(machine);
       setText(values, latestReadings(machine));

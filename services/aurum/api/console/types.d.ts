@@ -20,6 +20,7 @@ export interface Machine {
   last_seen: string | null;
   risk_score: number | null;
   rul: Rul | null;
+  rul_unknown_reason?: string | null;
   anomaly_score?: number;
   anomaly_threshold?: number | null;
   source?: "model" | "rule";
@@ -455,8 +456,29 @@ export interface Maintenance {
   at: string;
   text: string;
   by: string;
-  kind: "overhaul" | "repair" | "inspection" | "failure" | null;
+  kind: "overhaul" | "replacement" | "repair" | "inspection" | "failure" | null;
   failure_mode: string;
+}
+
+/** SensorLevelsOut */
+export interface SensorLevels {
+  sensor: string;
+  begin: number;
+  before: number;
+  after: number;
+}
+
+/** LifeSuggestionOut */
+export interface LifeSuggestion {
+  stopped_at: string;
+  resumed_at: string;
+  levels: SensorLevels[];
+}
+
+/** LifeSuggestionsOut */
+export interface LifeSuggestions {
+  sensors_left_out: number;
+  items: LifeSuggestion[];
 }
 
 /** OutcomeMonth */

@@ -9,7 +9,7 @@ from scipy.optimize import isotonic_regression
 from scipy.stats import spearmanr
 
 from aurum.prediction.model.features import TIME
-from aurum.readings.history import AXES, LABELS, Run
+from aurum.readings.history import AXES, LABELS, LIFE_NUMBERS, Run
 from aurum.runtime.time_units import HOUR_US
 
 Floats = npt.NDArray[np.float64]
@@ -121,6 +121,8 @@ def _reason_to_drop(name: str, runs: Sequence[Run], failed: Sequence[Run], axis:
     values = np.concatenate([run.columns[name] for run in runs])
     if name.lower() in LABELS:
         return "is a label of the outcome"
+    if name.lower() in LIFE_NUMBERS:
+        return "numbers the lives"
     if name.lower() in AXES or _is_counter(name, runs):
         return "counts life"
     present = values[~np.isnan(values)]

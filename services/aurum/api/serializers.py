@@ -99,8 +99,14 @@ def origin_of(prediction: prediction_pb2.PredictResponse) -> dict[str, Any]:
         "source": "rule" if prediction.rule or (prediction.degraded and not prediction.model_version) else "model",
         "rule": prediction.rule or None,
         "risk_unknown_reason": prediction.risk_unknown_reason or None,
+        "risk_unknown": unknown_out(prediction.risk_unknown) if prediction.HasField("risk_unknown") else None,
         "without_skill": prediction.without_skill or None,
     }
+
+
+def unknown_out(reason: prediction_pb2.UnknownReason) -> dict[str, Any]:
+    """Returns why something is unknown, for programs."""
+    return {"code": reason.code, "parameters": dict(reason.parameters)}
 
 
 def prediction_out(prediction: prediction_pb2.PredictResponse, age: float | None = None) -> PredictionOut:
@@ -112,6 +118,7 @@ def prediction_out(prediction: prediction_pb2.PredictResponse, age: float | None
         risk_score=None if prediction.risk_unknown_reason else prediction.risk_score,
         **origin_of(prediction),
         rul_unknown_reason=prediction.rul_unknown_reason or None,
+        rul_unknown=unknown_out(prediction.rul_unknown) if prediction.HasField("rul_unknown") else None,
         anomaly_threshold=prediction.anomaly_threshold or None,
         rul=rul_out(prediction),
         anomaly_score=prediction.anomaly_score,

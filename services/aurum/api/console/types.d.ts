@@ -12,6 +12,11 @@ export interface Rul {
 }
 
 /** A machine in the event stream. Without a prediction it has no anomaly_score, degraded and predicted_at. */
+export interface UnknownReason {
+  code: string;
+  parameters: Record<string, string>;
+}
+
 export interface Machine {
   machine_id: string;
   machine_type: string;
@@ -25,6 +30,7 @@ export interface Machine {
   source?: "model" | "rule";
   rule?: string | null;
   risk_unknown_reason?: string | null;
+  risk_unknown?: UnknownReason | null;
   without_skill?: string | null;
   degraded?: boolean;
   predicted_at?: string;
@@ -160,6 +166,13 @@ export interface AlarmRules {
   rules: AlarmRule[];
 }
 
+/** The change of a rule between two revisions. */
+export interface RuleChange {
+  rule: string;
+  kind: "added" | "removed" | "changed";
+  fields: { field: string; before: unknown; after: unknown }[];
+}
+
 /** RevisionOut */
 export interface RulesRevision {
   revision: number;
@@ -169,6 +182,7 @@ export interface RulesRevision {
   source: "file" | "stored";
   restores: number | null;
   changes: string[];
+  rule_changes: RuleChange[]; // fewer than changes if they are large; none in revisions of earlier versions
   change_count: number;
 }
 
@@ -518,7 +532,7 @@ export interface Problem {
   errors?: FieldProblem[];
 }
 
-export type FieldProblem = { field: string; detail: string };
+export type FieldProblem = { field: string; detail: string; code?: string; parameters?: Record<string, string> };
 
 /** TraceOut */
 export interface TraceSummary {

@@ -76,6 +76,31 @@ test("problem of another type keeps its detail", async () => {
   await assert.rejects(request("/api/alarms"), { message: "broken" });
 });
 
+test("invalid field is told in the user's language", async () => {
+  await speak("es");
+  const problem = {
+    type: "urn:aurumai:problem:invalid-argument",
+    detail: "body.reason: String should have at least 1 character",
+    errors: [
+      {
+        field: "body.reason",
+        detail: "String should have at least 1 character",
+        code: "string_too_short",
+        parameters: { min_length: "1" },
+      },
+    ],
+  };
+  answerWithProblem(422, problem);
+  await assert.rejects(request("/api/alarms"), {
+    message: "No se ha aceptado: reason: es demasiado corto; mínimo 1 caracteres",
+  });
+  problem.errors[0].code = "newer";
+  answerWithProblem(422, problem);
+  await assert.rejects(request("/api/alarms"), {
+    message: "No se ha aceptado: reason: String should have at least 1 character",
+  });
+});
+
 test("error without a problem names its status", async () => {
   answerWith("<h1>Bad gateway</h1>", { status: 502 }, "text/html");
   await assert.rejects(request("/api/alarms"), { message: "The platform reported an error (HTTP 502).", status: 502 });

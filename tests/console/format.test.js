@@ -176,6 +176,24 @@ test("risk of a rule is named as the rule's, and an unknown one has no number", 
   assert.equal(riskText(machine({})), "no prediction yet");
 });
 
+test("reason of an unknown risk is told by its code", async () => {
+  const parameters = { quantity: "risk", baseline: "base rate", skill: "0.02", low: "-0.10", high: "0.12" };
+  const unknown = machine({
+    risk_score: null,
+    source: "model",
+    risk_unknown_reason: "it has no skill",
+    risk_unknown: { code: "NO_SKILL", parameters },
+  });
+  assert.match(
+    predictionRemark(unknown),
+    /better than the usual rate of failures \(skill 0\.02, 95 %: -0\.10 to 0\.12\)/,
+  );
+  await speak("es");
+  assert.match(predictionRemark(unknown), /mejor que la frecuencia habitual de fallos/);
+  const newer = machine({ risk_unknown_reason: "it is new", risk_unknown: { code: "NEWER", parameters: {} } });
+  assert.equal(predictionRemark(newer), "it is new");
+});
+
 test("threshold of a model decides what is very unusual", () => {
   assert.equal(unusualness(machine({})), undefined);
   assert.equal(unusualness(machine({ anomaly_score: 0.9995 })), "very_high");

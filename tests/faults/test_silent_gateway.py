@@ -61,3 +61,22 @@ def test_killed_gateway_is_one_alarm_until_it_returns(tmp_path: Path) -> None:
             assert of["press-0~silent"] == ["raised", "suppressed", "cleared"]
             assert of["press-4~silent"] == ["raised", "suppressed", "unsuppressed"]
             assert of[alarm["id"]] == ["raised", "acknowledged", "cleared"]
+
+
+def test_gateway_that_is_away_at_a_restart_is_named(tmp_path: Path) -> None:
+    """Ingestion and the scorer restart while a gateway is away; its alarm still names it and its machines."""
+    with watching(tmp_path, SILENCE_RULES) as running:
+        running.extra["AURUM_EDGE_NAME"] = "hall-3"
+        running.start("edge")
+        with machines_behind(running.port("edge"), "presses", MACHINES):
+            wait_for(lambda: machines_known(running) == len(MACHINES), 30, "all machines are known")
+            wait_for(lambda: running.metric("ingestion", "ingestion_gateways_unwritten ") == 0, 10, "they are stored")
+            running.processes["edge"].kill()
+            for service in ("prediction", "ingestion"):
+                running.processes[service].kill()
+            for service in ("ingestion", "prediction"):
+                running.restart(service)
+            wait_for(lambda: [each["count"] for each in groups(running)] == [5], 60, "the alarm of the gateway")
+            (group,) = groups(running)
+            assert (group["gateway"], group["cause"]) == ("hall-3", "gateway_away")
+            assert [each["machine_id"] for each in group["machines"]] == MACHINES

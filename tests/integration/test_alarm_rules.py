@@ -113,6 +113,10 @@ def test_edited_rule_raises_an_alarm_without_restart(plant: Platform) -> None:
         (1, "tuning", None, "stored"),
     ]
     assert items[-1]["changes"] == ["fast added", "hot removed"]
+    assert [(each["rule"], each["kind"]) for each in items[-1]["rule_changes"]] == [
+        ("fast", "added"),
+        ("hot", "removed"),
+    ]
     assert rest["next_cursor"] is None
     acts = [json.loads(line) for line in (plant.folder / "audit.log").read_text().splitlines()]
     done = [(act["action"], act["user_id"], act["outcome"]) for act in acts if "alarm_rules" in act["action"]]
@@ -135,6 +139,7 @@ def test_invalid_rules_are_refused_by_rule_and_field(plant: Platform) -> None:
     [error] = refused.json["errors"]
     assert error["field"] == "body.rules.1.priority"
     assert error["detail"].startswith("rule fast: ")
+    assert (error["code"], "urgent" in error["parameters"]["expected"]) == ("literal_error", True)
     for wrong, field in (
         ([{**bad, "sensor": {"sensor": "speed", "above": 1, "below": 2}}], "body.rules.0.sensor"),
         ([{**bad, "sensor": {"sensor": "speed", "above": "much"}}], "body.rules.0.sensor.above"),
@@ -147,9 +152,12 @@ def test_invalid_rules_are_refused_by_rule_and_field(plant: Platform) -> None:
     ):
         answer = edited(plant, rules=wrong)
         assert (answer.status, [each["field"] for each in answer.json["errors"]]) == (422, [field]), answer.json
+        assert answer.json["errors"][0]["code"], answer.json
     twice = edited(plant, rules=[bad, bad])
     assert twice.status == 422
-    assert twice.json["errors"] == [{"field": "body.rules.1.name", "detail": "rule fast: another rule has this name"}]
+    assert twice.json["errors"] == [
+        {"field": "body.rules.1.name", "detail": "rule fast: another rule has this name", "code": "name_taken"}
+    ]
     assert edited(plant, reason="").status == 422
     assert call(plant, "POST", "/api/alarms/rules/preview", {"rule": {**bad, "text": ""}}).status == 422
     assert rules(plant)["revision"] == 0

@@ -102,6 +102,21 @@ async def test_store_keeps_everything_across_restart(open_store: Open, machine: 
     await second.close()
 
 
+async def test_gateways_of_machines_survive_a_restart(open_store: Open, machine: str) -> None:
+    """From which gateway a machine is sent is known after a restart of the store; the latest one counts."""
+    first = open_store()
+    await first.start()
+    await first.record_gateways({machine: "hall-3", f"{machine}-b": "hall-4"})
+    await first.record_gateways({machine: "hall-5"})
+    await first.record_gateways({})
+    await first.close()
+    second = open_store()
+    await second.start()
+    known = await second.gateways()
+    assert (known[machine], known[f"{machine}-b"]) == ("hall-5", "hall-4")
+    await second.close()
+
+
 async def test_all_readings_of_a_machine_are_read(store: Store, machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine's whole history is read, also if it is longer than an answer may be."""
     monkeypatch.setattr("aurum.ingestion.series_reader.MAX_RAW", 10)

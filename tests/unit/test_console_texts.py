@@ -3,12 +3,20 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel
+from pydantic_core.core_schema import ErrorType
 
 from aurum.alarms.lifecycle import OTHERS_RETURNED, RULE_CHANGED, RULE_REMOVED, TYPE_NOT_COVERED
+from aurum.alarms.rule_changes import ChangeKind
+from aurum.alarms.rules import AlarmRule
+from aurum.prediction.training.skill import BASE_RATE, MEAN_LEFT, MEDIAN_LIFE
+from tests.support.reasons import field_codes, problem_kinds, unknown_codes
 
 SERVICES = Path(__file__).parents[2] / "services/aurum"
 CONSOLE = SERVICES / "api/console"
@@ -53,13 +61,41 @@ def test_every_text_is_used_by_a_script() -> None:
     assert sorted(unused) == []
 
 
-def test_translated_problems_are_raised_by_the_services() -> None:
+def _texts_of(prefix: str) -> set[str]:
+    """Returns the keys with a prefix, without it. Both languages have the same keys, see above."""
+    return {key.removeprefix(prefix) for key in ENGLISH if key.startswith(prefix)}
+
+
+def test_every_kind_of_problem_of_the_api_has_a_text() -> None:
     """The type of a problem is the reason of an error in lower case; see aurum.api.problems."""
-    code = "\n".join(path.read_text() for path in SERVICES.rglob("*.py"))
-    reasons = {each.lower().replace("_", "-") for each in re.findall(r"\"([A-Z][A-Z_]+)\"", code)}
-    translated = {key.removeprefix("problem.") for key in ENGLISH if key.startswith("problem.")}
-    assert translated
-    assert translated <= reasons, sorted(translated - reasons)
+    kinds = problem_kinds()
+    assert {"alarm-rules-changed", "circuit-open", "request-entity-too-large"} <= kinds
+    assert _texts_of("problem.") == kinds
+
+
+def test_every_reason_of_an_unknown_risk_has_a_text() -> None:
+    assert _texts_of("unknown.") == {code.lower().replace("_", "-") for code in unknown_codes()}
+    assert _texts_of("baseline.") == {BASE_RATE, MEAN_LEFT, MEDIAN_LIFE}
+
+
+def _fields_of(model: type[BaseModel]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield name
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _fields_of(kind)
+
+
+def test_every_change_of_an_alarm_rule_has_a_text() -> None:
+    assert _texts_of("changed.") == set(_fields_of(AlarmRule))
+    assert set(get_args(ChangeKind)) <= _texts_of("change.")
+
+
+def test_every_code_of_an_invalid_field_has_a_text() -> None:
+    """The codes of the platform all have one, those of pydantic as far as the console's forms can get them."""
+    codes = field_codes()
+    assert {"one_limit", "name_taken"} <= codes
+    assert codes <= _texts_of("invalid.") <= codes | set(get_args(ErrorType))
 
 
 def test_default_alarm_rules_have_the_same_text_in_console() -> None:

@@ -1,8 +1,12 @@
 """Ingestion knows which gateways are connected, and from which one the readings of a machine come."""
 
+from pathlib import Path
+
 import pytest
 
 from aurum.ingestion.gateways import Gateways
+from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
+from aurum.ingestion.stored_gateways import StoredGateways
 from aurum.readings.batch import SeriesKeys
 from aurum.readings.transport.sending_gateway import GATEWAY_METADATA, gateway_in
 from aurum.runtime.errors import InvalidArgumentError
@@ -46,6 +50,37 @@ def test_machine_belongs_to_the_latest_gateway_that_sends_it() -> None:
         known.gateways.note_batch(keys[0], "A")
         assert known.gateways.of("m1") == "A"
     assert known.gateways.of("m3") == ""
+
+
+def test_stored_gateways_are_taken_over_unless_newer_is_known() -> None:
+    known = Known()
+    keys = SeriesKeys([("m1", "heat")])
+    with known.gateways.connected("A"):
+        known.gateways.note_batch(keys, "A")
+        known.gateways.restore({"m1": "B", "m2": "B"})
+        assert (known.gateways.of("m1"), known.gateways.of("m2")) == ("A", "B")
+        assert known.machines == ["m1", "m2"]
+        assert known.gateways.unwritten == {"m1": "A"}
+        known.gateways.written({"m1": "C"})
+        assert known.gateways.unwritten == {"m1": "A"}  # it has changed while it was written
+        known.gateways.written({"m1": "A"})
+        known.gateways.restore({"m1": "B"})  # another replica has stored it later
+        assert (known.gateways.of("m1"), known.gateways.unwritten) == ("B", {})
+        known.gateways.note_batch(keys, "A")
+        assert known.gateways.of("m1") == "A"
+
+
+async def test_gateways_are_stored_once_and_read_again(tmp_path: Path) -> None:
+    store = SqliteStore(SqliteOptions(tmp_path / "store.db"))
+    await store.start()
+    known, later = Known(), Known()
+    with known.gateways.connected("A"):
+        known.gateways.note_batch(SeriesKeys([("m1", "heat")]), "A")
+    await StoredGateways(store, known.gateways).write()
+    assert known.gateways.unwritten == {}
+    await StoredGateways(store, later.gateways).load()
+    assert (later.gateways.of("m1"), later.gateways.unwritten) == ("A", {})
+    await store.close()
 
 
 def test_gateways_that_are_away_are_forgotten_if_there_are_many() -> None:

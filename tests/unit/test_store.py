@@ -402,6 +402,26 @@ async def test_store_of_version_5_is_upgraded(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_store_of_version_6_is_upgraded(tmp_path: Path) -> None:
+    """That version did not store from which gateway the readings of a machine come."""
+    path = tmp_path / "store.db"
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+    await store.register(MachineRecord("m", "pump", "a", 1, ""))
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE machine_gateways")
+        connection.execute("PRAGMA user_version = 6")
+        connection.commit()
+    store = SqliteStore(SqliteOptions(path))
+    await store.start()
+    assert await store.gateways() == {}
+    await store.record_gateways({"m": "hall-3"})
+    assert await store.gateways() == {"m": "hall-3"}
+    assert [each.machine_id for each in await store.list_machines()] == ["m"]
+    await store.close()
+
+
 async def test_store_of_version_2_is_upgraded(tmp_path: Path) -> None:
     """A source of before there were owners goes on, and then belongs to who goes on with it."""
     path = tmp_path / "store.db"

@@ -3,11 +3,10 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from aurum.alarms import metrics
+from aurum.alarms.rule_changes import changes_between
 from aurum.alarms.rules import AlarmRule, AlarmRules, AlarmRulesError, load_rules
 from aurum.alarms.rules_revision import RulesRevision, digest_of
 from aurum.runtime import damage
@@ -108,48 +107,20 @@ class FollowedRules:
         rules = self.file_rules
         if self.revision is not None and self.revision.rules is not None:
             rules = self.revision.rules
-        changes = list(describe_changes(self.current, rules))
+        changes = list(changes_between(self.current, rules))
         if rules == self.current:
             return
         self.current, self._named = rules, _by_name(rules)
         if changes:
             logger.info(
                 "alarm rules were replaced: %s; alarms that they no longer justify are closed",
-                "; ".join(changes[:_MOST_NAMED]),
+                "; ".join(map(str, changes[:_MOST_NAMED])),
                 extra={"changes": len(changes), "revision": self.revision.number if self.revision else 0},
             )
 
 
-def describe_changes(before: AlarmRules, after: AlarmRules) -> Iterator[str]:
-    """Yields what differs between two versions of the rules, one text for each rule."""
-    old, new = _by_name(before), _by_name(after)
-    for name in sorted(old.keys() | new.keys()):
-        if name not in new:
-            yield f"{name} removed"
-        elif name not in old:
-            yield f"{name} added"
-        elif old[name] != new[name]:
-            fields = _changed_fields(old[name].model_dump(mode="json"), new[name].model_dump(mode="json"))
-            yield f"{name} changed ({', '.join(fields)})"
-
-
 def _by_name(rules: AlarmRules) -> dict[str, AlarmRule]:
     return {rule.name: rule for rule in rules.rules}
-
-
-def _changed_fields(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for field in sorted(before.keys() | after.keys()):
-        old, new = before.get(field), after.get(field)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _changed_fields(old, new, f"{prefix}{field}.")
-        elif old != new:
-            yield f"{prefix}{field}: {_shown(old)} → {_shown(new)}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{field} {each}" for field, each in value.items() if each not in (None, 0.0))
-    return "none" if value is None else str(value)
 
 
 def _stamp_of(path: Path | None) -> _Stamp | None:

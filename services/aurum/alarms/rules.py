@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from aurum.alarms.lifecycle import Priority, Quantity
 from aurum.runtime.yaml_file import read_yaml
@@ -38,7 +39,7 @@ class ValueLimit(_RulesModel):
     @model_validator(mode="after")
     def _require_one_limit(self) -> "ValueLimit":
         if (self.above is None) == (self.below is None):
-            raise ValueError("one of above and below must be given")
+            raise PydanticCustomError("one_limit", "one of above and below must be given")
         return self
 
     def is_exceeded(self, value: float, *, alarming: bool) -> bool:
@@ -58,7 +59,7 @@ class AnomalyLimit(ValueLimit):
     @model_validator(mode="after")
     def _require_one_limit(self) -> "AnomalyLimit":
         if (self.above is not None) + (self.below is not None) + self.beyond_threshold != 1:
-            raise ValueError("one of above, below and beyond_threshold must be given")
+            raise PydanticCustomError("one_limit", "one of above, below and beyond_threshold must be given")
         return self
 
     def at(self, threshold: float) -> ValueLimit:
@@ -116,7 +117,9 @@ class AlarmRule(_RulesModel):
     def _require_one_condition(self) -> "AlarmRule":
         conditions = (self.risk, self.rul, self.anomaly, self.sensor, self.rate, self.stale)
         if sum(condition is not None for condition in conditions) != 1:
-            raise ValueError("exactly one of risk, rul, anomaly, sensor, rate and stale must be given")
+            raise PydanticCustomError(
+                "one_condition", "exactly one of risk, rul, anomaly, sensor, rate and stale must be given"
+            )
         return self
 
     @property

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from aurum.alarms.rule_changes import RuleChange
 from aurum.alarms.rules import AlarmRule, AlarmRules
 from aurum.runtime import damage
 from aurum.v1 import ingestion_pb2
@@ -39,6 +40,7 @@ class RulesRevision:
         file_digest: The digest of the file's rules when it was stored, see `digest_of`.
         restores: The revision that it repeats, 0 for the file; None if it repeats none.
         changes: What it changed, one text for each rule; the first ones if there are many.
+        rule_changes: The same for programs; empty in revisions of earlier versions. The first ones if there are many.
         change_count: How many rules it changed.
     """
 
@@ -52,6 +54,7 @@ class RulesRevision:
     restores: int | None = None
     changes: tuple[str, ...] = ()
     change_count: int = 0
+    rule_changes: tuple[RuleChange, ...] = ()
 
 
 class _Part(BaseModel):
@@ -67,6 +70,7 @@ class _Part(BaseModel):
     from_file: bool = False
     restores: int | None = None
     changes: tuple[str, ...] = ()
+    rule_changes: tuple[RuleChange, ...] = ()
     change_count: int = 0
     rules: list[dict[str, Any]] = []
 
@@ -98,7 +102,10 @@ def to_events(revision: RulesRevision) -> list[ingestion_pb2.Event]:
         "restores": revision.restores,
         "change_count": revision.change_count,
     }
-    head["changes"] = _fitting(revision.changes, _HEAD_BYTES - len(_json(head)))
+    shown = [change if len(change) <= _MOST_CHANGE else f"{change[:_MOST_CHANGE]}…" for change in revision.changes]
+    head["changes"] = _fitting(shown, (_HEAD_BYTES - len(_json(head))) // 2)
+    coded = [change.model_dump(mode="json", exclude_defaults=True) for change in revision.rule_changes]
+    head["rule_changes"] = _fitting(coded, _HEAD_BYTES - len(_json(head)))
     parts: list[list[dict[str, Any]]] = [[]]
     size = 0
     for rule in revision.rules.rules if revision.rules else ():
@@ -121,16 +128,13 @@ def to_events(revision: RulesRevision) -> list[ingestion_pb2.Event]:
     ]
 
 
-def _fitting(changes: Sequence[str], most_bytes: int) -> list[str]:
+def _fitting(changes: Sequence[Any], most_bytes: int) -> list[Any]:
     """Returns the first changes whose JSON has at most so many bytes."""
-    fitting: list[str] = []
-    for change in changes:
-        text = change if len(change) <= _MOST_CHANGE else f"{change[:_MOST_CHANGE]}…"
-        most_bytes -= len(_json(text)) + 2
+    for count, change in enumerate(changes):
+        most_bytes -= len(_json(change)) + 2
         if most_bytes < 0:
-            break
-        fitting.append(text)
-    return fitting
+            return list(changes[:count])
+    return list(changes)
 
 
 def revisions_of(events: Iterable[ingestion_pb2.Event]) -> list[RulesRevision]:
@@ -176,6 +180,7 @@ def _joined(parts: dict[int, tuple[_Part, ingestion_pb2.Event]]) -> RulesRevisio
         restores=part.restores,
         changes=part.changes,
         change_count=part.change_count,
+        rule_changes=part.rule_changes,
     )
 
 

@@ -66,6 +66,8 @@ def group_text(gateway: str, site: str, machines: int | None = None) -> str:
         machines: How many machines are silent; None if it is not to be said.
     """
     where = f"Gateway {gateway}{f' ({site})' if site else ''}" if gateway else f"Site {site}"
+    if machines == 0:
+        return f"{where}: all machines send again"
     return f"{where}: {'machines' if machines is None else f'{machines} machines'} send no readings"
 
 

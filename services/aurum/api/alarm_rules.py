@@ -1,14 +1,17 @@
 """Changes of the alarm rules by engineers: each writes a revision into the store, which all services follow."""
 
 import asyncio
+import dataclasses
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-from aurum.alarms.followed_rules import FollowedRules, describe_changes
+from aurum.alarms.followed_rules import FollowedRules
+from aurum.alarms.rule_changes import changes_between
 from aurum.alarms.rules import AlarmRule, AlarmRules
 from aurum.alarms.rules_revision import (
     EVENT_KIND,
@@ -21,6 +24,7 @@ from aurum.alarms.rules_revision import (
 )
 from aurum.alarms.stored_rules import StoredRules
 from aurum.api.backends import IngestionBackend
+from aurum.api.problems import parameters_of
 from aurum.readings.batch import sensor_problem
 from aurum.resilience import Criticality, criticality_scope
 from aurum.runtime.errors import (
@@ -91,7 +95,7 @@ class RulesDesk:
                 return newest
             self._require_newest(expected)
             after = rules or self.rules.file_rules
-            changes = tuple(describe_changes(self.rules.current, after))
+            changes = tuple(changes_between(self.rules.current, after))
             now_us = time.time_ns() // 1000
             revision = RulesRevision(
                 number=expected + 1,
@@ -102,7 +106,8 @@ class RulesDesk:
                 write_id=secrets.token_hex(6),
                 file_digest=digest_of(self.rules.file_rules),
                 restores=restores,
-                changes=changes,
+                changes=tuple(map(str, changes)),
+                rule_changes=changes,
                 change_count=len(changes),
             )
             with criticality_scope(Criticality.ALARM):
@@ -202,16 +207,17 @@ def parse_rules(content: Sequence[Mapping[str, Any]], field: str) -> AlarmRules:
     duplicates = [index for index, name in enumerate(names) if name and name in names[:index]]
     if duplicates:
         raise _invalid(
-            [_violation((index, "name"), "another rule has this name", names, field) for index in duplicates]
+            [
+                _violation(_Mistake((index, "name"), "another rule has this name", "name_taken"), names, field)
+                for index in duplicates
+            ]
         )
     try:
         rules = AlarmRules.model_validate({"rules": list(content)})
     except ValidationError as error:
-        raise _invalid([_violation(loc[1:], message, names, field) for loc, message in _mistakes(error)]) from error
+        raise _invalid([_violation(each, names, field) for each in _mistakes(error, within=1)]) from error
     violations = [
-        _violation((index, *loc), message, names, field)
-        for index, rule in enumerate(rules.rules)
-        for loc, message in _unusable(rule)
+        _violation(each, names, field) for index, rule in enumerate(rules.rules) for each in _unusable(rule, (index,))
     ]
     if violations:
         raise _invalid(violations)
@@ -223,31 +229,45 @@ def parse_rule(content: Mapping[str, Any], field: str) -> AlarmRule:
     try:
         rule = AlarmRule.model_validate(dict(content))
     except ValidationError as error:
-        raise _invalid([_violation(loc, message, (), field) for loc, message in _mistakes(error)]) from error
-    violations = [_violation(loc, message, (), field) for loc, message in _unusable(rule)]
+        raise _invalid([_violation(each, (), field) for each in _mistakes(error)]) from error
+    violations = [_violation(each, (), field) for each in _unusable(rule)]
     if violations:
         raise _invalid(violations)
     return rule
 
 
-def _mistakes(error: ValidationError) -> Iterator[tuple[FieldPath, str]]:
-    found = error.errors(include_url=False, include_input=False, include_context=False)
-    return ((mistake["loc"], mistake["msg"].removeprefix("Value error, ")) for mistake in found[:_MOST_ERRORS])
+@dataclass(frozen=True, slots=True)
+class _Mistake:
+    """What is wrong with a rule: the path of the field, the problem, its code and the values in it."""
+
+    path: FieldPath
+    problem: str
+    code: str
+    parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def _unusable(rule: AlarmRule) -> Iterator[tuple[FieldPath, str]]:
-    """Yields what is wrong with a rule besides its form: the path of the field, and the problem."""
+def _mistakes(error: ValidationError, within: int = 0) -> Iterator[_Mistake]:
+    """Yields what is wrong. within: How many of the first parts of the paths are left out."""
+    for found in error.errors(include_url=False, include_input=False)[:_MOST_ERRORS]:
+        problem = found["msg"].removeprefix("Value error, ")
+        yield _Mistake(found["loc"][within:], problem, found["type"], parameters_of(found.get("ctx", {})))
+
+
+def _unusable(rule: AlarmRule, place: FieldPath = ()) -> Iterator[_Mistake]:
+    """Yields what is wrong with a rule besides its form. place: The path of the rule."""
     problem = sensor_problem(rule.sensor_name) if rule.sensor_name or rule.sensor or rule.rate else None
     if problem is not None:
-        yield (rule.quantity, "sensor"), problem
+        yield _Mistake((*place, rule.quantity, "sensor"), problem, "sensor_name")
     if rule_bytes(rule) > MOST_RULE_BYTES:
-        yield (), f"has more than {MOST_RULE_BYTES} bytes"
+        most = {"most": str(MOST_RULE_BYTES)}
+        yield _Mistake(place, f"has more than {MOST_RULE_BYTES} bytes", "rule_too_large", most)
 
 
-def _violation(path: FieldPath, message: str, names: Sequence[str], field: str) -> FieldViolation:
-    index = path[0] if path else None
+def _violation(mistake: _Mistake, names: Sequence[str], field: str) -> FieldViolation:
+    index = mistake.path[0] if mistake.path else None
     name = f"rule {names[index]}: " if isinstance(index, int) and index < len(names) and names[index] else ""
-    return FieldViolation(".".join((field, *map(str, path))), f"{name}{message}")
+    path = ".".join((field, *map(str, mistake.path)))
+    return FieldViolation(path, f"{name}{mistake.problem}", mistake.code, mistake.parameters)
 
 
 def _invalid(violations: Sequence[FieldViolation]) -> InvalidArgumentError:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from aurum.alarms.rule_changes import RuleChange
 from aurum.alarms.rules import AlarmRule
 
 By = Annotated[str, Field(max_length=100, description="Author's name; ignored if callers are authenticated.")]
@@ -42,6 +43,9 @@ class RevisionOut(BaseModel):
     source: Literal["file", "stored"] = Field(description="Whether it went back to the rules of the file.")
     restores: int | None = Field(description="The revision that it repeats, 0 for the file; null if it repeats none.")
     changes: list[str] = Field(description="What it changed, one text for each rule; the first ones if there are many.")
+    rule_changes: list[RuleChange] = Field(
+        description="`changes` for programs; empty for revisions of earlier versions."
+    )
     change_count: int = Field(description="How many rules it changed.")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from aurum.api import metrics
 from aurum.api.alarm_service import AlarmService
 from aurum.api.machine_cache import MachineCache, MachineView
-from aurum.api.serializers import finite_or_none, machine_status, origin_of, to_datetime
+from aurum.api.serializers import finite_or_none, machine_status, origin_of, to_datetime, unknown_out
 
 _CHECK_SECONDS = 0.2  # between two checks for changes
 _PULSE_SECONDS = 5.0  # between two pulses, which show a console that it is connected
@@ -202,6 +202,7 @@ def _machine_json(view: MachineView) -> dict[str, Any]:
             "risk_score": None if prediction.risk_unknown_reason else round(prediction.risk_score, 4),
             **origin_of(prediction),
             "rul_unknown_reason": prediction.rul_unknown_reason or None,
+            "rul_unknown": unknown_out(prediction.rul_unknown) if prediction.HasField("rul_unknown") else None,
             "anomaly_score": round(prediction.anomaly_score, 6),
             "anomaly_threshold": prediction.anomaly_threshold or None,
             "degraded": prediction.degraded,

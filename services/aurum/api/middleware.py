@@ -183,7 +183,9 @@ class RequestMiddleware:
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > exchange.max_body_bytes:
             error = BodyTooLargeError(exchange.max_body_bytes)
-            await problem_response(413, error.detail)(scope, exchange.receive, exchange.send)
+            await problem_response(413, error.detail, kind="request-entity-too-large")(
+                scope, exchange.receive, exchange.send
+            )
             return
         if encoding := exchange.unsupported_encoding:
             detail = f"the Content-Encoding {encoding[:40]!r} is not supported; send the body as it is, or with gzip"

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from aurum.readings.tables import TableError
 from aurum.resilience.status import http_status
 from aurum.runtime import metrics
-from aurum.runtime.errors import AurumError, MethodNotAllowedError
+from aurum.runtime.errors import AurumError, FieldViolation, MethodNotAllowedError
 from aurum.runtime.telemetry.tracing import current_trace_id
 
 logger = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _RETRY_AFTER = 1  # seconds, if the error names none
 _MAX_ERRORS = 20  # invalid fields in one answer
 _MAX_FIELD_NAME = 200  # characters of the name of an invalid field
+_MAX_PARAMETER = 200  # characters of a value in the text of an invalid field
 
 
 class ProblemOut(BaseModel):
@@ -32,7 +33,11 @@ class ProblemOut(BaseModel):
     status: int
     detail: str
     trace_id: str
-    errors: list[dict[str, Any]] = Field([], description="The invalid fields, each with field, row and detail.")
+    errors: list[dict[str, Any]] = Field(
+        [],
+        description="The invalid fields, each with field, row, detail and, for texts of the client's own, code and "
+        "parameters.",
+    )
     parameters: dict[str, str] = Field({}, description="The values in the detail, for texts of the client's own.")
 
 
@@ -69,7 +74,7 @@ def problem_response(
         status: The HTTP status.
         detail: What is wrong, as a sentence.
         kind: The last part of the problem's type; by default from the status.
-        errors: The invalid fields, each with field, row and detail.
+        errors: The invalid fields, each with field, row, detail, code and parameters.
         parameters: The values in the detail, for texts of the client's own.
         retry_after: Seconds after which the client may retry.
         headers: Further headers.
@@ -102,13 +107,27 @@ def error_response(error: AurumError) -> JSONResponse:
         status,
         error.message,
         kind=error.reason.lower().replace("_", "-"),
-        errors=[{"field": violation.field, "detail": violation.description} for violation in error.violations],
+        errors=[_field_problem(violation) for violation in error.violations],
         parameters=error.metadata,
         retry_after=error.retry_after,
     )
     if isinstance(error, MethodNotAllowedError):
         response.headers["Allow"] = ", ".join(error.allowed)
     return response
+
+
+def parameters_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the values in the text of an invalid field, as texts; those that are no text or number are left out."""
+    return {name: str(value)[:_MAX_PARAMETER] for name, value in values.items() if isinstance(value, str | int | float)}
+
+
+def _field_problem(violation: FieldViolation) -> dict[str, Any]:
+    coded = _coded(violation.code, violation.parameters) if violation.code else {}
+    return {"field": violation.field, "detail": violation.description, **coded}
+
+
+def _coded(code: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+    return {"code": code, **({"parameters": dict(parameters)} if parameters else {})}
 
 
 def _is_for_a_page(request: Request) -> bool:
@@ -141,7 +160,11 @@ def install(app: FastAPI, not_found_page: Callable[[Request], Response]) -> None
     async def validation(request: Request, error: RequestValidationError) -> JSONResponse:
         metrics.track_error("INVALID_ARGUMENT")
         errors = [
-            {"field": ".".join(str(part) for part in mistake["loc"])[:_MAX_FIELD_NAME], "detail": mistake["msg"]}
+            {
+                "field": ".".join(str(part) for part in mistake["loc"])[:_MAX_FIELD_NAME],
+                "detail": mistake["msg"],
+                **_coded(mistake["type"], parameters_of(mistake.get("ctx", {}))),
+            }
             for mistake in error.errors()[:_MAX_ERRORS]
         ]
         first = errors[0] if errors else {"field": "request", "detail": "is not valid"}

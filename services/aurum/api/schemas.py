@@ -68,6 +68,13 @@ class RulOut(BaseModel):
     unit: str
 
 
+class UnknownOut(BaseModel):
+    """Why something is unknown, for texts of the client's own."""
+
+    code: str = Field(description="Stable name of the reason: NO_SKILL or NO_FAILURES_SEEN.")
+    parameters: dict[str, str] = Field({}, description="The values in the reason.")
+
+
 class _RiskSource(BaseModel):
     """Where a risk comes from."""
 
@@ -76,6 +83,7 @@ class _RiskSource(BaseModel):
         None, description="The rule whose value is in risk_score, which is not a probability then."
     )
     risk_unknown_reason: str | None = Field(None, description="Why the risk is unknown, and risk_score null.")
+    risk_unknown: UnknownOut | None = Field(None, description="risk_unknown_reason for programs.")
     without_skill: str | None = Field(
         None, description="Why the model, which was activated by force, has no proven skill; null for any other."
     )
@@ -96,6 +104,7 @@ class MachineOut(_RiskSource):
     )
     rul: RulOut | None = None
     rul_unknown_reason: str | None = Field(None, description="Why the model tells no RUL although it learned lives.")
+    rul_unknown: UnknownOut | None = Field(None, description="rul_unknown_reason for programs.")
     degraded: bool = Field(False, description="Whether the prediction comes from the fallback rule instead of a model.")
     predicted_at: datetime | None = Field(None, description="When the prediction was made; null if there is none yet.")
     registered_at: datetime
@@ -221,6 +230,7 @@ class PredictionOut(_RiskSource):
         "it is unknown."
     )
     rul_unknown_reason: str | None = Field(None, description="Why the model tells no RUL although it learned lives.")
+    rul_unknown: UnknownOut | None = Field(None, description="rul_unknown_reason for programs.")
     anomaly_threshold: float | None = Field(
         None, description="Anomaly score from which the state counts as unusual, by the allowed false alarms a month."
     )

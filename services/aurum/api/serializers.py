@@ -67,6 +67,7 @@ def machine_out(machine: ingestion_pb2.Machine, predicted: Predicted | None) -> 
         **(origin_of(prediction) if prediction else {}),
         rul=rul_out(prediction) if prediction else None,
         rul_unknown_reason=(prediction.rul_unknown_reason or None) if prediction else None,
+        rul_unknown=unknown_out(prediction.rul_unknown) if prediction and prediction.HasField("rul_unknown") else None,
         degraded=bool(prediction and prediction.degraded),
         predicted_at=datetime.fromtimestamp(time.time() - age, UTC) if prediction else None,
         registered_at=to_datetime(machine.registered_us),
@@ -100,8 +101,14 @@ def origin_of(prediction: prediction_pb2.PredictResponse) -> dict[str, Any]:
         "source": "rule" if prediction.rule or (prediction.degraded and not prediction.model_version) else "model",
         "rule": prediction.rule or None,
         "risk_unknown_reason": prediction.risk_unknown_reason or None,
+        "risk_unknown": unknown_out(prediction.risk_unknown) if prediction.HasField("risk_unknown") else None,
         "without_skill": prediction.without_skill or None,
     }
+
+
+def unknown_out(reason: prediction_pb2.UnknownReason) -> dict[str, Any]:
+    """Returns why something is unknown, for programs."""
+    return {"code": reason.code, "parameters": dict(reason.parameters)}
 
 
 def prediction_out(prediction: prediction_pb2.PredictResponse, age: float | None = None) -> PredictionOut:
@@ -113,6 +120,7 @@ def prediction_out(prediction: prediction_pb2.PredictResponse, age: float | None
         risk_score=None if prediction.risk_unknown_reason else prediction.risk_score,
         **origin_of(prediction),
         rul_unknown_reason=prediction.rul_unknown_reason or None,
+        rul_unknown=unknown_out(prediction.rul_unknown) if prediction.HasField("rul_unknown") else None,
         anomaly_threshold=prediction.anomaly_threshold or None,
         rul=rul_out(prediction),
         anomaly_score=prediction.anomaly_score,

@@ -1,12 +1,13 @@
 """The edge gateways that send to this process: which are connected, and from which one a machine's readings come.
 
-It is kept in memory: after a restart, the gateway of a machine is known from its next batch on.
+The gateways of machines are stored too, so that they are known after a restart; see
+aurum.ingestion.stored_gateways. Which gateways are connected is known only to the process.
 """
 
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from aurum.ingestion import metrics
@@ -66,7 +67,32 @@ class Gateways:
         self._clock = clock
         self._gateways: OrderedDict[str, _Gateway] = OrderedDict()  # the latest change last
         self._machines: dict[str, tuple[str, float]] = {}  # machine → gateway, when it was noted
+        self._unwritten: dict[str, str] = {}  # machine → gateway; at most one entry for each machine of the plant
         self.version = 0
+
+    @property
+    def unwritten(self) -> dict[str, str]:
+        """The machines with their gateways that are not stored yet."""
+        return dict(self._unwritten)
+
+    def written(self, gateways: Mapping[str, str]) -> None:
+        """Notes that gateways of machines have been stored. Those that have changed meanwhile stay unwritten."""
+        for machine_id, name in gateways.items():
+            if self._unwritten.get(machine_id) == name:
+                del self._unwritten[machine_id]
+        metrics.ingestion_gateways_unwritten.set(len(self._unwritten))
+
+    def restore(self, gateways: Mapping[str, str]) -> None:
+        """Takes over the gateways of machines as they are stored. What is not stored yet is newer."""
+        at = self._clock() - _SETTLED_SECONDS
+        for machine_id, name in gateways.items():
+            before = self.of(machine_id)
+            if name == before or machine_id in self._unwritten:
+                continue
+            self._machines[machine_id] = name, at
+            if before in self._gateways:
+                self._gateways[before].noted.clear()
+            self._on_machine(machine_id)
 
     def of(self, machine_id: str) -> str:
         """Returns the gateway that last sent readings of a machine; empty if none did."""
@@ -114,9 +140,11 @@ class Gateways:
                 gateway.noted.pop(id(keys), None)  # it is looked at again
                 continue
             self._machines[machine_id] = name, now
+            self._unwritten[machine_id] = name
             if before in self._gateways:
                 self._gateways[before].noted.clear()
             self._on_machine(machine_id)
+        metrics.ingestion_gateways_unwritten.set(len(self._unwritten))
 
     def _note(self, name: str, gateway: _Gateway) -> None:
         connected = gateway.streams > 0

@@ -6,7 +6,7 @@ quick and clear errors instead of a queue.
 
 import contextlib
 import sqlite3
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import TypeVar
 
 from aurum.ingestion.series_index import SeriesIndex
@@ -93,6 +93,14 @@ class GovernedStore:
     async def register(self, machine: MachineRecord, registered: OnRegistered | None = None) -> MachineRecord:
         """Registers a machine, without retries."""
         return await self._call("register", lambda: self._store.register(machine, registered), idempotent=False)
+
+    async def gateways(self) -> dict[str, str]:
+        """Returns the gateway of each machine; see Store.gateways."""
+        return await self._call("machines", self._store.gateways)
+
+    async def record_gateways(self, gateways: Mapping[str, str]) -> None:
+        """Stores the gateways of machines; see Store.record_gateways."""
+        await self._call("record", lambda: self._store.record_gateways(gateways))
 
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:
         """Whether one owner owns all sources of a machine; see Store.sent_only_by."""

@@ -37,6 +37,9 @@ ingestion_gateways = Gauge("ingestion_gateways", "Edge gateways that are connect
 ingestion_gateways_forgotten_total = Counter(
     "ingestion_gateways_forgotten_total", "Disconnected edge gateways that were forgotten, since there were too many."
 )
+ingestion_gateways_unwritten = Gauge(
+    "ingestion_gateways_unwritten", "Machines whose gateway is known and not stored yet."
+)
 ingestion_watchers = Gauge("ingestion_watchers", "Open Watch streams.")
 ingestion_feed_bytes = Gauge("ingestion_feed_bytes", "Bytes of the latest readings held in memory for Follow.")
 ingestion_followers = Gauge("ingestion_followers", "Open Follow streams.")

@@ -15,6 +15,7 @@ from aurum.ingestion.servicer import IngestionServicer
 from aurum.ingestion.settings import IngestionSettings
 from aurum.ingestion.sqlite.store import SqliteOptions, SqliteStore
 from aurum.ingestion.store import Store
+from aurum.ingestion.stored_gateways import StoredGateways
 from aurum.readings.batch import Batch, now_us
 from aurum.readings.transport.ingest_stream import add_ingestion_service
 from aurum.runtime.errors import AurumError
@@ -54,11 +55,14 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
             on_registration=feed.note_machine,
             series=store.series,
         )
+        governed = GovernedStore(store, service.policies, service.faults)
+        stored_gateways = StoredGateways(governed, feed.gateways)
         await _load_states(store, machine_states, feed)
+        feed.gateways.restore(await store.gateways())
         service.health.add_check("store", store.problem)
         metrics.ingestion_queue_bytes.set_function(lambda: store.waiting_bytes)
         servicer = IngestionServicer(
-            GovernedStore(store, service.policies, service.faults),
+            governed,
             machine_states,
             SourceLimits(settings),
             settings.rpc_max_message_bytes,
@@ -66,6 +70,7 @@ async def ingestion(service: Service[IngestionSettings]) -> AsyncGenerator[None]
         )
         if store.shared:
             service.spawn(_follow_changes(store, machine_states), "store-changes")
+        service.spawn(stored_gateways.run(), "stored-gateways")
         service.health.on_change(lambda serving: None if serving else servicer.stop())
         async with service.rpc_server(
             lambda server: add_ingestion_service(servicer, server),

@@ -183,6 +183,12 @@ class Store(Protocol):
             AlreadyExistsError: If the machine is registered, unless by the same request with the same content.
         """
 
+    async def gateways(self) -> dict[str, str]:
+        """Returns the gateway from which the readings of each machine come, for those whose gateway is known."""
+
+    async def record_gateways(self, gateways: Mapping[str, str]) -> None:
+        """Stores the gateways from which the readings of machines come, by machine. Former ones are replaced."""
+
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:
         """Returns whether one owner owns the sources of all readings that are kept of a machine.
 

@@ -1,5 +1,6 @@
 """The errors of the domain and their gRPC form: a status code with google.rpc details, in both directions."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +26,19 @@ _MAX_TEXT_BYTES = 1000  # of a text of an error
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """An invalid field: its path, such as batch.series[3].values[5], and the problem."""
+    """An invalid field.
+
+    Attributes:
+        field: Its path, such as batch.series[3].values[5].
+        description: The problem.
+        code: Stable name of the problem for programs of this process; gRPC does not carry it. Empty if it has none.
+        parameters: The values in the description.
+    """
 
     field: str
     description: str
+    code: str = ""
+    parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class AurumError(Exception):
@@ -58,7 +68,8 @@ class AurumError(Exception):
         super().__init__(self.message)
         self.reason = reason or self.default_reason
         self.violations = tuple(
-            FieldViolation(_shortened(each.field), _shortened(each.description)) for each in violations
+            dataclasses.replace(each, field=_shortened(each.field), description=_shortened(each.description))
+            for each in violations
         )
         self.metadata = dict(metadata or {})
         self.retry_after = retry_after

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from aurum.alarms.followed_rules import FollowedRules
+from aurum.alarms.rule_changes import changes_between
 from aurum.alarms.rules import AlarmRules
 from aurum.alarms.rules_revision import MOST_RULE_BYTES, RulesRevision, digest_of, revisions_of, to_events
 from aurum.alarms.stored_rules import StoredRules
@@ -109,6 +110,28 @@ def test_large_revision_is_split_and_read_as_a_whole() -> None:
     assert found.change_count == 200
     assert 0 < len(found.changes) < 200
     assert revisions_of(events[:-1]) == []
+
+
+def test_changes_of_a_revision_are_stored_for_programs() -> None:
+    before = AlarmRules.model_validate({"rules": [rule("gone"), rule("hot")]})
+    after = AlarmRules.model_validate({"rules": [rule("hot", priority="urgent"), rule("new")]})
+    changes = tuple(changes_between(before, after))
+    [found] = revisions_of(to_events(revision(1, rule("hot"), rule_changes=changes, change_count=3)))
+    assert found.rule_changes == changes
+    assert [(each.rule, each.kind) for each in changes] == [("gone", "removed"), ("hot", "changed"), ("new", "added")]
+    assert [(each.field, each.after) for each in changes[1].fields] == [("priority", "urgent")]
+
+
+def test_many_changes_for_programs_are_shortened() -> None:
+    before = AlarmRules(rules=())
+    after = AlarmRules.model_validate({"rules": [rule(f"rule_{'x' * 30}_{number}") for number in range(200)]})
+    changes = tuple(changes_between(before, after))
+    texts = tuple(map(str, changes))
+    events = to_events(revision(1, *[], changes=texts, rule_changes=changes, change_count=200))
+    assert max(len(event.content) for event in events) <= MOST_CONTENT
+    [found] = revisions_of(events)
+    assert 0 < len(found.rule_changes) < 200
+    assert found.rule_changes == changes[: len(found.rule_changes)]
 
 
 def test_largest_rule_fits_into_an_event() -> None:

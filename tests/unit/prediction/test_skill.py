@@ -111,6 +111,8 @@ def test_unforced_model_without_skill_tells_no_number(noise: Path) -> None:
     assert response.risk_score == 0
     assert "against the baseline" in response.risk_unknown_reason
     assert "remaining useful life" in response.rul_unknown_reason
+    assert (response.risk_unknown.code, response.rul_unknown.code) == ("NO_SKILL", "NO_SKILL")
+    assert response.risk_unknown.parameters["baseline"] == BASE_RATE
     explained = Scorer().explain(PredictionInput("p", "pump", registry.active("pump"), readings()), 5)
     assert explained.factors == []
     assert "heat.last" in explained.features
@@ -126,7 +128,7 @@ def test_alarms_see_an_unknown_risk_as_unknown(noise: Path) -> None:
         fleet.install(fill, columns, columns)
     scoring = FleetScoring(fleet, registry, Scorer())
     answers = [each.prediction for _, machines in fleet.due(0) for each in scoring.score(machines)]
-    assert [each.risk_unknown_reason != "" for each in answers] == [True]
+    assert [each.risk_unknown is not None for each in answers] == [True]
     assert np.isnan(fleet.table.risk[0])
     assert np.isnan(fleet.table.rul[0])
     assert fleet.table.anomaly[0] == answers[0].anomaly_score
@@ -183,7 +185,9 @@ def test_healthy_machines_alone_give_no_risk() -> None:
     answer = Scorer().score([PredictionInput("o", "oven", model, few)])[0]
     assert isinstance(answer, Prediction)
     assert answer.risk_score is None
-    assert "has seen no failures" in answer.risk_unknown_reason
+    assert answer.risk_unknown is not None
+    assert answer.risk_unknown.code == "NO_FAILURES_SEEN"
+    assert "has seen no failures" in answer.risk_unknown.text
 
 
 @given(st.integers(2, 12), st.integers(0, 1000))

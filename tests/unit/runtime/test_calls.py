@@ -36,6 +36,8 @@ async def test_every_store_operation_is_in_the_catalogue(tmp_path: Path) -> None
         "register": lambda: store.register(MachineRecord("m", "pump", "", at, "")),
         "sent_only_by": lambda: store.sent_only_by("m", "site/a"),
         "changes": store.changes,
+        "gateways": store.gateways,
+        "record_gateways": lambda: store.record_gateways({"m": "hall-3"}),
         "find_machine": lambda: store.find_machine("m"),
         "record_events": lambda: store.record_events([Event("k", "m", at, "1", b"")]),
         "events": lambda: store.events("k", "m", 0, at, 1),

@@ -2,13 +2,13 @@
 // Acknowledging and shelving many alarms with one reason.
 
 import { failures, shelvingMinutes } from "./alarms.js";
-import { messageOf, request } from "./api.js";
+import { kindText, messageOf, request } from "./api.js";
 import { h } from "./dom.js";
 import { field, openFormDialog } from "./form_dialog.js";
 import { now } from "./format.js";
 import { mayMake } from "./session.js";
 import { setting } from "./settings.js";
-import { t, textOr } from "./text.js";
+import { t } from "./text.js";
 
 /** @import { BulkItem } from "./types.d.ts" */
 
@@ -39,7 +39,7 @@ async function actOnAll(action, ids, body) {
       });
       for (const item of items) {
         if (item.done) failures.delete(item.id);
-        else failures.set(item.id, textOr(`problem.${item.problem}`, item.detail ?? ""));
+        else failures.set(item.id, kindText(item.problem, item.detail));
       }
       done += items.filter((item) => item.done).length;
     } catch (error) {

@@ -35,6 +35,7 @@ export const groupOf = ({ group }) => (group ? groupName(group) : null);
  * @param {AlarmGroup} group
  */
 export function groupText({ count, since, cause }) {
+  if (!count) return t("group.returned");
   const silent = t("group.silent", { n: count, count: number(count), time: timeOrDate(since) });
   return cause ? `${silent} – ${t(`group.cause.${cause}`)}` : silent;
 }

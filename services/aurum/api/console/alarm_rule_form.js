@@ -3,7 +3,7 @@
 
 import { CONDITIONS, conditionOf } from "./alarm_rule_words.js";
 import { previewText } from "./alarm_rule_preview.js";
-import { ApiError, messageOf, request } from "./api.js";
+import { ApiError, fieldText, messageOf, request } from "./api.js";
 import { h, problemLine, setText, showProblem } from "./dom.js";
 import { plant } from "./live.js";
 import { t } from "./text.js";
@@ -259,11 +259,12 @@ export function editRule(rule, { names, index, save }) {
   function showErrors(errors) {
     /** @type {Partial<Record<string, string>>} */
     const found = {};
-    for (const { field: path, detail } of errors) {
+    for (const each of errors) {
+      const path = each.field;
       // Other rules are as they were; what is wrong in them has no field here
       const other = /^body\.rules\.(\d+)/.exec(path);
       const name = other && Number(other[1]) !== index ? undefined : fieldOfPath(path);
-      if (name) found[name] ??= detail.replace(/^rule \w+: /, "");
+      if (name) found[name] ??= fieldText({ ...each, detail: each.detail.replace(/^rule \w+: /, "") });
     }
     for (const [name, each] of Object.entries(fields)) {
       showProblem(each.problem, found[name] ?? "");

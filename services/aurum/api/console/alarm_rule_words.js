@@ -2,9 +2,9 @@
 // Alarm rules in words.
 
 import { duration, number, percent, sensorName } from "./format.js";
-import { t } from "./text.js";
+import { t, textOr } from "./text.js";
 
-/** @import { AlarmRule, SensorLimit, ValueLimit } from "./types.d.ts" */
+/** @import { AlarmRule, RuleChange, SensorLimit, ValueLimit } from "./types.d.ts" */
 
 /** @typedef {"sensor" | "rate" | "stale" | "risk" | "rul" | "anomaly"} ConditionName */
 
@@ -54,4 +54,44 @@ export function conditionText({ sensor, rate, stale, risk, rul, anomaly }) {
   if (rul) return t("rules.is.rul", { limit: limitText(rul, number) });
   if (anomaly?.beyond_threshold) return t("rules.is.threshold");
   return anomaly ? t("rules.is.anomaly", { limit: limitText(anomaly, (value) => percent(value, 1)) }) : "";
+}
+
+/**
+ * Returns a value of a field of a rule in words.
+ * @param {unknown} value
+ * @returns {string}
+ */
+function valueText(value) {
+  if (value === null || value === undefined) return t("change.none");
+  if (typeof value === "boolean") return t(value ? "change.yes" : "change.no");
+  if (typeof value === "number") return number(value);
+  if (Array.isArray(value)) return value.map((each) => (each === "*" ? t("rules.all_types") : String(each))).join(", ");
+  if (typeof value !== "object") return textOr(`priority.${value}`, String(value));
+  return Object.entries(value)
+    .filter(([, each]) => each !== null && each !== 0 && each !== false)
+    .map(([name, each]) => `${fieldName(name)} ${valueText(each)}`)
+    .join(", ");
+}
+
+/**
+ * Returns the name of a field by its path, such as sensor.above.
+ * @param {string} path
+ */
+const fieldName = (path) =>
+  path
+    .split(".")
+    .map((name) => textOr(`changed.${name}`, name))
+    .join(", ");
+
+/**
+ * Returns the change of a rule in words.
+ * @param {RuleChange | undefined} change Revisions of earlier versions have none.
+ * @param {string} text The platform's text.
+ */
+export function changeText(change, text) {
+  if (!change) return text;
+  const fields = change.fields.map(({ field, before, after }) =>
+    t("change.field", { field: fieldName(field), before: valueText(before), after: valueText(after) }),
+  );
+  return t(`change.${change.kind}`, { rule: change.rule, fields: fields.join("; ") });
 }

@@ -2,7 +2,7 @@
 // The alarm rules: those in force, and for engineers their editing, the history, and the return to earlier revisions.
 
 import { editRule } from "./alarm_rule_form.js";
-import { conditionText, typesText } from "./alarm_rule_words.js";
+import { changeText, conditionText, typesText } from "./alarm_rule_words.js";
 import { remark } from "./alarms.js";
 import { ApiError, messageOf, request } from "./api.js";
 import { h, headings, problemLine, setText, showProblem, tableOf, wideRegion } from "./dom.js";
@@ -215,7 +215,7 @@ export function alarmRules(signal) {
         h(
           "ul",
           {},
-          item.changes.map((change) => h("li", {}, change)),
+          item.changes.map((change, n) => h("li", {}, changeText(item.rule_changes[n], change))),
         ),
         item.change_count > item.changes.length
           ? remark(t("rules.more_changes", { n: item.change_count - item.changes.length }))

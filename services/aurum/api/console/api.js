@@ -31,15 +31,34 @@ const isAbort = (error) => error instanceof DOMException && error.name === "Abor
 export const messageOf = (error) => (error instanceof Error ? error.message : String(error));
 
 /**
+ * Returns what is wrong with a field in the user's language, or else as the API says it.
+ * @param {FieldProblem} problem
+ */
+export const fieldText = ({ code, detail, parameters }) => filled(textOr(`invalid.${code}`, detail), parameters ?? {});
+
+/**
+ * Returns the user's text for a kind of problem, or else the API's.
+ * @param {string | null} kind
+ * @param {string | null} text The API's text.
+ * @param {Record<string, string>} [parameters]
+ * @param {FieldProblem} [invalid] The first invalid field.
+ */
+export function kindText(kind, text, parameters = {}, invalid) {
+  const detail = text ?? "";
+  const own = textOr(parameters.needed ? `numbers.${kind}` : `problem.${kind}`, detail);
+  if (!invalid) return own.includes("{problem}") ? detail : filled(own, { detail, ...parameters });
+  const field = invalid.field.replace(/^(body|query|path)\./, "");
+  return filled(own, { detail, ...parameters, field, problem: fieldText(invalid) });
+}
+
+/**
  * Returns the user's text for an error response: the translation for its type of problem, or else the detail.
  * @param {Partial<Problem> | null} problem The body, if it is JSON.
  * @param {number} status
  */
 function problemText(problem, status) {
   const kind = problem?.type?.startsWith(PROBLEM_TYPE) ? problem.type.slice(PROBLEM_TYPE.length) : "";
-  const parameters = problem?.parameters ?? {};
-  const key = parameters.needed ? `numbers.${kind}` : `problem.${kind}`;
-  return filled(textOr(key, problem?.detail ?? t("error.status", { status })), parameters);
+  return kindText(kind, problem?.detail ?? t("error.status", { status }), problem?.parameters, problem?.errors?.[0]);
 }
 
 /**

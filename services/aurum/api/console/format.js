@@ -3,9 +3,9 @@
 
 import { plant } from "./live.js";
 import { originalSensor } from "./names.js";
-import { hourCycle, locale, t, textOr } from "./text.js";
+import { filled, hourCycle, locale, t, textOr } from "./text.js";
 
-/** @import { Machine, Rul } from "./types.d.ts" */
+/** @import { Machine, Rul, UnknownReason } from "./types.d.ts" */
 
 const OLD_PREDICTION = 60_000; // ms, from which the age of a prediction is shown beside each value
 const DAY = 86_400_000; // ms
@@ -104,8 +104,8 @@ export function predictionRemark(machine) {
  * @param {Machine} machine
  */
 export function originRemark(machine) {
-  const { risk_unknown_reason, without_skill } = machine;
-  if (risk_unknown_reason) return risk_unknown_reason;
+  const { risk_unknown_reason, risk_unknown, without_skill } = machine;
+  if (risk_unknown_reason) return unknownText(risk_unknown_reason, risk_unknown);
   if (isByRule(machine)) return t("by_rule");
   return without_skill ? t("risk.without_skill") : "";
 }
@@ -116,6 +116,20 @@ export function originRemark(machine) {
  */
 export const lifeText = ({ rul, rul_unknown_reason: unknown }) =>
   remainingLife(rul) || (unknown ? t("life.unknown") : "");
+
+/**
+ * Returns why a value is unknown, in the language of the console.
+ * @param {string} reason The platform's text.
+ * @param {UnknownReason | null} [unknown] Its code; services of earlier versions tell none.
+ */
+export function unknownText(reason, unknown) {
+  if (!unknown) return reason;
+  const { baseline, ...values } = unknown.parameters;
+  return filled(textOr(`unknown.${unknown.code.toLowerCase().replaceAll("_", "-")}`, reason), {
+    ...values,
+    baseline: textOr(`baseline.${baseline}`, baseline),
+  });
+}
 
 /**
  * Returns whether the prediction of a machine comes from a rule.

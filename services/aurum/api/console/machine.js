@@ -14,6 +14,7 @@ import {
   riskLevel,
   riskText,
   unitName,
+  unknownText,
   unusualness,
 } from "./format.js";
 import { lifeSuggestions } from "./life_suggestions.js";
@@ -118,8 +119,8 @@ function heading(id) {
  * Returns the interval of the remaining life, or why the model tells none.
  * @param {Machine} machine
  */
-function intervalText({ rul, rul_unknown_reason: unknown }) {
-  if (!rul && unknown) return unknown;
+function intervalText({ rul, rul_unknown_reason, rul_unknown }) {
+  if (!rul && rul_unknown_reason) return unknownText(rul_unknown_reason, rul_unknown);
   const range = interval(rul);
   return rul && range ? t("machine.interval", { range, unit: unitName(rul.unit) }) : "";
 }

@@ -11,6 +11,11 @@ export interface Rul {
   unit: string;
 }
 
+export interface UnknownReason {
+  code: string;
+  parameters: Record<string, string>;
+}
+
 /** A machine in the event stream. Without a prediction it has no anomaly_score, degraded and predicted_at. */
 export interface Machine {
   machine_id: string;
@@ -21,11 +26,13 @@ export interface Machine {
   risk_score: number | null;
   rul: Rul | null;
   rul_unknown_reason?: string | null;
+  rul_unknown?: UnknownReason | null;
   anomaly_score?: number;
   anomaly_threshold?: number | null;
   source?: "model" | "rule";
   rule?: string | null;
   risk_unknown_reason?: string | null;
+  risk_unknown?: UnknownReason | null;
   without_skill?: string | null;
   degraded?: boolean;
   predicted_at?: string;
@@ -161,6 +168,13 @@ export interface AlarmRules {
   rules: AlarmRule[];
 }
 
+/** The change of a rule between two revisions. */
+export interface RuleChange {
+  rule: string;
+  kind: "added" | "removed" | "changed";
+  fields: { field: string; before: unknown; after: unknown }[];
+}
+
 /** RevisionOut */
 export interface RulesRevision {
   revision: number;
@@ -170,6 +184,7 @@ export interface RulesRevision {
   source: "file" | "stored";
   restores: number | null;
   changes: string[];
+  rule_changes: RuleChange[]; // fewer than changes if they are large; none in revisions of earlier versions
   change_count: number;
 }
 
@@ -540,7 +555,7 @@ export interface Problem {
   errors?: FieldProblem[];
 }
 
-export type FieldProblem = { field: string; detail: string };
+export type FieldProblem = { field: string; detail: string; code?: string; parameters?: Record<string, string> };
 
 /** TraceOut */
 export interface TraceSummary {

@@ -112,6 +112,7 @@ def _revision_out(revision: RulesRevision) -> RevisionOut:
         source="file" if revision.rules is None else "stored",
         restores=revision.restores,
         changes=list(revision.changes),
+        rule_changes=list(revision.rule_changes),
         change_count=revision.change_count,
     )
 

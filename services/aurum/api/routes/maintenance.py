@@ -143,7 +143,8 @@ def _require_advisable(prediction: prediction_pb2.PredictResponse) -> None:
     """Raises FailedPreconditionError if no model predicts the RUL, or if the model has no skill."""
     named = f"there is no advice for {prediction.machine_id}"
     if lacking := prediction.rul_unknown_reason or prediction.without_skill:
-        raise FailedPreconditionError(f"{named}: {lacking}", reason="NO_SKILL")
+        parameters = dict(prediction.rul_unknown.parameters)
+        raise FailedPreconditionError(f"{named}: {lacking}", reason="NO_SKILL", metadata=parameters)
     if not prediction.HasField("rul") or not prediction.rul.quantiles:
         raise FailedPreconditionError(
             f"{named}, because no model predicts its RUL: "

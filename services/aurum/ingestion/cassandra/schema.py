@@ -101,6 +101,11 @@ STEPS: dict[int, list[str]] = {
         "PRIMARY KEY ((kind, about), at_us, id)) "
         f"WITH CLUSTERING ORDER BY (at_us DESC, id DESC) AND default_time_to_live = {EVENT_TTL}",
     ],
+    6: [
+        # From which gateway the readings of a machine come
+        "CREATE TABLE IF NOT EXISTS machine_gateways (bucket int, machine_id text, gateway text, "
+        "PRIMARY KEY (bucket, machine_id))",
+    ],
 }
 VERSION = max(STEPS)
 JOURNAL_SINCE = 2  # version
@@ -130,6 +135,8 @@ STATEMENTS = {
     "machine": "SELECT machine_id, machine_type, site, registered_us, request_id FROM machines "
     "WHERE bucket = ? AND machine_id = ?",
     "machines": "SELECT machine_id, machine_type, site, registered_us, request_id FROM machines WHERE bucket = ?",
+    "set_gateway": "INSERT INTO machine_gateways (bucket, machine_id, gateway) VALUES (?, ?, ?)",
+    "gateways": "SELECT machine_id, gateway FROM machine_gateways WHERE bucket = ?",
     "latest": "SELECT machine_id, first_us, sensors, ranked FROM latest WHERE bucket = ?",
     "latest_of": "SELECT machine_id, first_us, sensors, ranked FROM latest WHERE bucket = ? AND machine_id = ?",
     "set_registered": "INSERT INTO changes (slot, replica, machine_id, registered) VALUES (?, ?, ?, true)",

@@ -15,7 +15,7 @@ import logging
 import secrets
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -77,6 +77,7 @@ _OPEN_BYTES = 96_000_000
 _LARGE = 200_000  # bytes of a batch that is compressed on a thread
 _BATCHES_AT_ONCE = 16
 _MOST_SLOTS = 720  # slots that wait to be merged; with more, batches are refused
+_WRITTEN_AT_ONCE = 100  # gateways of machines
 _EACH_BUCKET = [(bucket,) for bucket in range(BUCKETS)]
 
 
@@ -202,6 +203,17 @@ class CassandraStore:
             require_same_registration(stored, machine)
         await self._session.execute("set_registered", (_changes_slot(), self._replica, machine.machine_id))
         return stored
+
+    async def gateways(self) -> dict[str, str]:
+        """Returns the gateway of each machine; see Store.gateways."""
+        rows = await self._on_reader(lambda: _flatten(self._session.rows_for_each("gateways", _EACH_BUCKET)))
+        return {row.machine_id: row.gateway for row in rows}
+
+    async def record_gateways(self, gateways: Mapping[str, str]) -> None:
+        """Stores the gateways of machines; see Store.record_gateways."""
+        rows = [(_bucket(machine_id), machine_id, gateway) for machine_id, gateway in gateways.items()]
+        for start in range(0, len(rows), _WRITTEN_AT_ONCE):
+            await self._execute_all("set_gateway", rows[start : start + _WRITTEN_AT_ONCE])
 
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:
         """Whether one owner owns all sources of a machine; see Store.sent_only_by."""

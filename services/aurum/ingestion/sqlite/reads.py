@@ -134,6 +134,11 @@ def read_machines(connection: sqlite3.Connection) -> list[MachineRecord]:
     return [MachineRecord(*row) for row in connection.execute("SELECT * FROM machines ORDER BY machine_id")]
 
 
+def read_gateways(connection: sqlite3.Connection) -> dict[str, str]:
+    """Returns the gateway from which the readings of each machine come, for those whose gateway is known."""
+    return dict(connection.execute("SELECT machine_id, gateway FROM machine_gateways"))
+
+
 def read_series(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str]]:
     """Yields the number, machine and sensor of each series, in the order of the numbers."""
     yield from connection.execute("SELECT id, machine_id, sensor FROM series ORDER BY id")

@@ -8,7 +8,7 @@ import numpy as np
 from aurum.storage.segment import CorruptSegmentError, unpack
 
 APPLICATION = "store"
-VERSION = 6
+VERSION = 7
 SCHEMA = """
 CREATE TABLE machines (machine_id TEXT PRIMARY KEY, machine_type TEXT NOT NULL, site TEXT NOT NULL,
     registered_us INTEGER NOT NULL, request_id TEXT NOT NULL) WITHOUT ROWID;
@@ -39,6 +39,7 @@ CREATE TABLE events (kind TEXT NOT NULL, machine_id TEXT NOT NULL, at_us INTEGER
 CREATE INDEX journal ON events (kind, number) WHERE machine_id = '';
 CREATE INDEX events_about ON events (kind, substr(id, 1, instr(id, '~') - 1), at_us, id)
     WHERE machine_id = '' AND instr(id, '~') > 0;
+CREATE TABLE machine_gateways (machine_id TEXT PRIMARY KEY, gateway TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE log_position (id INTEGER NOT NULL);
 INSERT INTO log_position VALUES (0);
 """
@@ -135,7 +136,16 @@ def _from_5(connection: sqlite3.Connection) -> None:
         )
 
 
-MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5}
+def _from_6(connection: sqlite3.Connection) -> None:
+    """Migrates from version 6, which did not store from which gateway the readings of a machine come."""
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if "machine_gateways" not in tables:  # else _from_1 has already created it
+        connection.execute(
+            next(part for part in SCHEMA.split(";") if part.strip().startswith("CREATE TABLE machine_gateways"))
+        )
+
+
+MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5, 6: _from_6}
 
 
 def log_folder(path: Path) -> Path:

@@ -16,7 +16,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -247,6 +247,17 @@ class SqliteStore:
         """Registers a machine; see Store.register."""
         return await complete_registration(
             self._on_tables(lambda connection: _register(connection, machine)), registered
+        )
+
+    async def gateways(self) -> dict[str, str]:
+        """Returns the gateway of each machine; see Store.gateways."""
+        return await self._readers.run_query("machines", reads.read_gateways)
+
+    async def record_gateways(self, gateways: Mapping[str, str]) -> None:
+        """Stores the gateways of machines; see Store.record_gateways."""
+        rows = list(gateways.items())
+        await self._on_tables(
+            lambda connection: connection.executemany("INSERT OR REPLACE INTO machine_gateways VALUES (?, ?)", rows)
         )
 
     async def sent_only_by(self, machine_id: str, owner: str) -> bool:

@@ -154,7 +154,10 @@ class SilenceAlarms:
             else:
                 self._begin_parent(view, group, machines, others)
         for group, parent in found.parents.items():
-            if not any(alarm.parent == parent.alarm_id for alarm in self._active.of(self.rule.name)):
+            state = self._groups.setdefault(group, GroupState())
+            if any(alarm.parent == parent.alarm_id for alarm in self._active.of(self.rule.name)):
+                state.note_members()
+            elif state.is_over(view.at_us, chatters=parent.chatters):
                 self._detect(Transition("cleared", parent.machine_id, self.rule.name, view.at_us))
                 self._groups.pop(group, None)
 

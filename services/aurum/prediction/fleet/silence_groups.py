@@ -2,14 +2,16 @@
 
 It is free of I/O and of the journal. A parent begins when MOST_ALONE + 1 machines of a group have fallen silent within
 the limit of the rule from each other. It ends when half of them have sent again and the others have had the limit of
-the rule to follow, so that a gateway that returns does not release machines that report a moment later.
+the rule to follow, so that a gateway that returns does not release machines that report a moment later. A parent that
+chatters, because its gateway flaps, is cleared only after it has had no machines for CHATTER_US; machines that fall
+silent meanwhile join it.
 """
 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from aurum.alarms.lifecycle import GROUP_PREFIX, Cause, Priority
+from aurum.alarms.lifecycle import CHATTER_US, GROUP_PREFIX, Cause, Priority
 from aurum.alarms.rules import PRIORITIES
 from aurum.prediction.fleet.step_locator import Integers
 
@@ -92,10 +94,12 @@ class GroupState:
     Attributes:
         most: The greatest number of its machines that were silent at a time.
         recovering_us: Since when half of them have sent again, in µs since 1970; 0 if they have not.
+        empty_us: Since when no machine is under the parent, in µs since 1970; 0 if there are some.
     """
 
     most: int = 0
     recovering_us: int = 0
+    empty_us: int = 0
 
     def continues(self, silent: int, at_us: int, limit_us: int) -> bool:
         """Notes how many machines are silent under the parent, and returns whether it continues.
@@ -111,3 +115,18 @@ class GroupState:
             return True
         self.recovering_us = self.recovering_us or at_us
         return silent > 0 and at_us - self.recovering_us < limit_us
+
+    def note_members(self) -> None:
+        """Notes that machines are under the parent."""
+        self.empty_us = 0
+
+    def is_over(self, at_us: int, *, chatters: bool) -> bool:
+        """Notes that no machine is under the parent, and returns whether the parent is to be cleared.
+
+        Args:
+            at_us: The present time in µs since 1970.
+            chatters: Whether the parent chatters.
+        """
+        self.most, self.recovering_us = 0, 0  # machines that fall silent from now on are counted anew
+        self.empty_us = self.empty_us or at_us
+        return not chatters or at_us - self.empty_us >= CHATTER_US

@@ -18,7 +18,7 @@ from aurum.prediction.model.causes import CauseShares
 from aurum.prediction.model.features import Derived, FeatureSpec
 from aurum.prediction.model.lifetime import Lifetime
 from aurum.prediction.model.regimes import Regimes
-from aurum.prediction.model.skill import lacking_skill
+from aurum.prediction.model.skill import UnknownReason, lacking_skill
 from aurum.prediction.model.trees import Trees, TreesError
 from aurum.prediction.model.wear_index import WearIndex
 
@@ -92,8 +92,8 @@ class Model:
     lifetime: Lifetime | None = None
     lower_tail: LowerTail | None = None
 
-    withheld: Mapping[Quantity, str] = field(default_factory=dict)
-    unproven: Mapping[Quantity, str] = field(default_factory=dict)
+    withheld: Mapping[Quantity, UnknownReason] = field(default_factory=dict)
+    unproven: Mapping[Quantity, UnknownReason] = field(default_factory=dict)
     anomaly_threshold: float = 0.0
 
     @property
@@ -109,7 +109,7 @@ class Model:
     @property
     def without_skill(self) -> str:
         """Why a model that was activated by force has no skill; empty for any other."""
-        return "; ".join(self.unproven.values())
+        return "; ".join(map(str, self.unproven.values()))
 
     def predict(self, features: Floats) -> Predictions:
         """Predicts from features[row, column] with the columns of spec.names. Raises TreesError for another width."""

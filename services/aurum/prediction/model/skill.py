@@ -1,11 +1,31 @@
 """Which predictions of a model have skill, by the evidence in its card."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from aurum.prediction.model.card import Evaluation, ModelCard, Quantity, Skill
 
 QUANTITIES: tuple[Quantity, ...] = ("risk", "rul")
 NAMES: Mapping[Quantity, str] = {"risk": "risk", "rul": "remaining useful life"}
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownReason:
+    """Why something is unknown.
+
+    Attributes:
+        code: Stable name for programs.
+        text: One sentence in English.
+        parameters: The values in the text.
+    """
+
+    code: str
+    text: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Returns the text."""
+        return self.text
 
 
 def deciding_evaluation(card: ModelCard) -> Evaluation | None:
@@ -17,7 +37,7 @@ def deciding_evaluation(card: ModelCard) -> Evaluation | None:
     return evaluation if evaluation is not None and evaluation.skill is not None else None
 
 
-def lacking_skill(card: ModelCard) -> dict[Quantity, str]:
+def lacking_skill(card: ModelCard) -> dict[Quantity, UnknownReason]:
     """Returns the quantities that a model predicts without skill, each with the reason.
 
     A quantity has skill if the lower end of the interval of its skill is above 0 for every baseline. A quantity whose
@@ -26,14 +46,22 @@ def lacking_skill(card: ModelCard) -> dict[Quantity, str]:
     evaluation = deciding_evaluation(card)
     if evaluation is None:
         return {}
-    lacking: dict[Quantity, str] = {}
+    lacking: dict[Quantity, UnknownReason] = {}
     for quantity in QUANTITIES:
         worst = _worst(evaluation.skill or (), quantity)
         if worst is not None and worst.low <= 0:
-            lacking[quantity] = (
+            lacking[quantity] = UnknownReason(
+                "NO_SKILL",
                 f"model {card.machine_type} {card.version} has no proven skill for the {NAMES[quantity]}: against the "
                 f"baseline ({worst.baseline}) its skill is {worst.skill:.2f} (95 %: {worst.low:.2f} to "
-                f"{worst.high:.2f})"
+                f"{worst.high:.2f})",
+                {
+                    "quantity": quantity,
+                    "baseline": worst.baseline,
+                    "skill": f"{worst.skill:.2f}",
+                    "low": f"{worst.low:.2f}",
+                    "high": f"{worst.high:.2f}",
+                },
             )
     return lacking
 
@@ -46,7 +74,7 @@ def refusal(card: ModelCard) -> str:
     lacking = lacking_skill(card)
     evaluation = deciding_evaluation(card)
     predicted = {each.quantity for each in (evaluation.skill or ())} if evaluation is not None else set()
-    return "; ".join(lacking.values()) if lacking and predicted == set(lacking) else ""
+    return "; ".join(map(str, lacking.values())) if lacking and predicted == set(lacking) else ""
 
 
 def describe_skill(card: ModelCard) -> list[str]:

@@ -13,6 +13,7 @@ from aurum.heuristics import LEAST_READINGS, assess
 from aurum.prediction import metrics
 from aurum.prediction.model.features import LEAST_STEPS, TIME, features_of_windows, steps_of, window_of
 from aurum.prediction.model.model import Model, Predictions
+from aurum.prediction.model.skill import UnknownReason
 from aurum.prediction.serving.drift import DriftMonitor, FeatureDrift
 from aurum.prediction.serving.inputs import PredictionInput
 from aurum.runtime.errors import AurumError, FailedPreconditionError
@@ -44,8 +45,8 @@ class Prediction:
         life: The life counter, or hours since 1970 without one; None without a model.
         causes: The part of the risk that each failure mode accounts for, the greatest first.
         rule: The fallback rule that gave risk_score; empty if none did.
-        risk_unknown_reason: Why the risk is unknown; empty if it is known or given by a rule.
-        rul_unknown_reason: Why the model withholds the RUL; empty if it does not.
+        risk_unknown: Why the risk is unknown; None if it is known or given by a rule.
+        rul_unknown: Why the model withholds the RUL; None if it does not.
         without_skill: Why the model, which was activated by force, has no skill; empty otherwise.
         anomaly_threshold: The anomaly score from which the state counts as unusual; 0 if the model has no threshold.
         tail: Quantiles of the RUL at calibration.TAIL_LEVELS; empty like quantiles, and for models of earlier versions.
@@ -68,8 +69,8 @@ class Prediction:
     life: float | None = None
     causes: Sequence[tuple[str, float]] = ()
     rule: str = ""
-    risk_unknown_reason: str = ""
-    rul_unknown_reason: str = ""
+    risk_unknown: UnknownReason | None = None
+    rul_unknown: UnknownReason | None = None
     without_skill: str = ""
     anomaly_threshold: float = 0.0
     tail: Sequence[float] = ()
@@ -280,7 +281,8 @@ def prediction_of(  # noqa: PLR0917
         as_of_us: The time of its latest reading.
     """
     anomaly = float(result.anomaly[position])
-    reason = unknown = rule_name = ""
+    reason = rule_name = ""
+    unknown: UnknownReason | None = None
     risk: float | None = None
     if result.risk is not None:
         risk = float(result.risk[position])
@@ -296,7 +298,7 @@ def prediction_of(  # noqa: PLR0917
             risk, rule_name = rule.risk, rule.rule
             reason += f"; the value is that of the fallback rule by {rule.rule}"
         else:
-            unknown = reason
+            unknown = UnknownReason("NO_FAILURES_SEEN", reason)
             reason += ", so the risk is unknown"
     rul = None
     quantiles: Sequence[float] = ()
@@ -322,7 +324,7 @@ def prediction_of(  # noqa: PLR0917
         _causes_of(model, result, position),
         rule_name,
         unknown,
-        model.withheld.get("rul", ""),
+        model.withheld.get("rul"),
         model.without_skill,
         model.anomaly_threshold,
         [] if result.tail is None else result.tail[position].tolist(),

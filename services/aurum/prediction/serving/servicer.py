@@ -10,7 +10,7 @@ import numpy as np
 
 from aurum.prediction import metrics
 from aurum.prediction.model.calibration import TAIL_LEVELS
-from aurum.prediction.model.skill import refusal
+from aurum.prediction.model.skill import UnknownReason, refusal
 from aurum.prediction.serving.first_models import ModelTraining
 from aurum.prediction.serving.predictor import Predictor
 from aurum.prediction.serving.registry import ModelEntry, ModelRegistry
@@ -138,8 +138,8 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             lower=[] if result.quantiles is None else result.quantiles[:, 0].tolist(),
             upper=[] if result.quantiles is None else result.quantiles[:, -1].tolist(),
             anomaly_score=result.anomaly.tolist(),
-            risk_unknown_reason=model.withheld.get("risk", ""),
-            rul_unknown_reason=model.withheld.get("rul", ""),
+            risk_unknown_reason=str(model.withheld.get("risk", "")),
+            rul_unknown_reason=str(model.withheld.get("rul", "")),
             without_skill=model.without_skill,
         )
 
@@ -294,8 +294,10 @@ def response_of(prediction: Prediction) -> prediction_pb2.PredictResponse:
         life=prediction.life,
         causes=[prediction_pb2.CauseRisk(mode=mode, risk=risk) for mode, risk in prediction.causes],
         rule=prediction.rule,
-        risk_unknown_reason=prediction.risk_unknown_reason,
-        rul_unknown_reason=prediction.rul_unknown_reason,
+        risk_unknown_reason=str(prediction.risk_unknown or ""),
+        rul_unknown_reason=str(prediction.rul_unknown or ""),
+        risk_unknown=_unknown_reason(prediction.risk_unknown),
+        rul_unknown=_unknown_reason(prediction.rul_unknown),
         without_skill=prediction.without_skill,
         anomaly_threshold=prediction.anomaly_threshold,
     )
@@ -316,3 +318,9 @@ def response_of(prediction: Prediction) -> prediction_pb2.PredictResponse:
             )
         )
     return response
+
+
+def _unknown_reason(reason: UnknownReason | None) -> prediction_pb2.UnknownReason | None:
+    if reason is None:
+        return None
+    return prediction_pb2.UnknownReason(code=reason.code, parameters=reason.parameters)

@@ -87,7 +87,7 @@ def _search(search: SearchPart) -> str:
 
 def _verdict(card: ModelCard) -> str:
     """Returns what is known about the skill of the model."""
-    lines = list(lacking_skill(card).values()) or describe_skill(card)
+    lines = list(map(str, lacking_skill(card).values())) or describe_skill(card)
     return "".join(f"<p><strong>{html.escape(line)}</strong></p>" for line in lines)
 
 

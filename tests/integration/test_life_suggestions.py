@@ -63,3 +63,12 @@ def test_suggestion_is_rejected_or_confirmed_by_a_record(plant: Platform) -> Non
 
 def test_suggestions_of_an_unknown_machine_are_404(plant: Platform) -> None:
     assert http("GET", f"{plant.api}/api/machines/nobody/life-suggestions").status == 404
+
+
+def test_counter_of_a_machine_with_many_sensors_is_used(plant: Platform) -> None:
+    """Sensors that tell of lives are examined before others, so that a life that they tell of is not suggested."""
+    for name, counted in (("motor-wide", True), ("motor-bare", False)):
+        send_two_lives(plant, name, counted=counted, still=40)
+        found = http("GET", f"{plant.api}/api/machines/{name}/life-suggestions").json
+        assert (found["sensors"], len(found["items"])) == (32, not counted)
+        assert found["sensors_left_out"] == 16 + counted

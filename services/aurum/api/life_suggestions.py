@@ -11,7 +11,7 @@ from aurum.maintenance.lives import stops_of
 from aurum.maintenance.records import RECORD, Record, RecordError, decode
 from aurum.maintenance.renewal_signs import RenewalSign, renewal_signs
 from aurum.readings.batch import Column
-from aurum.readings.history import align, split_runs
+from aurum.readings.history import AXES, FAULT, LIFE_NUMBERS, align, split_runs
 from aurum.readings.transport.query_columns import decode_columns
 from aurum.resilience import Criticality, criticality_scope
 from aurum.runtime import damage
@@ -21,7 +21,9 @@ from aurum.v1 import columns_pb2, ingestion_pb2
 SPAN_DAYS = 90  # that are examined
 MOST_SENSORS = 32
 _POINTS = 3000  # to which each series is reduced
-_MOST_READINGS = 1_000_000
+_SENSORS_AT_ONCE = 4  # in a query
+_MOST_SECONDS = 5.0  # for the queries of a request
+_TELLING = AXES.keys() | LIFE_NUMBERS | {FAULT}  # sensors that tell of lives, without which known ones are suggested
 _MOST_RECORDS = 1000
 _EXAMINATION = ThreadPoolExecutor(1, thread_name_prefix="life-suggestions")
 
@@ -50,21 +52,33 @@ async def life_suggestions(ingestion: IngestionBackend, machine_id: str) -> Life
     """
     machine = await ingestion.get_machine(machine_id)
     since_us = max(machine.first_seen_us, time.time_ns() // 1000 - SPAN_DAYS * DAY_US)
-    names = sorted(each.sensor for each in machine.sensors)
-    request = ingestion_pb2.QueryRequest(
-        machine_ids=[machine_id],
-        sensors=names[:MOST_SENSORS],
-        start_us=max(1, since_us),
-        points=_POINTS,
-        max_readings=_MOST_READINGS,
-        once=True,
-    )
+    names = sorted((each.sensor for each in machine.sensors), key=lambda name: (name.lower() not in _TELLING, name))
     with criticality_scope(Criticality.BATCH):
-        series = await ingestion.query_readings(request) if names else []
         events = await ingestion.list_events(RECORD, machine_id, 0, 0, _MOST_RECORDS)
+        series, examined = await _reduced(ingestion, machine_id, names[:MOST_SENSORS], since_us)
     records = [record for event in events if (record := _decode(event)) is not None]
     found = await asyncio.get_running_loop().run_in_executor(_EXAMINATION, _signs, machine_id, series, records)
-    return LifeSuggestions(since_us, names[:MOST_SENSORS], max(0, len(names) - MOST_SENSORS), found)
+    return LifeSuggestions(since_us, names[:examined], len(names) - examined, found)
+
+
+async def _reduced(
+    ingestion: IngestionBackend, machine_id: str, names: Sequence[str], since_us: int
+) -> tuple[list[columns_pb2.QueriedColumns], int]:
+    """Returns the readings of as many sensors as can be read within _MOST_SECONDS, and how many these are."""
+    series: list[columns_pb2.QueriedColumns] = []
+    began = time.monotonic()
+    for start in range(0, len(names), _SENSORS_AT_ONCE):
+        if time.monotonic() - began > _MOST_SECONDS:
+            return series, start
+        request = ingestion_pb2.QueryRequest(
+            machine_ids=[machine_id],
+            sensors=names[start : start + _SENSORS_AT_ONCE],
+            start_us=max(1, since_us),
+            points=_POINTS,
+            once=True,
+        )
+        series += await ingestion.query_readings(request)
+    return series, len(names)
 
 
 def _signs(

@@ -109,5 +109,7 @@ class LifeSuggestionsOut(BaseModel):
     machine_id: str
     since: datetime = Field(description="The beginning of the readings that were examined.")
     sensors: int = Field(description="Sensors that were examined.")
-    sensors_left_out: int = Field(description="Sensors that were not examined, since there are too many.")
+    sensors_left_out: int = Field(
+        description="Sensors that were not examined, since there are too many readings or sensors."
+    )
     items: list[LifeSuggestionOut] = Field(description="Items, the newest first.")

@@ -220,7 +220,8 @@ ROUTES: dict[tuple[str, str], list[Case]] = {
         request("limits", "GET", f"/api/machines/{LONG}/alarm-limits", 200)
     ],
     ("GET", "/api/machines/{machine_id}/life-suggestions"): [
-        request("longest history", "GET", f"/api/machines/{LONG}/life-suggestions", 200)
+        request("longest history", "GET", f"/api/machines/{LONG}/life-suggestions", 200),
+        request("most sensors", "GET", f"/api/machines/{BROAD}/life-suggestions", 200),
     ],
     ("GET", "/api/machines/{machine_id}/planned-stops"): [
         request("longest history", "GET", f"/api/machines/{LONG}/planned-stops", 200)

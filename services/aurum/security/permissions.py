@@ -64,6 +64,7 @@ ROUTES: dict[tuple[str, str], RequiredRole] = {
     ("GET", "/api/models"): _VIEWER,
     ("GET", "/api/outcomes"): _VIEWER,
     ("GET", "/api/energy"): _VIEWER,
+    ("GET", "/api/cost"): _VIEWER,
     ("GET", "/api/carbon"): _VIEWER,
     ("GET", "/api/carbon/hint"): _VIEWER,
     ("GET", "/api/water"): _VIEWER,

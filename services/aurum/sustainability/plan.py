@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -15,6 +16,7 @@ from aurum.runtime.yaml_file import OTHER, read_yaml
 from aurum.sustainability.contracts import Contract
 from aurum.sustainability.counters import RECOVERY_SECONDS, CounterRules
 from aurum.sustainability.factors import check_factor
+from aurum.sustainability.tariff import TariffSpec
 
 DEFAULT_PLAN = Path(__file__).with_name("plan.yaml")
 
@@ -218,10 +220,21 @@ class ContractSpec(_PlanModel):
 
 
 class SitePlan(_PlanModel):
-    """The electricity supply of a site: its grid zone, and its contracts in the order in which they are applied."""
+    """The electricity supply of a site: its grid zone, contracts in the order in which they apply, and tariff."""
 
     zone: str = Field("WORLD", description="Grid zone, which selects the emission factors.")
+    timezone: str = Field("UTC", description="Time zone of the tariff and of monthly reports, such as Europe/Berlin.")
     contracts: tuple[ContractSpec, ...] = ()
+    tariff: TariffSpec | None = None
+
+    @field_validator("timezone")
+    @classmethod
+    def _check_timezone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"{value!r} is not a time zone such as Europe/Berlin") from None
+        return value
 
 
 class AccountingPlan(_PlanModel):

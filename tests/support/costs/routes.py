@@ -279,6 +279,7 @@ ROUTES: dict[tuple[str, str], list[Case]] = {
         *accounts("/api/energy"),
         request("against a baseline", "GET", baseline, 200),
     ],
+    ("GET", "/api/cost"): accounts("/api/cost"),
     ("GET", "/api/carbon"): accounts("/api/carbon"),
     ("GET", "/api/carbon/hint"): [
         request("longest forecast", "GET", "/api/carbon/hint?kw=5&duration_hours=24&within_hours=48", 200)

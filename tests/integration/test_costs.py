@@ -2,12 +2,17 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pyarrow.parquet as pq
+import pypdf
 import pytest
 
+from tests.support.commands import command as run_command
 from tests.support.http import http as ask
 from tests.support.platform import Platform
 
@@ -23,6 +28,7 @@ meters:
   roof:
     power: {sensor: drawn_kwh, kind: counter}
     feed_in: {sensor: delivered_kw}
+  turbofan: {}
   "*": {power: {sensor: kw}}
 lines: {front: ["press-*"]}
 sites:
@@ -163,3 +169,150 @@ def test_cost_is_exported_with_the_sums_of_the_answer(plant: Platform) -> None:
     for name in ("energy_kwh", "energy_cost", "feed_in_revenue", "fixed_cost", "demand_cost", "cost"):
         assert sum(float(line[name]) for line in lines) == pytest.approx(total[name]), name
         assert sum(table[name]) == pytest.approx(total[name]), name
+
+
+def report(platform: Platform, expected: int = 200, **query: object) -> Any:
+    return get(platform, "/api/reports/energy", expected, **{"month": "2025-10", **query})
+
+
+def test_report_has_the_numbers_of_the_accounts(plant: Platform) -> None:
+    """Energy, cost, carbon and water of the report are those of the API over the same time."""
+    found = report(plant, site="north").json
+    asked: dict[str, object] = {"start": START, "end": END, "site": "north"}
+    energy, carbon, water = (get(plant, f"/api/{name}", **asked).json for name in ("energy", "carbon", "water"))
+    (cost_of_site,) = cost(plant, site="north").json["totals"]
+    total = found["total"]
+    assert (found["start"], found["end"]) == (energy["start"], energy["end"])
+    assert (found["timezone"], found["complete"], found["month"]) == ("Europe/Berlin", True, "2025-10")
+    for name in ("energy_kwh", "estimated_kwh", "coverage", "fed_in_kwh"):
+        assert total[name] == pytest.approx(energy["total"][name]), name
+    for name in ("location_kgco2e", "market_kgco2e"):
+        assert total[name] == pytest.approx(carbon["total"][name]), name
+    assert total["water_litres"] == pytest.approx(water["total"]["litres"])
+    assert total["costs"] == [{"currency": "EUR", "cost": pytest.approx(cost_of_site["cost"])}]
+    assert found["costs"][0] == pytest.approx(cost_of_site)
+    assert found["factors"] == carbon["factors"]
+    assert found["contracts"] == carbon["contracts"]
+    assert found["corrections"] == energy["corrections"]
+    assert found["corrections_by_kind"] == {"restart": 1}
+    by_machine = {line["name"]: line["energy_kwh"] for line in found["machines"]}
+    assert by_machine == pytest.approx({group["name"]: group["energy_kwh"] for group in energy["groups"]})
+    assert [line["name"] for line in found["machines"]][:2] == ["press-1", "press-2"]
+
+
+def test_report_adds_up_by_site_type_machine_and_day(plant: Platform) -> None:
+    for query in ({"site": "north"}, {}):
+        found = report(plant, **query).json
+        for part in ("sites", "types", "machines", "days"):
+            for name in ("energy_kwh", "fed_in_kwh", "location_kgco2e", "market_kgco2e", "water_litres"):
+                summed = sum(line[name] or 0 for line in found[part])
+                assert summed == pytest.approx(found["total"][name]), (part, name)
+            for money in found["total"]["costs"]:
+                costs = [
+                    each["cost"]
+                    for line in found[part]
+                    for each in line["costs"]
+                    if each["currency"] == money["currency"]
+                ]
+                assert sum(costs) == pytest.approx(money["cost"]), part
+    assert [day["day"] for day in report(plant, site="north").json["days"]] == [
+        f"2025-10-{day:02}" for day in range(1, 32)
+    ]
+
+
+def test_report_notes_what_limits_its_numbers(plant: Platform) -> None:
+    notes = {note["code"]: note for note in report(plant).json["notes"]}
+    assert notes["without_tariff"]["parameters"]["sites"] == "yard"
+    assert "demand_by_hour" in notes
+    assert (
+        notes["not_metered"]["text"] == "Machines without a meter in the accounting plan, which are not contained: 1."
+    )
+    assert "no_residual_mix" in notes
+    spanish = {note["code"]: note["text"] for note in report(plant, language="es").json["notes"]}
+    assert spanish.keys() == notes.keys()
+    assert spanish["demand_by_hour"].startswith("La potencia es la media de cada hora.")
+
+
+def shown(value: float, decimals: int, language: str) -> str:
+    text = f"{value:,.{decimals}f}"
+    return text if language == "en" else text.translate(str.maketrans(",.", ".,"))
+
+
+@pytest.mark.parametrize(("language", "heading"), [("en", "Day by day"), ("es", "Día a día")])
+def test_pdf_report_has_the_numbers_of_the_api(plant: Platform, language: str, heading: str) -> None:
+    found = report(plant, site="north", language=language).json
+    answer = report(plant, site="north", language=language, format="pdf")
+    assert answer.headers["content-type"] == "application/pdf"
+    assert answer.headers["content-disposition"] == 'attachment; filename="energy-north-2025-10.pdf"'
+    reader = pypdf.PdfReader(io.BytesIO(answer.body))
+    text = "\n".join(page.extract_text() for page in reader.pages)
+    assert heading in text
+    (money,) = found["costs"]
+    for name in ("energy_cost", "fixed_cost", "demand_cost", "feed_in_revenue", "cost"):
+        assert shown(money[name], 2, language) in text, name
+    for line in (*found["sites"], *found["types"], *found["machines"], *found["days"]):
+        for name in ("energy_kwh", "fed_in_kwh", "location_kgco2e", "market_kgco2e", "water_litres"):
+            assert line[name] is None or shown(line[name], 1, language) in text, (line, name)
+        assert all(shown(each["cost"], 2, language) in text for each in line["costs"]), line
+    flat = " ".join(text.split())
+    for words in (*(note["text"] for note in found["notes"]), *found["method"], "Umweltbundesamt"):
+        assert " ".join(words.split()) in flat, words
+
+
+def test_xlsx_report_has_the_numbers_of_the_api(plant: Platform) -> None:
+    found = report(plant).json
+    answer = report(plant, format="xlsx")
+    assert answer.headers["content-disposition"] == 'attachment; filename="energy-2025-10.xlsx"'
+    book = openpyxl.load_workbook(io.BytesIO(answer.body))
+    for sheet, lines in (("By site", "sites"), ("By machine type", "types"), ("Machines with most energy", "machines")):
+        header, *cells = list(book[sheet].iter_rows(values_only=True))
+        assert header == (
+            "Name",
+            "Energy kWh",
+            "Coverage %",
+            "Fed in kWh",
+            "Location-based kgCO2e",
+            "Market-based kgCO2e",
+            "Water l",
+            "Cost EUR",
+            "Cost USD",
+        )
+        assert len(cells) == len(found[lines])
+        for row, line in zip(cells, found[lines], strict=True):
+            costs = {each["currency"]: each["cost"] for each in line["costs"]}
+            numbers = [line[name] for name in ("fed_in_kwh", "location_kgco2e", "market_kgco2e", "water_litres")]
+            expected = [line["energy_kwh"], line["coverage"] * 100, *numbers, costs.get("EUR"), costs.get("USD")]
+            assert row[0] == line["name"]
+            assert list(row[1:]) == [None if each is None else pytest.approx(each) for each in expected]
+    _, *days = list(book["Day by day"].iter_rows(values_only=True))
+    assert [str(row[0])[:10] for row in days] == [day["day"] for day in found["days"]]
+    assert [row[1] for row in days] == pytest.approx([day["energy_kwh"] for day in found["days"]])
+    sources = [row[-1] for row in book["Emission factors"].iter_rows(min_row=2, values_only=True)]
+    assert sources == [factor["source"] for factor in found["factors"]]
+    kinds = [row[2] for row in book["Corrections of counters"].iter_rows(min_row=2, max_row=2, values_only=True)]
+    assert kinds == ["counter restarted"]
+
+
+def test_report_command_writes_what_the_api_answers(plant: Platform, tmp_path: Path) -> None:
+    def run(*arguments: str) -> Any:
+        return run_command("report", "energy", "--api", plant.api, *arguments)
+
+    file = tmp_path / "october.json"
+    done = run("--month", "2025-10", "--site", "north", "--language", "es", "--out", str(file))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(file.read_text()) == report(plant, site="north", language="es").json
+    assert list(tmp_path.iterdir()) == [file]
+    refused = run("--month", "2025-13", "--out", str(file))
+    assert refused.returncode == 1
+    assert "'2025-13' is not a month such as 2026-10" in refused.stderr
+    assert run("--month", "2025-10", "--out", "report.doc").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("month", "problem"),
+    [("2025-00", "is not a month"), ("october", "is not a month"), ("2199-01", "2199-01 has not begun yet in UTC")],
+)
+def test_report_of_no_past_month_is_refused(plant: Platform, month: str, problem: str) -> None:
+    refusal = report(plant, 422, month=month).json
+    assert problem in refusal["detail"]
+    assert refusal["errors"][0]["field"] == "month"

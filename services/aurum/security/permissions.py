@@ -77,6 +77,7 @@ ROUTES: dict[tuple[str, str], RequiredRole] = {
     ("POST", "/api/alarms/rules/preview"): _ENGINEER,
     ("GET", "/api/reports/handover"): _VIEWER,
     ("GET", "/api/reports/alarms"): _VIEWER,
+    ("GET", "/api/reports/energy"): _VIEWER,
     ("POST", "/api/alarms/ack"): _OPERATOR,
     ("POST", "/api/alarms/shelve"): _OPERATOR,
     ("POST", "/api/alarms/{alarm_id}/ack"): _OPERATOR,

@@ -170,6 +170,11 @@ class CostAccounts:
         return {currency: members for currency, members in groups.items() if members}
 
 
+def is_metered(use: MachineUse) -> bool:
+    """Returns whether energy of a machine, drawn or fed in, is metered, so that it has costs."""
+    return use.energy is not None or use.fed_in is not None
+
+
 def account_costs(
     used: Sequence[MachineUse], over: TimeRange, plan: AccountingPlan, *, whole_sites: bool
 ) -> CostAccounts:

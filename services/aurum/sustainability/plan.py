@@ -258,6 +258,13 @@ class AccountingPlan(_PlanModel):
         """Returns the supply of a site. Without an entry for it or for all others, it is on the grid WORLD."""
         return self.sites.get(site) or self.sites.get(OTHER) or SitePlan()
 
+    def timezone_of(self, site: str) -> str:
+        """Returns the time zone of a site; without one, that of all sites, or UTC if they differ."""
+        if site:
+            return self.site_of(site).timezone
+        zones = {supply.timezone for supply in self.sites.values()}
+        return zones.pop() if len(zones) == 1 else "UTC"
+
     def line_of(self, machine_id: str) -> str:
         """Returns the first production line whose patterns match a machine id; empty if none does."""
         return next(

@@ -13,8 +13,8 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun", "holiday"]
 
 STEP_MINUTES = 15  # to which prices change; the offset of every zone from UTC is a multiple of it
 _DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_HOURS = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)")
-_SEASON = re.compile(r"(\d\d-\d\d)/(\d\d-\d\d)")
+_HOURS = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)", re.ASCII)
+_SEASON = re.compile(r"(\d\d-\d\d)/(\d\d-\d\d)", re.ASCII)
 _MINUTES_PER_DAY = 24 * 60
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, fields
 
 from fastapi import APIRouter, Depends, Response
 
+from aurum.api.account_answers import demand_out
 from aurum.api.accounting.measurement import measure_use
 from aurum.api.context import Context, require_feature
 from aurum.api.long_answers import QueryPlace
@@ -18,18 +19,18 @@ from aurum.api.routes.accounts import (
     export,
 )
 from aurum.api.serializers import to_datetime
-from aurum.api.sustainability_schemas import CostAmount, CostHour, CostOut, DemandOut, PricedEnergyOut
+from aurum.api.sustainability_schemas import CostAmount, CostHour, CostOut, PricedEnergyOut
 from aurum.api.table_export import Columns
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.time_units import HOUR_US
 from aurum.sustainability.cost import (
     CostAccounts,
     CostTotal,
-    DemandCharge,
     HourlyCost,
     account_costs,
     attribute_costs,
     cost_total,
+    is_metered,
 )
 from aurum.sustainability.machine_use import MachineUse, Quantity, group_use
 
@@ -49,14 +50,12 @@ async def cost(context: Context, query: AccountQueryParameters) -> CostOut | Res
     plan, over = context.accounting_plan, query.over
     used = await measure_use(context.ingestion, plan, query.selection, over, _QUANTITIES, query.reservation)
     whole_sites = not (query.selection.machine_id or query.selection.machine_type)
-    accounts = await asyncio.to_thread(account_costs, _metered(used), over, plan, whole_sites=whole_sites)
+    accounts = await asyncio.to_thread(
+        account_costs, [use for use in used if is_metered(use)], over, plan, whole_sites=whole_sites
+    )
     if query.format == "json":
         return await asyncio.to_thread(_cost_out, query, used, accounts)
     return await _export(query, used, accounts)
-
-
-def _metered(used: Sequence[MachineUse]) -> list[MachineUse]:
-    return [use for use in used if use.energy is not None or use.fed_in is not None]
 
 
 async def _export(query: AccountQuery, used: Sequence[MachineUse], accounts: CostAccounts) -> Response:
@@ -66,7 +65,7 @@ async def _export(query: AccountQuery, used: Sequence[MachineUse], accounts: Cos
             "site",
             f"must be given, since the sites have tariffs in {', '.join(currencies)}, and a file has one currency",
         )
-    members = [each for part in accounts.by_currency(used).values() for each in _metered(part)]
+    members = [each for part in accounts.by_currency(used).values() for each in part if is_metered(each)]
 
     def columns(group: Sequence[MachineUse]) -> Columns:
         hourly = attribute_costs(group, accounts.sites, query.over)
@@ -77,7 +76,7 @@ async def _export(query: AccountQuery, used: Sequence[MachineUse], accounts: Cos
 
 
 def _cost_out(query: AccountQuery, used: Sequence[MachineUse], accounts: CostAccounts) -> CostOut:
-    by_currency = accounts.by_currency(_metered(used))
+    by_currency = accounts.by_currency(use for use in used if is_metered(use))
     totals, groups, hours = [], [], []
     for currency, members in by_currency.items():
         hourly = attribute_costs(members, accounts.sites, query.over)
@@ -87,7 +86,7 @@ def _cost_out(query: AccountQuery, used: Sequence[MachineUse], accounts: CostAcc
             part = attribute_costs(group, accounts.sites, query.over)
             groups.append(_amount_out(cost_total(name, currency, group, part, query.over)))
     return CostOut(
-        **common_fields(query, used, [use.machine_id for use in used if use.energy is None and use.fed_in is None]),
+        **common_fields(query, used, [use.machine_id for use in used if not is_metered(use)]),
         totals=totals,
         groups=groups,
         hours=hours,
@@ -110,18 +109,6 @@ def _hours_out(currency: str, hourly: HourlyCost, first_hour: int) -> list[CostH
         )
         for index, row in enumerate(rows)
     ]
-
-
-def demand_out(charge: DemandCharge) -> DemandOut:
-    """Returns the answer for a demand charge."""
-    return DemandOut(
-        site=charge.site,
-        month=charge.month,
-        start=to_datetime(charge.hour * HOUR_US),
-        kw=charge.kw,
-        month_share=charge.month_share,
-        cost=charge.cost,
-    )
 
 
 def _amount_out(total: CostTotal) -> CostAmount:

@@ -188,6 +188,7 @@ def account_costs(
             as a whole, are not contained.
     """
     accounts = CostAccounts()
+    computed: dict[tuple[int, str], TariffHours] = {}
     for site, members in group_use(used, "site").items():
         supply = plan.site_of(site)
         kwh = sum_energy(members, over).amount
@@ -195,7 +196,9 @@ def account_costs(
             accounts.without_tariff.append(site)
             accounts.unpriced_kwh += math.fsum(kwh)
             continue
-        hours = tariff_hours(supply.tariff, ZoneInfo(supply.timezone), over)
+        key = id(supply.tariff), supply.timezone  # sites without an entry of their own share a tariff
+        hours = computed.get(key) or tariff_hours(supply.tariff, ZoneInfo(supply.timezone), over)
+        computed[key] = hours
         demand = _demand_charges(site, supply.tariff, hours, kwh, over) if whole_sites else ()
         accounts.sites[site] = SiteCosts(
             supply.tariff, supply.timezone, hours, kwh, len(members), demand, charged=whole_sites

@@ -278,7 +278,7 @@ def test_disabled_feature_is_501_and_names_its_setting(serving: Platform) -> Non
         ("AURUM_COSTS_FILE", "types: []", "types"),
         (
             "AURUM_SUSTAINABILITY_PLAN",
-            "meters: {}\nsites: {x: {tariff: {currency: EUR, prices: [{name: day, per_kwh: 1, days: [mon]}]}}}",
+            "meters: {}\nsites: {x: {tariffs: [{currency: EUR, prices: [{name: day, per_kwh: 1, days: [mon]}]}]}}",
             "the last one, day, must have neither days, hours nor season",
         ),
     ],

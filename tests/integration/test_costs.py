@@ -36,8 +36,8 @@ sites:
     zone: DE
     timezone: Europe/Berlin
     contracts: [{name: solar, kg_per_kwh: 0.0, kwh_per_hour: 5}]
-    tariff:
-      currency: EUR
+    tariffs:
+    - currency: EUR
       fixed_per_day: 2.0
       fixed_per_month: 62.0
       demand_per_kw: 10.0
@@ -48,7 +48,7 @@ sites:
   south:
     zone: US
     timezone: America/New_York
-    tariff: {currency: USD, prices: [{name: flat, per_kwh: 0.2}]}
+    tariffs: [{currency: USD, prices: [{name: flat, per_kwh: 0.2}]}]
 """
 MACHINES = (
     ("press-1", "press", "north"),

@@ -6,6 +6,7 @@ same. The demand charge is that of the highest mean power of an hour of the loca
 of the month that the range contains.
 """
 
+import bisect
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -20,26 +21,32 @@ from aurum.runtime.time_units import HOUR_US
 from aurum.sustainability.hourly import Floats, TimeRange
 from aurum.sustainability.machine_use import MachineUse, group_use, sum_energy, sum_fed_in
 from aurum.sustainability.plan import AccountingPlan
-from aurum.sustainability.tariff import STEP_MINUTES, TariffSpec
+from aurum.sustainability.tariff import STEP_MINUTES, PriceSpec, TariffSpec
 
 _STEP_US = STEP_MINUTES * 60_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class TariffHours:
-    """A tariff over the hours of a range.
+    """The tariffs of a site over the hours of a range.
 
     Attributes:
+        prices: The prices of all tariffs.
         shares: For each price and hour, the share of the hour within the range in which the price applies.
-        per_kwh: Price of each hour.
+        per_kwh: Price of energy in each hour.
+        feed_in_per_kwh: Price of energy that is fed in, in each hour.
         fixed: Fixed charge of each hour.
+        demand_per_kw: Demand charge per kW for each hour, which is a part of that for its month.
         month: For each hour, the local month in which it begins, as YYYY-MM.
         month_part: For each hour, the part of its month that it is.
     """
 
+    prices: Sequence[PriceSpec]
     shares: Floats
     per_kwh: Floats
+    feed_in_per_kwh: Floats
     fixed: Floats
+    demand_per_kw: Floats
     month: Sequence[str]
     month_part: Floats
 
@@ -115,17 +122,15 @@ class SiteCosts:
     """What the costs of a site's machines are computed from.
 
     Attributes:
-        tariff: The tariff.
-        timezone: The time zone of the site.
-        hours: The tariff over the hours of the range.
+        currency: The currency of its tariffs.
+        hours: The tariffs over the hours of the range.
         kwh: Energy of the site in each hour.
         machines: The number of its machines.
         demand: Its demand charges by month; empty if charges are not contained.
         charged: Whether the fixed and demand charges of the site are contained.
     """
 
-    tariff: TariffSpec
-    timezone: str
+    currency: str
     hours: TariffHours
     kwh: Floats
     machines: int
@@ -154,7 +159,7 @@ class CostAccounts:
     @property
     def currencies(self) -> list[str]:
         """The currencies of the tariffs, sorted."""
-        return sorted({site.tariff.currency for site in self.sites.values()})
+        return sorted({site.currency for site in self.sites.values()})
 
     @property
     def demand(self) -> list[DemandCharge]:
@@ -166,7 +171,7 @@ class CostAccounts:
         groups: dict[str, list[MachineUse]] = {currency: [] for currency in self.currencies}
         for use in used:
             if use.site in self.sites:
-                groups[self.sites[use.site].tariff.currency].append(use)
+                groups[self.sites[use.site].currency].append(use)
         return {currency: members for currency, members in groups.items() if members}
 
 
@@ -188,40 +193,39 @@ def account_costs(
             as a whole, are not contained.
     """
     accounts = CostAccounts()
-    computed: dict[tuple[int, str], TariffHours] = {}
+    computed: dict[int, TariffHours] = {}  # by the id of a supply, which sites without an entry of their own share
     for site, members in group_use(used, "site").items():
         supply = plan.site_of(site)
         kwh = sum_energy(members, over).amount
-        if supply.tariff is None:
+        if not supply.tariffs:
             accounts.without_tariff.append(site)
             accounts.unpriced_kwh += math.fsum(kwh)
             continue
-        key = id(supply.tariff), supply.timezone  # sites without an entry of their own share a tariff
-        hours = computed.get(key) or tariff_hours(supply.tariff, ZoneInfo(supply.timezone), over)
-        computed[key] = hours
-        demand = _demand_charges(site, supply.tariff, hours, kwh, over) if whole_sites else ()
-        accounts.sites[site] = SiteCosts(
-            supply.tariff, supply.timezone, hours, kwh, len(members), demand, charged=whole_sites
-        )
-        for price, share in zip(supply.tariff.prices, hours.shares, strict=True):
-            priced = math.fsum(kwh * share)
-            accounts.prices.append(
-                PricedEnergy(site, supply.tariff.currency, price.name, price.per_kwh, priced, priced * price.per_kwh)
-            )
-        _add_notes(accounts, supply.tariff, demand, whole_sites=whole_sites)
+        hours = computed.get(id(supply)) or tariff_hours(supply.tariffs, ZoneInfo(supply.timezone), over)
+        computed[id(supply)] = hours
+        currency = supply.tariffs[0].currency
+        demand = _demand_charges(site, hours, kwh, over) if whole_sites else ()
+        accounts.sites[site] = SiteCosts(currency, hours, kwh, len(members), demand, charged=whole_sites)
+        for price, share in zip(hours.prices, hours.shares, strict=True):
+            if share.any():
+                priced = math.fsum(kwh * share)
+                accounts.prices.append(
+                    PricedEnergy(site, currency, price.name, price.per_kwh, priced, priced * price.per_kwh)
+                )
+        _add_notes(accounts, hours, demand, whole_sites=whole_sites)
     return accounts
 
 
 def _add_notes(
-    accounts: CostAccounts, tariff: TariffSpec, demand: Sequence[DemandCharge], *, whole_sites: bool
+    accounts: CostAccounts, hours: TariffHours, demand: Sequence[DemandCharge], *, whole_sites: bool
 ) -> None:
-    has_charges = tariff.fixed_per_day or tariff.fixed_per_month or tariff.demand_per_kw
-    if has_charges and not whole_sites:
-        accounts.notes[
-            "fixed and demand charges are not contained, since they are those of a whole site and only some of its "
-            "machines are selected"
-        ] = None
-    elif tariff.demand_per_kw:
+    if not whole_sites:
+        if hours.fixed.any() or hours.demand_per_kw.any():
+            accounts.notes[
+                "fixed and demand charges are not contained, since they are those of a whole site and only some of its "
+                "machines are selected"
+            ] = None
+    elif hours.demand_per_kw.any():
         accounts.notes["demand charges are by the highest mean power of an hour"] = None
         if not demand:
             accounts.notes["the range contains no whole hour, so there is no demand charge"] = None
@@ -253,7 +257,7 @@ def attribute_costs(used: Sequence[MachineUse], sites: dict[str, SiteCosts], ove
             kwh,
             sold,
             kwh * site.hours.per_kwh,
-            sold * site.tariff.feed_in_per_kwh,
+            sold * site.hours.feed_in_per_kwh,
             _fixed_cost(site, kwh, len(members)),
             _demand_cost(site, kwh, over.first_hour),
         )
@@ -272,12 +276,14 @@ def _demand_cost(site: SiteCosts, kwh: Floats, first_hour: int) -> Floats:
     cost = np.zeros(len(kwh))
     for charge in site.demand:
         peak = charge.hour - first_hour
-        if site.kwh[peak] <= 0:
-            continue  # the charge is 0
-        of_month = np.array([month == charge.month for month in site.hours.month])
-        part = np.where(of_month, site.hours.month_part, 0.0)
-        cost += charge.cost * (kwh[peak] / site.kwh[peak]) * part / part.sum()
+        if charge.kw > 0:
+            share = kwh[peak] / site.kwh[peak]
+            cost += np.where(_is_month(site.hours, charge.month), site.hours.demand_per_kw * charge.kw * share, 0.0)
     return cost
+
+
+def _is_month(hours: TariffHours, month: str) -> npt.NDArray[np.bool_]:
+    return np.array([each == month for each in hours.month])
 
 
 def cost_total(name: str, currency: str, used: Sequence[MachineUse], hourly: HourlyCost, over: TimeRange) -> CostTotal:
@@ -287,57 +293,69 @@ def cost_total(name: str, currency: str, used: Sequence[MachineUse], hourly: Hou
     return CostTotal(name, currency, sum_energy(used, over).coverage, **sums, cost=cost)
 
 
-def tariff_hours(tariff: TariffSpec, zone: ZoneInfo, over: TimeRange) -> TariffHours:
-    """Returns what a tariff states for each hour of a range.
+def tariff_hours(tariffs: Sequence[TariffSpec], zone: ZoneInfo, over: TimeRange) -> TariffHours:
+    """Returns what the tariffs of a site state for each hour of a range.
 
     Args:
-        tariff: The tariff.
-        zone: The time zone of its days and hours.
+        tariffs: The tariffs, in the order in which they begin.
+        zone: The time zone of their days and hours.
         over: The time range.
     """
     steps = np.arange(over.start // _STEP_US, -(-over.end // _STEP_US)) * _STEP_US
     seconds = (np.minimum(steps + _STEP_US, over.end) - np.maximum(steps, over.start)) / 1e6
     hour = (steps // HOUR_US - over.first_hour).astype(np.int64)
     local = [datetime.fromtimestamp(step / 1e6, zone) for step in steps.tolist()]
-    rules = tariff.rules
-    price = np.array([rules.price_at(moment) for moment in local])
+    begins = [tariff.begins or date.min for tariff in tariffs]
+    in_force = np.array([bisect.bisect_right(begins, moment.date()) - 1 for moment in local])
+    before = np.cumsum([0, *(len(tariff.prices) for tariff in tariffs)])  # prices of earlier tariffs
+    price = np.array(
+        [
+            before[index] + tariffs[index].rules.price_at(moment)
+            for index, moment in zip(in_force.tolist(), local, strict=True)
+        ]
+    )
     days = np.array([_day_seconds(moment.date(), zone) for moment in local])
     months = np.array([_month_seconds(moment.year, moment.month, zone) for moment in local])
+    prices = [each for tariff in tariffs for each in tariff.prices]
 
     def sum_by_hour(values: Floats) -> Floats:
         return np.bincount(hour, weights=values, minlength=over.hours).astype(np.float64)
 
+    def stated(name: str) -> Floats:
+        """Returns a field of the tariff in force at each step."""
+        values: Floats = np.array([getattr(tariff, name) for tariff in tariffs], np.float64)[in_force]
+        return values
+
     in_range = sum_by_hour(seconds)
-    shares = np.array([sum_by_hour(np.where(price == index, seconds, 0.0)) for index in range(len(tariff.prices))])
-    shares = shares / np.where(in_range > 0, in_range, 1.0)
+    shares = np.array([sum_by_hour(np.where(price == index, seconds, 0.0)) for index in range(len(prices))]) / in_range
     month = [""] * over.hours
     for index, moment in zip(reversed(hour.tolist()), reversed(local), strict=True):
         month[index] = f"{moment:%Y-%m}"
     return TariffHours(
+        prices,
         shares,
-        np.array([each.per_kwh for each in tariff.prices]) @ shares,
-        sum_by_hour(seconds * (tariff.fixed_per_day / days + tariff.fixed_per_month / months)),
+        np.array([each.per_kwh for each in prices]) @ shares,
+        sum_by_hour(seconds * stated("feed_in_per_kwh")) / in_range,
+        sum_by_hour(seconds * (stated("fixed_per_day") / days + stated("fixed_per_month") / months)),
+        sum_by_hour(seconds * stated("demand_per_kw") / months),
         month,
         sum_by_hour(seconds / months),
     )
 
 
-def _demand_charges(
-    site: str, tariff: TariffSpec, hours: TariffHours, kwh: Floats, over: TimeRange
-) -> tuple[DemandCharge, ...]:
+def _demand_charges(site: str, hours: TariffHours, kwh: Floats, over: TimeRange) -> tuple[DemandCharge, ...]:
     """Returns the charge of each month that has a whole hour in the range."""
-    if not tariff.demand_per_kw:
-        return ()
     whole = _whole_hours(over)
     charges = []
     for month in dict.fromkeys(hours.month):
-        of_month = np.array([each == month for each in hours.month])
-        if not (of_month & whole).any():
+        of_month = _is_month(hours, month)
+        per_kw = math.fsum(hours.demand_per_kw[of_month])
+        if not (of_month & whole).any() or not per_kw:
             continue
-        peak = int(np.where(of_month & whole, kwh, -1.0).argmax())
+        peak = int(np.where(of_month & whole, kwh, -np.inf).argmax())
+        kw = max(0.0, float(kwh[peak]))  # the mean power of a whole hour
         share = math.fsum(hours.month_part[of_month])
-        kw = float(kwh[peak])  # the mean power of a whole hour
-        charges.append(DemandCharge(site, month, over.first_hour + peak, kw, share, tariff.demand_per_kw * kw * share))
+        charges.append(DemandCharge(site, month, over.first_hour + peak, kw, share, per_kw * kw))
     return tuple(charges)
 
 

@@ -220,12 +220,12 @@ class ContractSpec(_PlanModel):
 
 
 class SitePlan(_PlanModel):
-    """The electricity supply of a site: its grid zone, contracts in the order in which they apply, and tariff."""
+    """The electricity supply of a site: its grid zone, contracts in the order in which they apply, and tariffs."""
 
     zone: str = Field("WORLD", description="Grid zone, which selects the emission factors.")
     timezone: str = Field("UTC", description="Time zone of the tariff and of monthly reports, such as Europe/Berlin.")
     contracts: tuple[ContractSpec, ...] = ()
-    tariff: TariffSpec | None = None
+    tariffs: tuple[TariffSpec, ...] = Field((), description="Tariffs in the order of the days on which they begin.")
 
     @field_validator("timezone")
     @classmethod
@@ -234,6 +234,23 @@ class SitePlan(_PlanModel):
             ZoneInfo(value)
         except (KeyError, ValueError, OSError):
             raise ValueError(f"{value!r} is not a time zone such as Europe/Berlin") from None
+        return value
+
+    @field_validator("tariffs")
+    @classmethod
+    def _check_tariffs(cls, value: tuple[TariffSpec, ...]) -> tuple[TariffSpec, ...]:
+        for index, tariff in enumerate(value):
+            if index == 0:
+                if tariff.begins is not None:
+                    raise ValueError(
+                        "the first tariff must not have begins, since it applies until the next one begins"
+                    )
+                continue
+            before = value[index - 1]
+            if tariff.begins is None or (before.begins is not None and tariff.begins <= before.begins):
+                raise ValueError(f"tariff {index} must begin, on a day after that of the one before it")
+            if tariff.currency != before.currency:
+                raise ValueError(f"tariff {index} is in {tariff.currency}, and the one before it in {before.currency}")
         return value
 
 

@@ -55,6 +55,9 @@ class TariffSpec(_TariffModel):
     The first price applies whose days, hours and season include the time.
     """
 
+    begins: date | None = Field(
+        None, description="First day of the tariff, in the site's time zone. Only the first tariff of a site has none."
+    )
     currency: str = Field(pattern=r"^[A-Z]{3}$", description="Currency by ISO 4217, such as EUR.")
     prices: tuple[PriceSpec, ...] = Field(
         min_length=1, max_length=50, description="Prices; the last one must have neither days, hours nor season."

@@ -46,7 +46,7 @@ def use(name: str, kw: float, over: TimeRange, site: str = "hall", *, fed_in_kw:
 
 
 def plan_of(spec: TariffSpec, zone: str = BERLIN) -> AccountingPlan:
-    return AccountingPlan(meters={}, sites={"hall": SitePlan(timezone=zone, tariff=spec)})
+    return AccountingPlan(meters={}, sites={"hall": SitePlan(timezone=zone, tariffs=(spec,))})
 
 
 def account(used: list[MachineUse], spec: TariffSpec, over: TimeRange, zone: str = BERLIN) -> CostAccounts:
@@ -123,9 +123,9 @@ def test_hour_that_the_range_cuts_costs_by_its_part() -> None:
         prices=[{"name": "late", "per_kwh": 0.5, "hours": ["08:30-09:00"]}, {"name": "rest", "per_kwh": 0.1}],
         fixed_per_day=24.0,
     )
-    whole = tariff_hours(spec, ZoneInfo(BERLIN), between("2026-06-01T08:00", "2026-06-01T09:00"))
+    whole = tariff_hours([spec], ZoneInfo(BERLIN), between("2026-06-01T08:00", "2026-06-01T09:00"))
     assert whole.per_kwh.tolist() == [pytest.approx(0.3)]
-    cut = tariff_hours(spec, ZoneInfo(BERLIN), between("2026-06-01T08:20", "2026-06-01T08:50"))
+    cut = tariff_hours([spec], ZoneInfo(BERLIN), between("2026-06-01T08:20", "2026-06-01T08:50"))
     assert cut.per_kwh.tolist() == [pytest.approx((10 * 0.1 + 20 * 0.5) / 30)]
     assert cut.fixed.tolist() == [pytest.approx(0.5)]
 
@@ -190,3 +190,36 @@ def test_site_without_tariff_is_named_with_its_energy() -> None:
     accounts = account(used, tariff(), over)
     assert (accounts.without_tariff, accounts.unpriced_kwh) == (["yard"], pytest.approx(120))
     assert [each.machine_id for each in accounts.by_currency(used)["EUR"]] == ["a"]
+
+
+def test_later_tariff_applies_from_its_day_on() -> None:
+    """All its prices and charges; a demand charge of the month is divided by the days of each tariff."""
+    first = tariff(fixed_per_day=1.0, demand_per_kw=3.0, feed_in_per_kwh=0.1)
+    second = tariff(
+        begins="2026-06-16",
+        prices=[{"name": "flat", "per_kwh": 0.5}],
+        fixed_per_day=2.0,
+        demand_per_kw=6.0,
+        feed_in_per_kwh=0.2,
+    )
+    over = between("2026-06-01", "2026-07-01")
+    used = [use("a", 10, over, fed_in_kw=1)]
+    plan = AccountingPlan(meters={}, sites={"hall": SitePlan(timezone=BERLIN, tariffs=(first, second))})
+    accounts = account_costs(used, over, plan, whole_sites=True)
+    found = total_of(used, accounts, over)
+    assert found["energy_cost"] == pytest.approx(15 * 10 * (8 * 0.1 + 16 * 0.3) + 15 * 10 * 24 * 0.5)
+    assert found["feed_in_revenue"] == pytest.approx(15 * 24 * (0.1 + 0.2))
+    assert found["fixed_cost"] == pytest.approx(15 * 1 + 15 * 2)
+    assert found["demand_cost"] == pytest.approx(10 * (3 / 2 + 6 / 2))
+    assert [price.name for price in accounts.prices] == ["night", "day", "flat"]
+    before = between("2026-06-01", "2026-06-16")
+    early = account_costs([use("a", 10, before)], before, plan, whole_sites=True)
+    assert [price.name for price in early.prices] == ["night", "day"]
+
+
+def test_site_that_only_feeds_in_has_no_demand_charge() -> None:
+    over = between("2026-06-01", "2026-06-02")
+    used = [use("a", -10, over)]
+    accounts = account(used, tariff(demand_per_kw=9.0), over)
+    assert [(charge.kw, charge.cost) for charge in accounts.demand] == [(0, 0)]
+    assert total_of(used, accounts, over)["demand_cost"] == 0

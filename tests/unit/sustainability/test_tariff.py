@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from aurum.sustainability.plan import AccountingPlanError, load_plan
+from aurum.sustainability.plan import AccountingPlanError, SitePlan, load_plan
 from aurum.sustainability.tariff import TariffSpec, parse_hours, parse_season
 
 TARIFF: dict[str, Any] = {
@@ -99,8 +99,8 @@ meters: {}
 sites:
   hall:
     timezone: Europe/Berlin
-    tariff:
-      currency: EUR
+    tariffs:
+    - currency: EUR
       holidays: [2026-12-25]
       seasons: {winter: 11-01/03-31}
       prices:
@@ -109,12 +109,26 @@ sites:
 """
     path.write_text(text)
     supply = load_plan(path).site_of("hall")
-    assert supply.tariff is not None
-    assert supply.tariff.prices[0].hours == ("08:00-12:00", "17:30-20:00")
-    assert [day.isoformat() for day in supply.tariff.holidays] == ["2026-12-25"]
+    (tariff,) = supply.tariffs
+    assert tariff.prices[0].hours == ("08:00-12:00", "17:30-20:00")
+    assert [day.isoformat() for day in tariff.holidays] == ["2026-12-25"]
     path.write_text(text.replace("Europe/Berlin", "Europe/Berlim"))
     with pytest.raises(AccountingPlanError, match=r"sites\.hall\.timezone: .*'Europe/Berlim' is not a time zone"):
         load_plan(path)
     path.write_text(text.replace("17:30-20:00", "17:30-26:00"))
     with pytest.raises(AccountingPlanError, match=r"prices\.0\.hours\.1: .*'17:30-26:00' is not a range of hours"):
         load_plan(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ([{"begins": "2026-01-01"}], "the first tariff must not have begins"),
+        ([{}, {}], "tariff 1 must begin, on a day after that of the one before it"),
+        ([{}, {"begins": "2026-02-01"}, {"begins": "2026-02-01"}], "tariff 2 must begin, on a day after"),
+        ([{}, {"begins": "2026-02-01", "currency": "USD"}], "tariff 1 is in USD, and the one before it in EUR"),
+    ],
+)
+def test_tariffs_that_do_not_follow_each_other_are_refused(changes: list[dict[str, Any]], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        SitePlan.model_validate({"tariffs": [{**TARIFF, **change} for change in changes]})

@@ -65,14 +65,20 @@ async def _export(query: AccountQuery, used: Sequence[MachineUse], accounts: Cos
             "site",
             f"must be given, since the sites have tariffs in {', '.join(currencies)}, and a file has one currency",
         )
+    if not currencies:
+        raise InvalidArgumentError.for_field(
+            "site",
+            "no selected machine is at a site with a tariff; state one in the accounting plan "
+            "(AURUM_SUSTAINABILITY_PLAN), or request json",
+        )
     members = [each for part in accounts.by_currency(used).values() for each in part if is_metered(each)]
 
     def columns(group: Sequence[MachineUse]) -> Columns:
         hourly = attribute_costs(group, accounts.sites, query.over)
         return {**asdict(hourly), "cost": hourly.cost}
 
-    name = f"cost-{currencies[0]}" if currencies else "cost"
-    return await export(query, columns_by_group(group_use(members, query.group_by), columns), _COLUMNS, name)
+    groups = columns_by_group(group_use(members, query.group_by), columns)
+    return await export(query, groups, _COLUMNS, f"cost-{currencies[0]}")
 
 
 def _cost_out(query: AccountQuery, used: Sequence[MachineUse], accounts: CostAccounts) -> CostOut:

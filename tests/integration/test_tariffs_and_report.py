@@ -150,6 +150,7 @@ def test_costs_of_sites_stay_in_their_currencies(plant: Platform) -> None:
     assert found["unpriced_kwh"] == pytest.approx(24, rel=0.05)
     refusal = cost(plant, 422, format="csv").json
     assert "EUR, USD" in refusal["detail"]
+    assert "at a site with a tariff" in cost(plant, 422, format="csv", site="yard").json["detail"]
 
 
 def test_cost_of_a_machine_is_that_of_its_energy(plant: Platform) -> None:

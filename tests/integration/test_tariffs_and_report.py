@@ -50,6 +50,8 @@ sites:
     timezone: America/New_York
     tariffs: [{currency: USD, prices: [{name: flat, per_kwh: 0.2}]}]
 """
+# As a spreadsheet with decimal commas exports it
+FACTORS = "zone;method;year;g_per_kwh;source\r\nUS;residual;2025;412,5;Suministros Eléctricos SA\r\n;;;;\r\n"
 MACHINES = (
     ("press-1", "press", "north"),
     ("press-2", "press", "north"),
@@ -79,10 +81,12 @@ def rows() -> Iterator[str]:
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     folder = tmp_path_factory.mktemp("costs")
     (folder / "plan.yaml").write_text(PLAN)
+    (folder / "supplier.csv").write_text(FACTORS, encoding="utf-8-sig", newline="")
     running = Platform(
         folder,
         extra={
             "AURUM_SUSTAINABILITY_PLAN": str(folder / "plan.yaml"),
+            "AURUM_SUSTAINABILITY_FACTORS": str(folder / "supplier.csv"),
             "AURUM_FEATURE_WATER": "true",
             "AURUM_FEATURE_PREDICTIVE": "false",
         },
@@ -170,6 +174,13 @@ def test_cost_is_exported_with_the_sums_of_the_answer(plant: Platform) -> None:
     for name in ("energy_kwh", "energy_cost", "feed_in_revenue", "fixed_cost", "demand_cost", "cost"):
         assert sum(float(line[name]) for line in lines) == pytest.approx(total[name]), name
         assert sum(table[name]) == pytest.approx(total[name]), name
+
+
+def test_supplier_factor_of_a_spreadsheet_is_accounted(plant: Platform) -> None:
+    found = get(plant, "/api/carbon", start=START, end=END, site="south").json
+    assert found["total"]["market_kgco2e"] == pytest.approx(found["total"]["energy_kwh"] * 0.4125)
+    (factor,) = [each for each in found["factors"] if each["method"] == "residual"]
+    assert (factor["zone"], factor["year"], factor["source"]) == ("US", 2025, "Suministros Eléctricos SA")
 
 
 def report(platform: Platform, expected: int = 200, **query: object) -> Any:

@@ -385,6 +385,45 @@ def export(store: StorePath, folder: Annotated[Path, typer.Argument()], since: D
     _report_damaged(snapshot.damaged)
 
 
+class ReportLanguage(StrEnum):
+    """The languages of reports."""
+
+    en = "en"
+    es = "es"
+
+
+report_app = typer.Typer(help="Write reports of a running platform to files.", no_args_is_help=True)
+app.add_typer(report_app, name="report", rich_help_panel=_DATA)
+
+
+@report_app.callback()
+def report_options() -> None:
+    """Keep `energy` a command of its own, also while it is the only one."""
+
+
+@report_app.command("energy")
+def report_energy(
+    month: Annotated[str, typer.Option(help="The month, such as 2026-10.")],
+    out: Annotated[Path, typer.Option(help="The file to write; its name ends in .pdf, .xlsx or .json.")],
+    site: Annotated[str, typer.Option(help="Only machines of this site.")] = "",
+    language: Annotated[ReportLanguage, typer.Option(help="Language of the texts.")] = ReportLanguage.en,
+    api: Annotated[str | None, typer.Option(help="URL of the API; by default AURUM_API_PORT on this machine.")] = None,
+) -> None:
+    """Write the energy, cost, emissions and water of a month, with AURUM_API_KEY if the API requires authentication."""
+    from aurum.commands.reporting import report_format, write_energy_report
+    from aurum.platform_settings import PlatformSettings
+    from aurum.runtime.settings import load_settings
+
+    form = report_format(out)
+    if form is None:
+        raise typer.BadParameter(f"must end in .pdf, .xlsx or .json, and {out} does not", param_hint="--out")
+    settings = load_settings(PlatformSettings)
+    url = api or f"http://127.0.0.1:{settings.api_port}"
+    query = {"month": month, "site": site, "language": language.value, "format": form}
+    written = write_energy_report(url, query, out, settings)
+    typer.echo(f"{written:,} bytes written to {out}")
+
+
 @app.command(rich_help_panel=_DATA)
 def migrate(
     store: StorePath, target: Annotated[str, typer.Argument(help="cassandra://HOST,HOST/KEYSPACE?replication=3")]

@@ -21,7 +21,7 @@ class CommandSettings(Settings):
     """Settings of commands that call a running platform."""
 
     api_key: SecretStr | None = Field(
-        None, description="API key for `aurum import --api`, if the API requires authentication."
+        None, description="API key for `aurum import --api` and `aurum report`, if the API requires authentication."
     )
 
 

@@ -276,6 +276,11 @@ def test_disabled_feature_is_501_and_names_its_setting(serving: Platform) -> Non
         ("AURUM_SUSTAINABILITY_PLAN", "meters: {press: {power: {}}}", "meters.press.power.sensor"),
         ("AURUM_SUSTAINABILITY_FACTORS", "zone,method\n", "lacks the column year"),
         ("AURUM_COSTS_FILE", "types: []", "types"),
+        (
+            "AURUM_SUSTAINABILITY_PLAN",
+            "meters: {}\nsites: {x: {tariffs: [{currency: EUR, prices: [{name: day, per_kwh: 1, days: [mon]}]}]}}",
+            "the last one, day, must have neither days, hours nor season",
+        ),
     ],
 )
 def test_invalid_configuration_file_prevents_startup(

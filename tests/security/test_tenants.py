@@ -27,6 +27,7 @@ BODIES: dict[str, Any] = {
     "/api/platform/faults/{service}": {"kind": "delay", "method": "Never"},
     "/api/alarms/rules/preview": {"rule": {"name": "hot", "text": "Too hot", "sensor": {"sensor": "s", "above": 1.0}}},
 }
+QUERIES = {"/api/reports/energy": f"?month={time.strftime('%Y-%m', time.gmtime())}"}  # of routes that need one
 _OF_RULES = ("/api/alarms/rules", "/api/alarms/rules/restore")  # whose bodies name the newest revision
 _WITHOUT_END = "/api/events"
 _OF_THE_SESSION = "/api/session"  # which says who it is itself
@@ -103,6 +104,7 @@ def ask(guarded: Guarded, method: str, template: str, headers: dict[str, str]) -
     path = re.sub(r"{(stop|record)_id}", "1-0", path)
     path = path.replace("{service}", "prediction").replace("{trace_id}", "0" * 32).replace("{path:path}", "app.js")
     assert "{" not in path, f"{template}: say what its parameters are"
+    path += QUERIES.get(template, "")
     body = BODIES.get(template, {}) if method in ("POST", "PUT") else None
     if template in _OF_RULES and body is not None:
         body = body_of_rules(guarded, template)
@@ -146,6 +148,16 @@ def test_no_route_tells_of_another_site(guarded: Guarded, tenants: dict[str, dic
         if NORTH.encode() in ask(guarded, method, template, tenants["other site"]).body:
             told.append(template)
     assert told == []
+
+
+def test_report_of_energy_is_that_of_the_own_site(guarded: Guarded, tenants: dict[str, dict[str, str]]) -> None:
+    """Who is bound to a site gets its report, also without naming it, and no report of another site."""
+    for path in ("/api/reports/energy" + QUERIES["/api/reports/energy"], "/api/cost?group_by=site"):
+        own = http("GET", f"{guarded.api}{path}", headers=tenants["own site"])
+        assert own.status == 200
+        assert NORTH.encode() in own.body
+        assert SOUTH.encode() not in own.body
+        assert http("GET", f"{guarded.api}{path}&site={NORTH}", headers=tenants["other site"]).status == 404
 
 
 def test_own_site_is_answered_like_no_claim(guarded: Guarded, tenants: dict[str, dict[str, str]]) -> None:

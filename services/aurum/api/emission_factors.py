@@ -19,7 +19,7 @@ from aurum.sustainability.factors import (
     Method,
     built_in_table,
     mark_missing,
-    read_table,
+    read_table_file,
 )
 from aurum.sustainability.hourly import Floats
 from aurum.sustainability.providers import CarbonAwareFactors, ElectricityMapsFactors, FileFactors, LastGoodFactors
@@ -102,8 +102,7 @@ def load_emission_factors(service: Service[ApiSettings]) -> EmissionFactors:
     table = built_in_table()
     try:
         if settings.sustainability_factors is not None:
-            with settings.sustainability_factors.open(encoding="utf-8", newline="") as lines:
-                table = table.with_rows(read_table(lines, settings.sustainability_factors.name))
+            table = table.with_rows(read_table_file(settings.sustainability_factors))
         providers: list[FactorProvider] = []
         if settings.sustainability_hourly_factors is not None:
             providers.append(FileFactors(settings.sustainability_hourly_factors))

@@ -112,7 +112,7 @@ class ApiSettings(AlarmSettings):
     )
     sustainability_plan: Path | None = Field(
         None,
-        description="Accounting plan (YAML): meters, lines, sites, contracts. The default is that of the "
+        description="Accounting plan (YAML): meters, lines, sites, contracts, tariffs. The default is that of the "
         "simulated plant.",
     )
     sustainability_factors: Path | None = Field(

@@ -166,6 +166,70 @@ class CarbonOut(Account):
     )
 
 
+class CostAmount(BaseModel):
+    """The costs of a group of machines in one currency."""
+
+    name: str
+    currency: str = Field(description="Currency by ISO 4217, in which the costs are.")
+    energy_kwh: float
+    coverage: float
+    fed_in_kwh: float
+    energy_cost: float = Field(description="Cost of the energy by the prices of its hours.")
+    feed_in_revenue: float
+    fixed_cost: float = Field(description="Fixed charges per day and month, for the requested time.")
+    demand_cost: float = Field(description="Demand charges, reduced to the requested part of each month.")
+    cost: float = Field(description="Energy, fixed and demand charges, less the revenue for energy that was fed in.")
+
+
+class CostHour(BaseModel):
+    """The costs of one hour in one currency."""
+
+    start: datetime
+    currency: str
+    energy_kwh: float
+    fed_in_kwh: float
+    energy_cost: float
+    feed_in_revenue: float
+    fixed_cost: float
+    demand_cost: float
+    cost: float
+
+
+class PricedEnergyOut(BaseModel):
+    """The energy of a site at one of its prices."""
+
+    site: str
+    currency: str
+    name: str
+    per_kwh: float
+    energy_kwh: float
+    cost: float
+
+
+class DemandOut(BaseModel):
+    """The demand charge of a month at a site."""
+
+    site: str
+    month: str = Field(description="The month in the time zone of the site, such as 2026-10.")
+    start: datetime = Field(description="Start of the hour with the highest mean power.")
+    kw: float = Field(description="Mean power of this hour.")
+    month_share: float = Field(description="Share of the month that was requested, to which the charge is reduced.")
+    cost: float
+
+
+class CostOut(Account):
+    """A cost account."""
+
+    totals: list[CostAmount] = Field(description="The costs of all machines, one entry for each currency.")
+    groups: list[CostAmount]
+    hours: list[CostHour]
+    prices: list[PricedEnergyOut]
+    demand: list[DemandOut]
+    without_tariff: list[str] = Field(description="Sites without a tariff in the accounting plan, at most 100.")
+    unpriced_kwh: float = Field(description="Energy of the sites without a tariff.")
+    notes: list[str]
+
+
 class CarbonHintOut(BaseModel):
     """The best start of a deferrable load."""
 

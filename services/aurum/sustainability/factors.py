@@ -1,6 +1,8 @@
 """Emission factors of electricity by zone and by year or hour, with their source."""
 
 import csv
+import difflib
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -8,13 +10,27 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
 
+from aurum.readings.table_text import TextError, open_table
+
 Method = Literal["location", "residual"]
 METHODS: tuple[Method, ...] = ("location", "residual")
 
 _TABLE = Path(__file__).with_name("emission_factors.csv")
-_COLUMNS = ("zone", "method", "year", "kg_per_kwh", "source")
-_HOURLY_COLUMNS = ("zone", "hour", "kg_per_kwh", "source")
+_COUNTRIES = Path(__file__).with_name("country_factors.csv")
+_FACTOR = "kg_per_kwh"
+_COLUMNS = ("zone", "method", "year", _FACTOR, "source")
+_HOURLY_COLUMNS = ("zone", "hour", _FACTOR, "source")
 _MAX_FACTOR = 3.0  # kgCO2e/kWh; lignite has less than half of it, so a larger number is in another unit
+_KG_PER_KWH = {  # for each column in which a table may state factors
+    _FACTOR: 1.0,
+    "g_per_kwh": 1e-3,
+    "kg_per_mwh": 1e-3,
+    "t_per_mwh": 1.0,
+    "lb_per_mwh": 0.45359237e-3,  # international avoirdupois pound, 1959
+}
+_MAX_NAMED = 20  # zones in an error
+_EXAMPLES = ("DE", "ES", "US")
+_DELIMITERS = ",;\t"
 
 
 class FactorError(ValueError):
@@ -79,12 +95,20 @@ class FactorTable:
             if method == "residual":
                 return self.factor_for(zone, "location", hour)
             raise FactorError(
-                f"there is no emission factor for zone {zone!r}; the zones are {', '.join(self.zones)}, and others "
+                f"there is no emission factor for zone {zone!r}; {self._zone_hint(zone)}, and others "
                 f"can be added with AURUM_SUSTAINABILITY_FACTORS"
             )
         year = datetime.fromtimestamp(hour * 3600, UTC).year
         earlier = [published for published in by_year if published <= year]
         return by_year[max(earlier) if earlier else min(by_year)]
+
+    def _zone_hint(self, zone: str) -> str:
+        zones = self.zones
+        if len(zones) <= _MAX_NAMED:
+            return f"the zones are {', '.join(zones)}"
+        similar = difflib.get_close_matches(zone.upper(), zones, 3)
+        meant = f" (similar: {', '.join(similar)})" if similar else ""
+        return f"the {len(zones)} zones are countries by ISO 3166 such as {', '.join(_EXAMPLES)}, EU and WORLD{meant}"
 
     def with_rows(self, other: "FactorTable") -> "FactorTable":
         """Returns a table with the zones and methods of another one added to, or replacing, those of this one."""
@@ -93,13 +117,41 @@ class FactorTable:
 
 @cache
 def built_in_table() -> FactorTable:
-    """Returns the built-in table of national means with their sources."""
-    with _TABLE.open(encoding="utf-8", newline="") as lines:
-        return read_table(lines, _TABLE.name)
+    """Returns the built-in table of national means with their sources.
+
+    A zone with factors of a national authority has these alone, so that its years are comparable.
+    """
+    return read_table_file(_COUNTRIES).with_rows(read_table_file(_TABLE))
+
+
+def read_table_file(path: Path) -> FactorTable:
+    """Reads a file of yearly factors, as `read_table` does, in the encoding in which spreadsheets write it.
+
+    Raises:
+        FactorError: The table is invalid, or is not text.
+        OSError: The file cannot be read.
+    """
+    try:
+        with open_table(path) as lines:
+            return read_table(lines, path.name)
+    except (TextError, csv.Error) as error:
+        raise FactorError(f"{path.name} {error}") from error
+
+
+def read_hourly_table_file(path: Path) -> dict[str, dict[int, EmissionFactor]]:
+    """Reads a file of hourly factors, as `read_hourly_table` does. The errors are those of `read_table_file`."""
+    try:
+        with open_table(path) as lines:
+            return read_hourly_table(lines, path.name)
+    except (TextError, csv.Error) as error:
+        raise FactorError(f"{path.name} {error}") from error
 
 
 def read_table(lines: Iterable[str], name: str) -> FactorTable:
     """Reads a CSV table with the columns zone, method (location or residual), year, kg_per_kwh and source.
+
+    The factor may be in a column g_per_kwh, kg_per_mwh, t_per_mwh or lb_per_mwh instead. The cells are separated by
+    commas, or by semicolons or tabs if the header is; numbers may then have a decimal comma.
 
     Args:
         lines: The lines of the table, the header first.
@@ -113,17 +165,21 @@ def read_table(lines: Iterable[str], name: str) -> FactorTable:
         method = next((name for name in METHODS if name == cells["method"]), None)
         if method is None:
             raise FactorError(f"{name}, row {row}, method: {cells['method']!r} is not one of {', '.join(METHODS)}")
-        if not cells["year"].isdigit():
+        if not (cells["year"].isascii() and cells["year"].isdigit()):
             raise FactorError(f"{name}, row {row}, year: {cells['year']!r} is not a year")
-        factor = EmissionFactor(
-            _parse_factor(cells["kg_per_kwh"], name, row), cells["source"], int(cells["year"]), method
-        )
-        factors.setdefault((cells["zone"], method), {})[factor.year] = factor
+        factor = EmissionFactor(_parse_factor(cells, name, row), cells["source"], int(cells["year"]), method)
+        by_year = factors.setdefault((cells["zone"], method), {})
+        if factor.year in by_year:
+            raise FactorError(
+                f"{name}, row {row}, year: zone {cells['zone']} has a {method} factor for {factor.year} in an earlier "
+                f"row; remove one of them"
+            )
+        by_year[factor.year] = factor
     return FactorTable(factors)
 
 
 def read_hourly_table(lines: Iterable[str], name: str) -> dict[str, dict[int, EmissionFactor]]:
-    """Reads a CSV table with the columns zone, hour (ISO 8601), kg_per_kwh and source.
+    """Reads a CSV table with the columns zone, hour (ISO 8601), kg_per_kwh and source. Its form is as in `read_table`.
 
     Args:
         lines: The lines of the table, the header first.
@@ -142,7 +198,7 @@ def read_hourly_table(lines: Iterable[str], name: str) -> dict[str, dict[int, Em
         except ValueError:
             raise FactorError(f"{name}, row {row}, hour: {cells['hour']!r} is not a time in ISO 8601") from None
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        factor = EmissionFactor(_parse_factor(cells["kg_per_kwh"], name, row), cells["source"], moment.year)
+        factor = EmissionFactor(_parse_factor(cells, name, row), cells["source"], moment.year)
         by_zone.setdefault(cells["zone"], {})[int(moment.timestamp()) // 3600] = factor
     return by_zone
 
@@ -165,19 +221,46 @@ def check_factor(kg_per_kwh: float, where: str) -> float:
 
 
 def _rows(lines: Iterable[str], name: str, columns: tuple[str, ...]) -> Iterable[tuple[int, dict[str, str]]]:
-    reader = csv.DictReader(lines)
-    missing = [column for column in columns if column not in (reader.fieldnames or ())]
+    """Yields the number and the cells of each row that is not empty.
+
+    The cell of the factor is named by the unit in which the table states it.
+    """
+    remaining = iter(lines)
+    header = next(remaining, "").removeprefix("\ufeff")
+    delimiter = max(_DELIMITERS, key=header.count)
+    reader = csv.DictReader(itertools.chain([header] if header else [], remaining), delimiter=delimiter)
+    found = [(column or "").strip() for column in reader.fieldnames or ()]
+    reader.fieldnames = found
+    unit = _factor_column(found, name)
+    wanted = tuple(unit if column == _FACTOR else column for column in columns)
+    missing = [column for column in wanted if column not in found]
     if missing:
         raise FactorError(f"{name}, row 1: lacks the column {missing[0]}; the columns must be {', '.join(columns)}")
     for cells in reader:
-        if any(cells[column] is None for column in columns):
-            raise FactorError(f"{name}, row {reader.line_num}: has too few cells")
-        yield reader.line_num, {column: str(cells[column]).strip() for column in columns}
+        texts = {column: (cells[column] or "").strip() for column in wanted}
+        if not any(texts.values()):  # as spreadsheets write below a table
+            continue
+        short = next((column for column in wanted if cells[column] is None), None)
+        if short is not None:
+            raise FactorError(f"{name}, row {reader.line_num}, {short}: the row has too few cells")
+        if delimiter != ",":
+            texts[unit] = texts[unit].replace(",", ".")
+        yield reader.line_num, texts
 
 
-def _parse_factor(text: str, name: str, row: int) -> float:
+def _factor_column(found: list[str], name: str) -> str:
+    """Returns the column of the factor."""
+    given = [column for column in _KG_PER_KWH if column in found]
+    if len(given) > 1:
+        raise FactorError(f"{name}, row 1, {given[1]}: must not be given together with {given[0]}; remove one of them")
+    return given[0] if given else _FACTOR
+
+
+def _parse_factor(cells: Mapping[str, str], name: str, row: int) -> float:
+    """Returns the factor of a row in kgCO2e/kWh."""
+    unit = next(column for column in _KG_PER_KWH if column in cells)
     try:
-        number = float(text)
+        number = float(cells[unit])
     except ValueError:
-        raise FactorError(f"{name}, row {row}, kg_per_kwh: {text!r} is not a number") from None
-    return check_factor(number, f"{name}, row {row}, kg_per_kwh")
+        raise FactorError(f"{name}, row {row}, {unit}: {cells[unit]!r} is not a number") from None
+    return check_factor(number * _KG_PER_KWH[unit], f"{name}, row {row}, {unit}")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -15,6 +16,7 @@ from aurum.runtime.yaml_file import OTHER, read_yaml
 from aurum.sustainability.contracts import Contract
 from aurum.sustainability.counters import RECOVERY_SECONDS, CounterRules
 from aurum.sustainability.factors import check_factor
+from aurum.sustainability.tariff import TariffSpec
 
 DEFAULT_PLAN = Path(__file__).with_name("plan.yaml")
 
@@ -218,10 +220,38 @@ class ContractSpec(_PlanModel):
 
 
 class SitePlan(_PlanModel):
-    """The electricity supply of a site: its grid zone, and its contracts in the order in which they are applied."""
+    """The electricity supply of a site: its grid zone, contracts in the order in which they apply, and tariffs."""
 
     zone: str = Field("WORLD", description="Grid zone, which selects the emission factors.")
+    timezone: str = Field("UTC", description="Time zone of the tariff and of monthly reports, such as Europe/Berlin.")
     contracts: tuple[ContractSpec, ...] = ()
+    tariffs: tuple[TariffSpec, ...] = Field((), description="Tariffs in the order of the days on which they begin.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _check_timezone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"{value!r} is not a time zone such as Europe/Berlin") from None
+        return value
+
+    @field_validator("tariffs")
+    @classmethod
+    def _check_tariffs(cls, value: tuple[TariffSpec, ...]) -> tuple[TariffSpec, ...]:
+        for index, tariff in enumerate(value):
+            if index == 0:
+                if tariff.begins is not None:
+                    raise ValueError(
+                        "the first tariff must not have begins, since it applies until the next one begins"
+                    )
+                continue
+            before = value[index - 1]
+            if tariff.begins is None or (before.begins is not None and tariff.begins <= before.begins):
+                raise ValueError(f"tariff {index} must begin, on a day after that of the one before it")
+            if tariff.currency != before.currency:
+                raise ValueError(f"tariff {index} is in {tariff.currency}, and the one before it in {before.currency}")
+        return value
 
 
 class AccountingPlan(_PlanModel):
@@ -244,6 +274,13 @@ class AccountingPlan(_PlanModel):
     def site_of(self, site: str) -> SitePlan:
         """Returns the supply of a site. Without an entry for it or for all others, it is on the grid WORLD."""
         return self.sites.get(site) or self.sites.get(OTHER) or SitePlan()
+
+    def timezone_of(self, site: str) -> str:
+        """Returns the time zone of a site; without one, that of all sites, or UTC if they differ."""
+        if site:
+            return self.site_of(site).timezone
+        zones = {supply.timezone for supply in self.sites.values()}
+        return zones.pop() if len(zones) == 1 else "UTC"
 
     def line_of(self, machine_id: str) -> str:
         """Returns the first production line whose patterns match a machine id; empty if none does."""

@@ -16,7 +16,7 @@ from aurum.sustainability.factors import (
     FactorProvider,
     check_factor,
     mark_stale,
-    read_hourly_table,
+    read_hourly_table_file,
 )
 
 logger = logging.getLogger(__name__)
@@ -40,8 +40,7 @@ class FileFactors:
 
     def __init__(self, path: Path) -> None:
         """Reads the file. Raises FactorError or OSError."""
-        with path.open(encoding="utf-8", newline="") as lines:
-            self._hours = read_hourly_table(lines, path.name)
+        self._hours = read_hourly_table_file(path)
 
     def has_zone(self, zone: str) -> bool:
         """Returns whether the file has factors for a zone."""

@@ -16,6 +16,7 @@ from aurum.alarms.rules import load_rules
 from aurum.readings.batch import MAX_READINGS, MAX_SERIES, Series, encode
 from aurum.runtime.time_units import DAY_US
 from aurum.security.api_keys import KeyFile, make_key, write_keys
+from aurum.sustainability.plan import DEFAULT_PLAN
 from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc, prediction_pb2
 from tests.support.costs.meter import MB, start_measured
 from tests.support.http import Answer, http
@@ -29,6 +30,10 @@ FEW = 16  # readings of each sensor of a machine that has many sensors
 RULES = 10  # alarm rules, each of which is broken by every machine
 MOST_ALARMS = 20_000  # that the API keeps
 SERVICES = ("ingestion", "prediction", "edge", "api")
+TARIFF = (
+    "{currency: EUR, fixed_per_day: 1, demand_per_kw: 9, prices: [{name: night, per_kwh: 0.2, hours: [22:00-06:00]}, "
+    "{name: day, per_kwh: 0.3}]}"
+)
 _sequences = itertools.count(1)
 
 
@@ -98,9 +103,13 @@ def cost_plant(folder: Path, size: Size, models: Path) -> Iterator[CostPlant]:
     ]
     (folder / "rules.yaml").write_text("\n".join(["rules:", *rules, ""]))
     load_rules(folder / "rules.yaml")
+    plan = DEFAULT_PLAN.read_text()
+    assert "{zone: WORLD}" in plan
+    (folder / "plan.yaml").write_text(plan.replace("{zone: WORLD}", f"{{zone: WORLD, tariffs: [{TARIFF}]}}"))
     platform = Platform(
         folder,
         extra={
+            "AURUM_SUSTAINABILITY_PLAN": str(folder / "plan.yaml"),
             "AURUM_AUTH_KEYS_FILE": str(folder / "keys.yaml"),
             "AURUM_ALARM_RULES": str(folder / "rules.yaml"),
             "AURUM_FAULTS_ENABLED": "true",

@@ -3,6 +3,7 @@
 import http.client
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -85,6 +86,14 @@ def accounts(path: str) -> list[Case]:
         request("all machines as Parquet", "GET", of("machine", "parquet"), 200),
         request("all of a site", "GET", of("site", "json"), 200),
     ]
+
+
+def energy_report(format_: str) -> Callable[[CostPlant, int], str]:
+    """The report on the month of the plant's readings."""
+    return lambda plant, _: (
+        f"/api/reports/energy?site={SITE}&format={format_}&month="
+        f"{datetime.fromtimestamp(plant.started_us / 1e6, UTC):%Y-%m}"
+    )
 
 
 def baseline(plant: CostPlant, number: int) -> str:
@@ -283,6 +292,7 @@ ROUTES: dict[tuple[str, str], list[Case]] = {
         *accounts("/api/energy"),
         request("against a baseline", "GET", baseline, 200),
     ],
+    ("GET", "/api/cost"): accounts("/api/cost"),
     ("GET", "/api/carbon"): accounts("/api/carbon"),
     ("GET", "/api/carbon/hint"): [
         request("longest forecast", "GET", "/api/carbon/hint?kw=5&duration_hours=24&within_hours=48", 200)
@@ -319,6 +329,11 @@ ROUTES: dict[tuple[str, str], list[Case]] = {
     ],
     ("GET", "/api/reports/handover"): [reported("/api/reports/handover")],
     ("GET", "/api/reports/alarms"): [reported("/api/reports/alarms")],
+    ("GET", "/api/reports/energy"): [
+        request("a month of all machines", "GET", energy_report("json"), 200),
+        request("a month as PDF", "GET", energy_report("pdf"), 200),
+        request("a month as XLSX", "GET", energy_report("xlsx"), 200),
+    ],
     ("POST", "/api/alarms/ack"): small_bodies("POST", "/api/alarms/ack", {"ids": ["a~b"]}, "reason", 422),
     ("POST", "/api/alarms/shelve"): small_bodies(
         "POST", "/api/alarms/shelve", {"ids": ["a~b"], "minutes": 5}, "reason", 422

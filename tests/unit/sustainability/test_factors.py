@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from aurum.sustainability.country_table import country_rows
 from aurum.sustainability.factors import (
     EmissionFactor,
     FactorError,
@@ -13,7 +14,9 @@ from aurum.sustainability.factors import (
     check_factor,
     mark_stale,
     read_hourly_table,
+    read_hourly_table_file,
     read_table,
+    read_table_file,
 )
 from aurum.sustainability.providers import FileFactors
 
@@ -100,7 +103,7 @@ def test_built_in_factor_table_covers_years_and_methods() -> None:
             ["zone,method,kg_per_kwh"],
             f"f.csv, row 1: lacks the column year; the columns must be {HEADER.replace(',', ', ')}",
         ),
-        ([HEADER, "X,location,2024,0.1,s", "X,location,2024,0.1"], "f.csv, row 3: has too few cells"),
+        ([HEADER, "X,location,2024,0.1,s", "X,location,2024,0.1"], "f.csv, row 3, source: the row has too few cells"),
         ([HEADER, "X,Grid,2024,0.1,s"], "f.csv, row 2, method: 'Grid' is not one of location, residual"),
         ([HEADER, "X,location,-5,0.1,s"], "f.csv, row 2, year: '-5' is not a year"),
         ([HEADER, "X,location,2024,few,s"], "f.csv, row 2, kg_per_kwh: 'few' is not a number"),
@@ -124,7 +127,7 @@ def test_invalid_factor_table_reports_row_and_field(lines: list[str], problem: s
             "h.csv, row 1: lacks the column kg_per_kwh; the columns must be zone, hour, kg_per_kwh, source",
         ),
         ([HOURLY, "X,noon,0.1,s"], "h.csv, row 2, hour: 'noon' is not a time in ISO 8601"),
-        ([HOURLY, "X,2023-08-14T08:00Z"], "h.csv, row 2: has too few cells"),
+        ([HOURLY, "X,2023-08-14T08:00Z"], "h.csv, row 2, kg_per_kwh: the row has too few cells"),
         ([HOURLY, "X,2023-08-14T08:00Z,much,s"], "h.csv, row 2, kg_per_kwh: 'much' is not a number"),
         (
             [HOURLY, "X,2023-08-14T08:00Z,0.1,s", "X,2023-08-14T09:00Z,-1,s"],
@@ -187,3 +190,81 @@ def test_factor_file_with_invalid_factor_is_reported_by_name(tmp_path: Path) -> 
     path.write_text(f"{HOURLY}\nX,2023-08-14T08:00Z,9,s\n")
     with pytest.raises(FactorError, match=r"^mine\.csv, row 2, kg_per_kwh: 9 is not plausible"):
         FileFactors(path)
+
+
+def test_spreadsheet_export_of_factors_is_read(tmp_path: Path) -> None:
+    """A byte order mark, semicolons, decimal commas and empty rows, as spreadsheets of many languages write them."""
+    path = tmp_path / "supplier.csv"
+    rows = "zone;method;year;kg_per_kwh;source\r\nÑ;residual;2025;0,412;Energía SA\r\n;;;;\r\n"
+    expected = {("Ñ", "residual"): {2025: EmissionFactor(0.412, "Energía SA", 2025, "residual")}}
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "cp1252"):
+        path.write_bytes(rows.encode(encoding))
+        assert read_table_file(path).factors == expected, encoding
+
+
+def test_hourly_factors_with_byte_order_mark_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(f"{HOURLY}\nX,2023-08-14T08:00Z,0.1,s\n", encoding="utf-8-sig")
+    assert read_hourly_table_file(path) == {"X": {HOUR: EmissionFactor(0.1, "s", 2023)}}
+
+
+@pytest.mark.parametrize(
+    ("column", "stated", "kg_per_kwh"),
+    [
+        ("g_per_kwh", "363", 0.363),
+        ("kg_per_mwh", "363", 0.363),
+        ("t_per_mwh", "0.363", 0.363),
+        ("lb_per_mwh", "823.1", 0.37335),  # eGRID2022, the mean of the US
+    ],
+)
+def test_factor_is_converted_from_unit_of_its_column(column: str, stated: str, kg_per_kwh: float) -> None:
+    table = read_table([HEADER.replace("kg_per_kwh", column), f"X,location,2024,{stated},s"], "u.csv")
+    assert table.factor_for("X", "location", hour_of(2024)).kg_per_kwh == pytest.approx(kg_per_kwh, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ([f"{HEADER},g_per_kwh", "X,location,2024,0.1,s,100"], "row 1, g_per_kwh: must not be given together with"),
+        (["zone,method,year,g_per_kwh,source", "X,location,2024,4000,s"], "row 2, g_per_kwh: 4 is not plausible"),
+        ([HEADER, "X,location,2024,0.1,s", "X,location,2024,0.2,t"], "row 3, year: zone X has a location factor for"),
+        ([HEADER.replace(",", ";"), "X;location;2024;1.234,5;s"], "row 2, kg_per_kwh: '1.234.5' is not a number"),
+    ],
+)
+def test_contradictory_factor_table_is_refused(lines: list[str], problem: str) -> None:
+    with pytest.raises(FactorError, match=f"^f.csv, {problem}"):
+        read_table(lines, "f.csv")
+
+
+def test_factor_file_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_bytes(b"zone;m\xc3\xa9thod\n\x81\x8d;")
+    with pytest.raises(FactorError, match=r"^mine\.csv is not UTF-8 text"):
+        read_table_file(path)
+
+
+@pytest.mark.parametrize(
+    ("zone", "year", "kg_per_kwh"),
+    [("ES", 2024, 0.14615), ("ES", 2019, 0.24667), ("NA", 2023, 0.04762), ("KY", 2022, 0.64), ("DE", 2024, 0.363)],
+)
+def test_built_in_table_has_factors_of_countries(zone: str, year: int, kg_per_kwh: float) -> None:
+    """Those of Our World in Data, unless a national authority publishes its own."""
+    factor = built_in_table().factor_for(zone, "location", hour_of(year, 6))
+    assert (factor.year, factor.kg_per_kwh) == (year, pytest.approx(kg_per_kwh, abs=0.01))
+    assert ("Our World in Data" in factor.source) == (zone != "DE")
+
+
+def test_country_factors_are_converted_from_grams() -> None:
+    lines = [
+        "Entity,Code,Year,Carbon intensity of electricity - gCO2/kWh",
+        "Spain,ESP,2018,300.0",
+        "Spain,ESP,2024,146.15356",
+        "Asia,,2024,500.0",
+        "European Union (27),,2023,237.49",
+        "World,OWID_WRL,2024,473.0",
+        "Chad,TCD,2022,0.0",
+    ]
+    found = [(zone, name, year, factor) for zone, name, _, year, factor, _ in country_rows(lines)]
+    assert found == [("ES", "Spain", 2024, "0.14615"), ("EU", "European Union (27)", 2023, "0.23749")]
+    with pytest.raises(FactorError, match=r"^row 2, Code: 'XYZ' of Nowhere is unknown"):
+        list(country_rows([lines[0], "Nowhere,XYZ,2024,100"]))

@@ -8,7 +8,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from aurum.api.accounting.carbon import FactorSummary, SiteAccounts, account_sites, find_best_start
+from aurum.api.account_answers import factor_out
+from aurum.api.accounting.carbon import SiteAccounts, account_sites, find_best_start
 from aurum.api.accounting.measurement import measure_use, resolve_range
 from aurum.api.context import Context, require_feature
 from aurum.api.long_answers import QueryPlace
@@ -27,7 +28,6 @@ from aurum.api.sustainability_schemas import (
     CarbonHour,
     CarbonOut,
     ContractOut,
-    FactorOut,
 )
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.time_units import HOUR_US
@@ -85,16 +85,11 @@ def _carbon_out(query: AccountQuery, used: Sequence[MachineUse], sites: SiteAcco
             )
             for index in range(query.over.hours)
         ],
-        factors=[_factor_out(summary) for summary in sites.factors],
+        factors=[factor_out(summary) for summary in sites.factors],
         contracts=[ContractOut.model_validate(contract, from_attributes=True) for contract in sites.contracts],
         notes=list(sites.notes),
         missing_factor_share=sites.missing_factor_kwh / total.energy_kwh if total.energy_kwh else 0.0,
     )
-
-
-def _factor_out(summary: FactorSummary) -> FactorOut:
-    fields = asdict(summary) | {"missing": [to_datetime(hour * HOUR_US) for hour in summary.missing]}
-    return FactorOut.model_validate(fields)
 
 
 @router.get("/api/carbon/hint")

@@ -5,6 +5,8 @@
 {{- $values := $component.values -}}
 {{- $fullname := include "aurumai.fullname" $root -}}
 {{- $job := eq $component.kind "CronJob" -}}
+{{- $tls := and (ne $root.Values.security.tls.mode "none") (has .name (include "aurumai.rpcServices" $root | fromYamlArray)) -}}
+{{- $admin := ne $root.Values.security.admin.open "everybody-may-do-everything" -}}
 {{- $collector := ternary (dict "enabled" false) $root.Values.telemetry.collector $job -}}
 metadata:
   labels:
@@ -80,7 +82,7 @@ spec:
       imagePullPolicy: {{ $root.Values.image.pullPolicy }}
       args: {{ toJson $component.arguments }}
       env:
-        {{- include "aurumai.env" (dict "root" $root "component" $component) | nindent 8 }}
+        {{- include "aurumai.env" (dict "root" $root "name" .name "component" $component) | nindent 8 }}
       {{- if not $job }}
       ports:
         {{- if $component.port }}
@@ -110,7 +112,10 @@ spec:
         - {name: state, mountPath: /var/lib/aurum}
         - {name: tmp, mountPath: /tmp}
         - {name: policy, mountPath: /etc/aurum/policy, readOnly: true}
-        {{- if ne $root.Values.security.tls.mode "none" }}
+        {{- if $admin }}
+        - {name: admin, mountPath: /etc/aurum/admin, readOnly: true}
+        {{- end }}
+        {{- if $tls }}
         - {name: tls, mountPath: /etc/aurum/tls, readOnly: true}
         - {name: clients, mountPath: /etc/aurum/clients, readOnly: true}
         {{- end }}
@@ -145,7 +150,16 @@ spec:
           - downwardAPI:
               items: [{path: track, fieldRef: {fieldPath: "metadata.annotations['aurumai.io/policy-track']"}}]
           {{- end }}
-    {{- if ne $root.Values.security.tls.mode "none" }}
+    {{- if $admin }}
+    - name: admin
+      secret:
+        secretName: {{ $root.Values.security.admin.tokenSecret | default (printf "%s-admin" $fullname) }}
+        defaultMode: 0440
+        {{- if $component.token }}
+        optional: true # the operator creates it
+        {{- end }}
+    {{- end }}
+    {{- if $tls }}
     - name: tls
       secret: {secretName: {{ $fullname }}-{{ .name }}-tls, defaultMode: 0440}
     - name: clients
@@ -219,16 +233,22 @@ grpc: {port: {{ $component.port }}}
   "AURUM_TRACING_OTLP_ENDPOINT" (ternary "http://127.0.0.1:4317" (printf "http://%s" $telemetry.gateway) $telemetry.collector.enabled)
   "AURUM_TRACING_SAMPLE_RATIO" (toString $telemetry.sampleRatio)
 -}}
+{{- if has .name (include "aurumai.rpcServices" $root | fromYamlArray) -}}
 {{- if eq $root.Values.security.tls.mode "none" -}}
 {{- $_ := set $own "AURUM_RPC_OPEN" "everybody-may-do-everything" -}}
 {{- else -}}
 {{- $_ := set $own "AURUM_RPC_TLS_FOLDER" "/etc/aurum/tls" -}}
 {{- $_ := set $own "AURUM_RPC_CLIENTS_FILE" "/etc/aurum/clients/clients.yaml" -}}
 {{- end -}}
+{{- end -}}
 {{- $admin := $root.Values.security.admin -}}
-{{- $closed := ne $admin.open "everybody-may-do-everything" -}}
-{{- if not $closed -}}
+{{- if eq $admin.open "everybody-may-do-everything" -}}
 {{- $_ := set $own "AURUM_ADMIN_OPEN" $admin.open -}}
+{{- else -}}
+{{- $_ := set $own "AURUM_ADMIN_TOKEN_FOLDER" "/etc/aurum/admin" -}}
+{{- end -}}
+{{- if .component.token -}}
+{{- $_ := merge $own (include "aurumai.operatorCredentials" $root | fromYaml) -}}
 {{- end -}}
 {{- range $name, $value := mergeOverwrite $own .component.env $root.Values.settings (.component.values.settings | default dict) }}
 - {name: {{ $name }}, value: {{ $value | toString | quote }}}
@@ -237,12 +257,7 @@ grpc: {port: {{ $component.port }}}
 - name: {{ $name }}
   valueFrom: {fieldRef: {fieldPath: {{ $path }}}}
 {{- end }}
-{{- $secrets := .component.secretEnv | default dict -}}
-{{- if $closed -}}
-{{- $secret := $admin.tokenSecret | default (printf "%s-admin" (include "aurumai.fullname" $root)) -}}
-{{- $secrets = merge (dict "AURUM_ADMIN_TOKEN" (dict "name" $secret "key" "token")) $secrets -}}
-{{- end -}}
-{{- range $name, $from := $secrets }}
+{{- range $name, $from := .component.secretEnv }}
 - name: {{ $name }}
   valueFrom:
     secretKeyRef: {name: {{ $from.name }}, key: {{ $from.key }}}

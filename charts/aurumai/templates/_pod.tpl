@@ -10,7 +10,7 @@
 {{- $collector := ternary (dict "enabled" false) $root.Values.telemetry.collector $job -}}
 metadata:
   labels:
-    {{- include "aurumai.labels" (list $root .name) | nindent 4 }}
+    {{- merge (include "aurumai.labels" (list $root .name) | fromYaml) ($values.podLabels | default dict) | toYaml | nindent 4 }}
   annotations:
     kubectl.kubernetes.io/default-container: {{ .name }}
     {{- if $collector.enabled }}
@@ -32,31 +32,8 @@ spec:
   terminationGracePeriodSeconds: {{ add $root.Values.drainSeconds 15 }}
   securityContext:
     {{- include "aurumai.podSecurity" $root | nindent 4 }}
-  {{- with $root.Values.image.pullSecrets }}
-  imagePullSecrets:
-    {{- range . }}
-    - name: {{ . }}
-    {{- end }}
-  {{- end }}
-  topologySpreadConstraints:
-    - maxSkew: 1
-      topologyKey: kubernetes.io/hostname
-      whenUnsatisfiable: ScheduleAnyway
-      labelSelector:
-        matchLabels:
-          {{- include "aurumai.selector" (list $root .name) | nindent 10 }}
-  {{- with $values.nodeSelector }}
-  nodeSelector:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with $values.tolerations }}
-  tolerations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with $values.affinity }}
-  affinity:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
+  {{- include "aurumai.pullSecrets" (list $root $root.Values.image.pullSecrets) | nindent 2 }}
+  {{- include "aurumai.scheduling" (dict "selector" (include "aurumai.selector" (list $root .name)) "values" $values) | nindent 2 }}
   {{- if or $collector.enabled $component.models }}
   initContainers:
     {{- if $collector.enabled }}
@@ -70,8 +47,7 @@ spec:
       securityContext:
         {{- include "aurumai.containerSecurity" $root | nindent 8 }}
       resources:
-        requests: {cpu: 10m, memory: 16Mi}
-        limits: {memory: 64Mi}
+        {{- toYaml $values.models.resources | nindent 8 }}
       volumeMounts:
         - {name: models, mountPath: /var/lib/aurum/models}
     {{- end }}
@@ -83,6 +59,17 @@ spec:
       args: {{ toJson $component.arguments }}
       env:
         {{- include "aurumai.env" (dict "root" $root "name" .name "component" $component) | nindent 8 }}
+        {{- with $values.extraEnv }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with $values.envFrom }}
+      envFrom:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $values.lifecycle }}
+      lifecycle:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
       {{- if not $job }}
       ports:
         {{- if $component.port }}
@@ -131,6 +118,9 @@ spec:
         {{- range $component.mounts }}
         - {name: {{ .name }}, mountPath: {{ .path }}{{ if .secret }}, readOnly: true{{ end }}}
         {{- end }}
+        {{- with $values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
         {{- if $component.token }}
         - {name: token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
         {{- end }}
@@ -138,6 +128,9 @@ spec:
     {{- if not $component.volume }}
     - name: state
       emptyDir: {sizeLimit: 4Gi}
+    {{- else if $component.volume.existingClaim }}
+    - name: state
+      persistentVolumeClaim: {claimName: {{ $component.volume.existingClaim }}}
     {{- end }}
     - name: tmp
       emptyDir: {sizeLimit: 64Mi}
@@ -196,6 +189,9 @@ spec:
           - serviceAccountToken: {path: token, expirationSeconds: 3607}
           - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
           - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
+    {{- end }}
+    {{- with $values.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
     {{- end }}
     {{- if $collector.enabled }}
     - name: collector

@@ -18,8 +18,11 @@ def bound_inherited(parts: Mapping[str, PolicyPart], ranks: Mapping[str, int]) -
     """
     bounded = dict(parts)
     limit, bulkhead = parts.get("adaptive_concurrency"), parts.get("bulkhead")
-    both = isinstance(limit, AdaptiveConcurrencySpec) and isinstance(bulkhead, BulkheadSpec)
-    if both and ranks["adaptive_concurrency"] < ranks["bulkhead"]:
+    if (
+        isinstance(limit, AdaptiveConcurrencySpec)
+        and isinstance(bulkhead, BulkheadSpec)
+        and ranks["adaptive_concurrency"] < ranks["bulkhead"]
+    ):
         bounded["adaptive_concurrency"] = _limit_within(limit, bulkhead.max_concurrent)
     timeout = parts.get("timeout")
     if isinstance(timeout, TimeoutSpec):

@@ -23,6 +23,7 @@ _ORDER = (
     "operator/test_operator.py",
     "test_release.py",
     "test_closed_release.py",
+    "test_gitops.py",
     "test_cassandra.py",
     "observability/test_soak.py",
     "operator/test_release.py",

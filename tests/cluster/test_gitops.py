@@ -82,7 +82,8 @@ def synced(namespace: Namespace, tmp_path_factory: pytest.TempPathFactory) -> It
     kube.run(
         "kubectl", "--namespace", namespace.name, "delete", "--filename=-", "--wait=true", given=manifests, timeout=200
     )
-    namespace.kubectl("delete", "secret", "gitops-keys", f"{NAME}-inventory", *SECRETS)
+    namespace.kubectl("delete", "secret", "gitops-keys", f"{NAME}-inventory")
+    namespace.kubectl("delete", "secret", f"--selector=aurumai.io/release={NAME}")
 
 
 class Asking:
@@ -202,5 +203,6 @@ def test_drift_and_pruned_objects_are_restored(synced: tuple[Namespace, str]) ->
     assert namespace.get("networkpolicy", "gitops-aurumai-default-deny")
     written = namespace.get("configmap", "gitops-aurumai-api-policy")["metadata"]
     assert written["ownerReferences"], "what the operator writes is not pruned, since it has an owner"
-    wait_for(lambda: namespace.get("secret", "gitops-aurumai-edge-tls")["data"]["tls.crt"], 60, "the Secret is back")
+    found = ("get", "secret", "gitops-aurumai-edge-tls", "--ignore-not-found", "--output=name")
+    wait_for(lambda: namespace.kubectl(*found), 60, "the Secret is back")
     assert pods(namespace) == before

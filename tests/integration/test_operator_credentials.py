@@ -53,7 +53,9 @@ def test_operator_creates_secrets_and_replaces_a_token(api: KubernetesApi, opera
     assert "app.kubernetes.io/instance" not in made["metadata"]["labels"], "Argo CD would prune it"
     assert "ownerReferences" not in made["metadata"]
     wait_for(
-        lambda: "aurumai.io/credentials" in api.get("pods", "fake-api-0")["metadata"].get("annotations", {}), 20, "the pod is told"
+        lambda: "aurumai.io/credentials" in api.get("pods", "fake-api-0")["metadata"].get("annotations", {}),
+        20,
+        "the pod is told",
     )
     wait_for(
         lambda: "aurumai.io/rotated" in api.get("secrets", ADMIN)["metadata"].get("annotations", {}), 20, "adopted"

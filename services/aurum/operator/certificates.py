@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -17,6 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 _BACKDATED = timedelta(hours=1)  # for clocks of nodes that are slow
 _RENEWED_AT = 2 / 3  # share of its validity after which a certificate is renewed
 _LONGEST_NAME = 64  # characters of a common name (RFC 5280)
+# What cryptography raises for certificates and keys that cannot be read, do not fit, or are of an unknown kind
+_UNUSABLE = (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def is_usable(pair: KeyPair, authority: bytes, names: Sequence[str]) -> bool:
         certificate = x509.load_pem_x509_certificate(pair.certificate)
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(authority))
         stated = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+    except _UNUSABLE:
         return False
     return set(stated.get_values_for_type(x509.DNSName)) == set(names) and matches_key(pair)
 
@@ -105,7 +107,7 @@ def matches_key(pair: KeyPair) -> bool:
     try:
         certificate = x509.load_pem_x509_certificate(pair.certificate)
         key = serialization.load_pem_private_key(pair.key, None)
-    except (ValueError, TypeError):
+    except _UNUSABLE:
         return False
     form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     return certificate.public_key().public_bytes(*form) == key.public_key().public_bytes(*form)

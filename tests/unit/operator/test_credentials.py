@@ -70,7 +70,7 @@ def test_certificates_are_renewed_before_they_end() -> None:
     assert all(trusts(made[TLS[0]], due[name]) and trusts(due[name], made[TLS[0]]) for name in TLS)
 
 
-@pytest.mark.parametrize("damage", ["other key", "other names", "no PEM", "missing"])
+@pytest.mark.parametrize("damage", ["other key", "other names", "no PEM", "no DER", "missing"])
 def test_unusable_certificate_is_issued_again(damage: str) -> None:
     """A certificate that does not fit its key, authority or service is issued again, and no other."""
     made = settled({}, START)
@@ -81,6 +81,8 @@ def test_unusable_certificate_is_issued_again(damage: str) -> None:
         broken |= {key: made[TLS[1]].data[key] for key in ("tls.crt", "tls.key")}
     elif damage == "no PEM":
         broken["tls.crt"] = b"nothing"
+    elif damage == "no DER":
+        broken["tls.crt"] = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
     else:
         del broken["tls.crt"]
     due = derive_credentials(WANTED, {**made, TLS[0]: replace(made[TLS[0]], data=broken)}, START)
@@ -164,3 +166,12 @@ def test_renewal_of_a_token_can_be_requested() -> None:
     renewed = settled(made, START + timedelta(days=1))["aurumai-admin"]
     assert renewed.data["previous"] == made["aurumai-admin"].data["token"]
     assert RENEW not in renewed.annotations
+
+
+def test_unusable_authority_is_created_again() -> None:
+    """An authority that cannot be read is replaced together with the certificates that it signed."""
+    made = settled({}, START)
+    broken = replace(made["aurumai-authority"], data={"tls.crt": b"nothing", "tls.key": b"nothing"})
+    due = derive_credentials(WANTED, {**made, "aurumai-authority": broken}, START)
+    assert set(due) == {"aurumai-authority", *TLS}
+    assert is_usable(pair(due[TLS[0]]), due["aurumai-authority"].data["tls.crt"], dns_names("aurumai-api", "plant"))

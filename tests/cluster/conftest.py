@@ -24,6 +24,7 @@ _ORDER = (
     "test_release.py",
     "test_closed_release.py",
     "test_learning.py",
+    "test_gitops.py",
     "test_cassandra.py",
     "observability/test_soak.py",
     "operator/test_release.py",

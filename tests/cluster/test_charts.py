@@ -41,6 +41,7 @@ def test_api_server_accepts_every_rendered_object(values: Path, chart_namespace:
     # Kinds that other projects define are known only where those are installed
     known = [each for each in objects(rendered.stdout) if "monitoring.coreos.com" not in each["apiVersion"]]
     known = [each for each in known if "gateway.networking.k8s.io" not in each["apiVersion"]]
+    known = [each for each in known if "cert-manager.io" not in each["apiVersion"]]
     manifest = "\n---\n".join(json.dumps(each) for each in known)
     done = kube.run(
         *("kubectl", "--namespace", chart_namespace.name, "apply", "--server-side", "--dry-run=server"),
@@ -97,6 +98,16 @@ def test_rendered_pods_meet_production_standards(values: Path) -> None:
         ("aurumai", "api.autoscaling.enabled=true,api.autoscaling.maxReplicas=1", "api.autoscaling.maxReplicas"),
         ("aurumai", "environment=test", "security.api: no caller could authenticate"),
         ("aurumai", "security.tls.mode=some", "/security/tls/mode"),
+        ("aurumai", "operator.enabled=false", "security.tls.mode: self_signed needs operator.enabled"),
+        ("aurumai", "operator.enabled=false,security.tls.mode=none", "security.admin.tokenSecret: is needed without"),
+        (
+            "aurumai",
+            "operator.enabled=false,security.tls.mode=none,security.admin.tokenSecret=a",
+            "security.api.sessionSecret: is needed without",
+        ),
+        ("aurumai", "security.tls.issuerRef.kind=Authority", "/security/tls/issuerRef/kind"),
+        ("aurumai", "edge.persistence.retention.whenDeleted=Keep", "/edge/persistence/retention/whenDeleted"),
+        ("aurumai", "api.priorityClass=high", "priorityClass"),
         ("aurumai", "security.api.oidc.roleNames.boss=king", "/security/api/oidc/roleNames/boss"),
         ("observability", "collector.sampling.percentage=101", "/collector/sampling/percentage"),
         ("observability", "prometheus.url=http://other:9090", "prometheus.url: names an existing Prometheus"),
@@ -123,8 +134,11 @@ def test_values_schema_and_readme_table_are_complete(chart: str) -> None:
             node = schema["$defs"][node["$ref"].rpartition("/")[2]]
         if not isinstance(value, dict) or "properties" not in node or path.endswith("resources"):
             return
+        if path == "global":  # a parent chart may add values for its other charts
+            assert set(node["properties"]) == set(value), path
+            return
         assert node["additionalProperties"] is False, path
-        assert set(node["properties"]) - {"global"} == set(value), path
+        assert set(node["properties"]) == set(value), path
         for name, each in value.items():
             compare(f"{path}.{name}" if path else name, each, node["properties"][name])
 
@@ -292,3 +306,138 @@ def test_learning_runs_as_a_job_on_the_models_of_prediction() -> None:
     assert not {"readinessProbe", "livenessProbe", "startupProbe", "ports"} & set(container)
     assert {"name": "models", "persistentVolumeClaim": {"claimName": "own-models"}} in pod["volumes"]
     assert not any(each["kind"] == "Service" and each["metadata"]["name"].endswith("learning") for each in rendered)
+
+
+@pytest.mark.parametrize("values", MATRIX, ids=_NAMES)
+def test_rendering_a_chart_twice_gives_the_same_manifests(values: Path) -> None:
+    """Rendering a chart twice gives the same manifests, without a Secret or a private key."""
+    once, again = (template(values.parents[1], "--values", str(values)).stdout for _ in range(2))
+    assert once == again
+    assert "PRIVATE KEY" not in once
+    assert not [each["metadata"]["name"] for each in objects(once) if each["kind"] == "Secret"]
+
+
+def test_operator_may_only_touch_the_secrets_it_creates() -> None:
+    """The operator reads and replaces by name the Secrets that pods mount, and no others."""
+    made = objects(template(CHARTS / "aurumai", "--set", "security.api.keysSecret=keys").stdout)
+    (role,) = [each for each in made if each["kind"] == "Role"]
+    rules = [rule for rule in role["rules"] if "secrets" in rule["resources"]]
+    assert [rule["verbs"] for rule in rules] == [["create"], ["get", "update"]]
+    named = set(rules[1]["resourceNames"])
+    pods = [each["spec"]["template"]["spec"] for each in made if each["kind"] in ("Deployment", "StatefulSet")]
+    mounted = {volume["secret"]["secretName"] for pod in pods for volume in pod["volumes"] if "secret" in volume}
+    read = set(re.findall(r'"secretKeyRef": {"name": "([^"]+)"', json.dumps(pods)))
+    assert (mounted | read) - {"keys"} == named - {"test-aurumai-authority"}
+    (operator,) = [each for each in pods if each["serviceAccountName"] == "test-aurumai-operator"]
+    needed = [each for each in operator["volumes"] if "secret" in each and not each["secret"].get("optional")]
+    assert not needed, "the operator would wait for a Secret that it creates itself"
+    settings_of = {each["name"]: each.get("value", "") for each in operator["containers"][0]["env"]}
+    services = settings_of["AURUM_OPERATOR_CERTIFICATES"].split(",")
+    assert {f"{service}-tls" for service in services} == {name for name in named if name.endswith("-tls")}
+
+
+@pytest.mark.parametrize("mode", ["cert_manager", "secrets"])
+def test_certificates_of_others_leave_none_to_the_operator(mode: str) -> None:
+    """With cert-manager or given Secrets, the operator issues nothing, and each mounted Secret has its Certificate."""
+    given = "security.api.keysSecret=keys,security.api.sessionSecret=sessions,security.admin.tokenSecret=admin"
+    made = objects(template(CHARTS / "aurumai", "--set", f"{given},security.tls.mode={mode}").stdout)
+    (role,) = [each for each in made if each["kind"] == "Role"]
+    assert not [rule for rule in role["rules"] if "secrets" in rule["resources"]]
+    assert "AURUM_OPERATOR_CERTIFICATES" not in json.dumps(made)
+    pods = [each["spec"]["template"]["spec"] for each in made if each["kind"] in ("Deployment", "StatefulSet")]
+    mounted = {volume["secret"]["secretName"] for pod in pods for volume in pod["volumes"] if volume["name"] == "tls"}
+    issued = {each["spec"]["secretName"] for each in made if each["kind"] == "Certificate"}
+    assert issued == (mounted | {"test-aurumai-authority"} if mode == "cert_manager" else set())
+
+
+_POD_VALUES: dict[str, Any] = {
+    "podAnnotations": {"a": "b"},
+    "podLabels": {"team": "plant", "app.kubernetes.io/name": "cannot be changed"},
+    "nodeSelector": {"disk": "ssd"},
+    "tolerations": [{"key": "plant", "operator": "Exists"}],
+    "affinity": {"podAntiAffinity": {}},
+    "topologySpreadConstraints": [{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}],
+    "priorityClassName": "high",
+    "extraEnv": [{"name": "EXTRA", "value": "1"}],
+    "envFrom": [{"secretRef": {"name": "extra"}}],
+    "extraVolumes": [{"name": "extra", "emptyDir": {}}],
+    "extraVolumeMounts": [{"name": "extra", "mountPath": "/extra"}],
+    "lifecycle": {"preStop": {"exec": {"command": ["true"]}}},
+    "serviceAccount": {"annotations": {"role": "plant"}},
+}
+_PARTS = {
+    "aurumai": ("api", "ingestion", "prediction", "learning", "edge", "operator", "simulators.iot", "simulators.edge"),
+    "observability": ("collector", "prometheus", "alertmanager", "jaeger", "grafana"),
+}
+
+
+@pytest.mark.parametrize("chart", ["aurumai", "observability"])
+def test_pod_values_reach_every_pod_of_a_chart(chart: str, tmp_path: Path) -> None:
+    """Each value of a pod takes effect in the pods of every component, and every image comes from the mirror."""
+    values: dict[str, Any] = {"global": {"imageRegistry": "mirror.example:5000", "imagePullSecrets": ["mirror"]}}
+    for part in _PARTS[chart]:
+        node = values
+        for key in part.split("."):
+            node = node.setdefault(key, {})
+        node |= _POD_VALUES
+    if chart == "aurumai":
+        values["learning"]["enabled"] = values["simulators"]["enabled"] = True
+        values["prediction"]["models"] = {"existingClaim": "models"}
+    (tmp_path / "values.yaml").write_text(json.dumps(values))
+    done = template(CHARTS / chart, "--values", str(tmp_path / "values.yaml"), *(_OPEN if chart == "aurumai" else ()))
+    made = objects(done.stdout)
+    templates = [
+        each["spec"]["jobTemplate"]["spec"]["template"] if each["kind"] == "CronJob" else each["spec"]["template"]
+        for each in made
+        if each["kind"] in ("Deployment", "StatefulSet", "CronJob")
+    ]
+    assert len(templates) == len(_PARTS[chart])
+    for each in templates:
+        pod, metadata = each["spec"], each["metadata"]
+        assert metadata["annotations"]["a"] == "b"
+        assert (metadata["labels"]["team"], metadata["labels"]["app.kubernetes.io/name"]) == ("plant", chart)
+        for name in ("nodeSelector", "tolerations", "affinity", "topologySpreadConstraints", "priorityClassName"):
+            assert pod[name] == _POD_VALUES[name]
+        assert pod["imagePullSecrets"] == [{"name": "mirror"}]
+        (container,) = pod["containers"]
+        assert _POD_VALUES["extraEnv"][0] in container["env"]
+        assert (container["envFrom"], container["lifecycle"]) == (_POD_VALUES["envFrom"], _POD_VALUES["lifecycle"])
+        assert _POD_VALUES["extraVolumeMounts"][0] in container["volumeMounts"]
+        assert _POD_VALUES["extraVolumes"][0] in pod["volumes"]
+        for image in (each["image"] for each in [*pod["containers"], *pod.get("initContainers", [])]):
+            assert image.startswith("mirror.example:5000/")
+            assert "quay.io" not in image
+    accounts = [each for each in made if each["kind"] == "ServiceAccount"]
+    assert all(each["metadata"]["annotations"] == {"role": "plant"} for each in accounts)
+
+
+def test_volumes_can_be_given_kept_and_deleted() -> None:
+    """Volumes can be existing ones, and their claims follow the stated retention."""
+    values = CHARTS / "aurumai/ci/pods-values.yaml"
+    made = objects(template(CHARTS / "aurumai", "--values", str(values)).stdout)
+    sets = {each["metadata"]["name"]: each["spec"] for each in made if each["kind"] == "StatefulSet"}
+    ingestion, edge = sets["test-aurumai-ingestion"], sets["test-aurumai-edge"]
+    assert ingestion["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Delete", "whenScaled": "Retain"}
+    (claim,) = ingestion["volumeClaimTemplates"]
+    assert (claim["metadata"]["annotations"], claim["spec"]["storageClassName"]) == ({"backup": "daily"}, "fast")
+    assert "volumeClaimTemplates" not in edge
+    state = {"name": "state", "persistentVolumeClaim": {"claimName": "spool"}}
+    assert state in edge["template"]["spec"]["volumes"]
+    assert ingestion["updateStrategy"] == {"type": "OnDelete"}
+    values = CHARTS / "observability/ci/pods-values.yaml"
+    made = objects(template(CHARTS / "observability", "--values", str(values)).stdout)
+    (kept,) = [each for each in made if each["kind"] == "PersistentVolumeClaim"]
+    assert kept["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert kept["metadata"]["annotations"]["backup"] == "daily"
+
+
+@pytest.mark.parametrize("chart", ["aurumai", "aurumai-crds", "observability"])
+def test_chart_metadata_is_complete_and_current(chart: str) -> None:
+    """A chart's metadata names its home, icon, maintainers and the images that its default values use."""
+    metadata = yaml.safe_load((CHARTS / chart / "Chart.yaml").read_text())
+    assert {"home", "icon", "sources", "maintainers", "keywords", "annotations"} <= set(metadata) | {"keywords"}
+    listed = yaml.safe_load(metadata["annotations"].get("artifacthub.io/images", "[]"))
+    arguments = (*_OPEN, "--set", "simulators.enabled=true") if chart == "aurumai" else ()
+    used = set(re.findall(r"image: (\S+)", template(CHARTS / chart, *arguments).stdout))
+    images = {each["image"] for each in listed if each["name"] != "learning"}
+    assert used == images

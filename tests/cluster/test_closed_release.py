@@ -1,4 +1,4 @@
-"""A release that asks who its callers are, with mutual TLS within: the chart's own way of making both."""
+"""A release that asks who its callers are, with mutual TLS within: its operator makes both."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ from tests.support.cluster import kube
 from tests.support.cluster.kube import CHARTS, Namespace, http, wait_for
 
 SMALL = "api.replicas=1,prediction.replicas=1,ingestion.persistence.enabled=false"
-WITHOUT = "edge.enabled=false,operator.enabled=false,telemetry.collector.enabled=false"
+WITHOUT = "edge.enabled=false,telemetry.collector.enabled=false"
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +29,12 @@ def closed(
     made = {role: make_key(role, (role,)) for role in ("viewer", "engineer", "ingest")}
     write_keys(file, KeyFile(keys=tuple(record for _, record in made.values())))
     namespace.kubectl("create", "secret", "generic", "closed-keys", f"--from-file=keys.yaml={file}")
+    kube.install_definitions()
     install(namespace)
     yield namespace, {role: key for role, (key, _) in made.items()}
     namespace.helm("uninstall", "closed", "--wait", "--timeout=3m")
     namespace.kubectl("delete", "secret", "closed-keys")
+    namespace.kubectl("delete", "secret", "--selector=aurumai.io/release=closed")
 
 
 def install(namespace: Namespace) -> None:

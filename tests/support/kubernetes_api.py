@@ -22,14 +22,14 @@ from tests.support.authority import Authority
 
 Object = dict[str, Any]
 _POLICIES = f"apis/{GROUP}/{VERSION}"
-_CORE = {"configmaps": "ConfigMap", "events": "Event", "pods": "Pod", "services": "Service"}
+_CORE = {"configmaps": "ConfigMap", "events": "Event", "pods": "Pod", "secrets": "Secret", "services": "Service"}
 _KINDS: dict[str, dict[str, str]] = {  # by the path of a group: plural → kind
     "api/v1": _CORE,
     "apis/apps/v1": {"deployments": "Deployment", "statefulsets": "StatefulSet"},
     "apis/coordination.k8s.io/v1": {"leases": "Lease"},
     _POLICIES: {plural: kind for kind, (plural, _) in KINDS.items()},
 }
-_VERBS = ["create", "delete", "get", "list", "patch", "watch"]
+_VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 
 
 class RefusedError(Exception):
@@ -146,6 +146,8 @@ class KubernetesApi:
                 return self._read(plural, name) if name else self._list(group, plural, query)
             if method == "POST":
                 return self._create(plural, body)
+            if method == "PUT":
+                return self._replace(plural, name, body)
             if method == "DELETE":
                 return self._remove(plural, name)
             applied = content_type == "application/apply-patch+yaml"
@@ -214,6 +216,15 @@ class KubernetesApi:
             metadata = _merged((known or {}).get("metadata", {}), metadata)
             return self._put(plural, name, {**(known or {}), **patch, "metadata": metadata})
         return self._put(plural, name, _merged(known or {}, patch))
+
+    def _replace(self, plural: str, name: str, body: Object) -> Object:
+        known = self._objects.get((plural, name))
+        if known is None:
+            raise RefusedError(404, f'{plural} "{name}" not found')
+        version = body.get("metadata", {}).get("resourceVersion")
+        if version not in (None, known["metadata"]["resourceVersion"]):
+            raise RefusedError(409, f'{plural} "{name}" has been modified')
+        return self._put(plural, name, body)
 
     def _put(self, plural: str, name: str, body: Object) -> Object:
         self._version += 1
@@ -339,6 +350,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._respond()
 
     def do_POST(self) -> None:
+        self._respond()
+
+    def do_PUT(self) -> None:
         self._respond()
 
     def do_PATCH(self) -> None:

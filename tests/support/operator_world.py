@@ -27,10 +27,12 @@ PODS = {"api": 2, "prediction": 2, "ingestion": 1, "edge": 1}
 class Simulated:
     """Keeps what a reconciler would write, and lets pods follow."""
 
-    def __init__(self, pods: Mapping[str, int] | None = None, guarded: bool = False) -> None:
+    def __init__(self, pods: Mapping[str, int] | None = None, guarded: bool = False, defaults: str = DEFAULTS) -> None:
+        """defaults: The chart's policies, as YAML."""
         numbers = pods or PODS
         self.now = 1_800_000_000.0
         self.guarded = guarded
+        self.defaults = defaults
         self.resources: dict[str, Resource] = {}
         self.rollouts: Mapping[str, Rollout] = {}
         self.findings: dict[str, GuardFinding] = {}
@@ -66,7 +68,7 @@ class Simulated:
             self.workloads,
             self.pods,
             self.config_maps,
-            parse_platform_document(DEFAULTS, "defaults"),
+            parse_platform_document(self.defaults, "defaults"),
             self.reports,
             self.findings,
             self.now,

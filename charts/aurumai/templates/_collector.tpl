@@ -3,7 +3,7 @@ aurumai.collector: dict of root and name. It has no readiness probe, because a s
 {{- define "aurumai.collector" -}}
 {{- $collector := .root.Values.telemetry.collector -}}
 - name: collector
-  image: {{ $collector.image }}
+  image: {{ include "aurumai.mirrored" (list .root $collector.image) }}
   imagePullPolicy: {{ .root.Values.image.pullPolicy }}
   restartPolicy: Always
   args: [--config=/etc/otelcol/collector.yaml]

@@ -254,6 +254,17 @@ AURUM_AUTH_OIDC_ROLE_NAMES: {{ join "," . | quote }}
 {{- fail (printf "%s.autoscaling.maxReplicas: is below %s.replicas" $name $name) -}}
 {{- end -}}
 {{- end -}}
+{{- if not .Values.operator.enabled -}}
+{{- if eq .Values.security.tls.mode "self_signed" -}}
+{{- fail "security.tls.mode: self_signed needs operator.enabled, since the operator issues the certificates; set cert_manager, secrets or none" -}}
+{{- end -}}
+{{- if and (ne .Values.security.admin.open "everybody-may-do-everything") (not .Values.security.admin.tokenSecret) -}}
+{{- fail "security.admin.tokenSecret: is needed without operator.enabled, since the operator creates the token; or set security.admin.open" -}}
+{{- end -}}
+{{- if and (ne .Values.security.api.open "everybody-may-do-everything") (not .Values.security.api.sessionSecret) -}}
+{{- fail "security.api.sessionSecret: is needed without operator.enabled, since the operator creates the secret" -}}
+{{- end -}}
+{{- end -}}
 {{- with .Values.security.api -}}
 {{- if and (ne .open "everybody-may-do-everything") (not .keysSecret) (not .oidc.issuer) -}}
 {{- fail "security.api: no caller could authenticate; set keysSecret (aurum key create) or oidc.issuer, or open: everybody-may-do-everything" -}}

@@ -30,7 +30,8 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- define "aurumai.image" -}}
 {{- $root := index . 0 -}}
 {{- $image := $root.Values.image -}}
-{{ index . 2 | default (printf "%s/%s:%s" $image.repository (index . 1) ($image.tag | default $root.Chart.AppVersion)) }}
+{{- $reference := index . 2 | default (printf "%s/%s:%s" $image.repository (index . 1) ($image.tag | default $root.Chart.AppVersion)) -}}
+{{- include "aurumai.mirrored" (list $root $reference) -}}
 {{- end -}}
 
 {{- define "aurumai.podSecurity" -}}

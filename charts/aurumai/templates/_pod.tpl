@@ -5,10 +5,12 @@
 {{- $values := $component.values -}}
 {{- $fullname := include "aurumai.fullname" $root -}}
 {{- $job := eq $component.kind "CronJob" -}}
+{{- $tls := and (ne $root.Values.security.tls.mode "none") (has .name (include "aurumai.rpcServices" $root | fromYamlArray)) -}}
+{{- $admin := ne $root.Values.security.admin.open "everybody-may-do-everything" -}}
 {{- $collector := ternary (dict "enabled" false) $root.Values.telemetry.collector $job -}}
 metadata:
   labels:
-    {{- include "aurumai.labels" (list $root .name) | nindent 4 }}
+    {{- merge (include "aurumai.labels" (list $root .name) | fromYaml) ($values.podLabels | default dict) | toYaml | nindent 4 }}
   annotations:
     kubectl.kubernetes.io/default-container: {{ .name }}
     {{- if $collector.enabled }}
@@ -30,31 +32,8 @@ spec:
   terminationGracePeriodSeconds: {{ add $root.Values.drainSeconds 15 }}
   securityContext:
     {{- include "aurumai.podSecurity" $root | nindent 4 }}
-  {{- with $root.Values.image.pullSecrets }}
-  imagePullSecrets:
-    {{- range . }}
-    - name: {{ . }}
-    {{- end }}
-  {{- end }}
-  topologySpreadConstraints:
-    - maxSkew: 1
-      topologyKey: kubernetes.io/hostname
-      whenUnsatisfiable: ScheduleAnyway
-      labelSelector:
-        matchLabels:
-          {{- include "aurumai.selector" (list $root .name) | nindent 10 }}
-  {{- with $values.nodeSelector }}
-  nodeSelector:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with $values.tolerations }}
-  tolerations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with $values.affinity }}
-  affinity:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
+  {{- include "aurumai.pullSecrets" (list $root $root.Values.image.pullSecrets) | nindent 2 }}
+  {{- include "aurumai.scheduling" (dict "selector" (include "aurumai.selector" (list $root .name)) "values" $values) | nindent 2 }}
   {{- if or $collector.enabled $component.models }}
   initContainers:
     {{- if $collector.enabled }}
@@ -68,8 +47,7 @@ spec:
       securityContext:
         {{- include "aurumai.containerSecurity" $root | nindent 8 }}
       resources:
-        requests: {cpu: 10m, memory: 16Mi}
-        limits: {memory: 64Mi}
+        {{- toYaml $values.models.resources | nindent 8 }}
       volumeMounts:
         - {name: models, mountPath: /var/lib/aurum/models}
     {{- end }}
@@ -80,7 +58,18 @@ spec:
       imagePullPolicy: {{ $root.Values.image.pullPolicy }}
       args: {{ toJson $component.arguments }}
       env:
-        {{- include "aurumai.env" (dict "root" $root "component" $component) | nindent 8 }}
+        {{- include "aurumai.env" (dict "root" $root "name" .name "component" $component) | nindent 8 }}
+        {{- with $values.extraEnv }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with $values.envFrom }}
+      envFrom:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $values.lifecycle }}
+      lifecycle:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
       {{- if not $job }}
       ports:
         {{- if $component.port }}
@@ -110,7 +99,10 @@ spec:
         - {name: state, mountPath: /var/lib/aurum}
         - {name: tmp, mountPath: /tmp}
         - {name: policy, mountPath: /etc/aurum/policy, readOnly: true}
-        {{- if ne $root.Values.security.tls.mode "none" }}
+        {{- if $admin }}
+        - {name: admin, mountPath: /etc/aurum/admin, readOnly: true}
+        {{- end }}
+        {{- if $tls }}
         - {name: tls, mountPath: /etc/aurum/tls, readOnly: true}
         - {name: clients, mountPath: /etc/aurum/clients, readOnly: true}
         {{- end }}
@@ -126,6 +118,9 @@ spec:
         {{- range $component.mounts }}
         - {name: {{ .name }}, mountPath: {{ .path }}{{ if .secret }}, readOnly: true{{ end }}}
         {{- end }}
+        {{- with $values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
         {{- if $component.token }}
         - {name: token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
         {{- end }}
@@ -133,6 +128,9 @@ spec:
     {{- if not $component.volume }}
     - name: state
       emptyDir: {sizeLimit: 4Gi}
+    {{- else if $component.volume.existingClaim }}
+    - name: state
+      persistentVolumeClaim: {claimName: {{ $component.volume.existingClaim }}}
     {{- end }}
     - name: tmp
       emptyDir: {sizeLimit: 64Mi}
@@ -145,7 +143,16 @@ spec:
           - downwardAPI:
               items: [{path: track, fieldRef: {fieldPath: "metadata.annotations['aurumai.io/policy-track']"}}]
           {{- end }}
-    {{- if ne $root.Values.security.tls.mode "none" }}
+    {{- if $admin }}
+    - name: admin
+      secret:
+        secretName: {{ $root.Values.security.admin.tokenSecret | default (printf "%s-admin" $fullname) }}
+        defaultMode: 0440
+        {{- if $component.token }}
+        optional: true # the operator creates it
+        {{- end }}
+    {{- end }}
+    {{- if $tls }}
     - name: tls
       secret: {secretName: {{ $fullname }}-{{ .name }}-tls, defaultMode: 0440}
     - name: clients
@@ -183,6 +190,9 @@ spec:
           - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
           - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
     {{- end }}
+    {{- with $values.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
     {{- if $collector.enabled }}
     - name: collector
       configMap: {name: {{ $fullname }}-collector}
@@ -219,16 +229,22 @@ grpc: {port: {{ $component.port }}}
   "AURUM_TRACING_OTLP_ENDPOINT" (ternary "http://127.0.0.1:4317" (printf "http://%s" $telemetry.gateway) $telemetry.collector.enabled)
   "AURUM_TRACING_SAMPLE_RATIO" (toString $telemetry.sampleRatio)
 -}}
+{{- if has .name (include "aurumai.rpcServices" $root | fromYamlArray) -}}
 {{- if eq $root.Values.security.tls.mode "none" -}}
 {{- $_ := set $own "AURUM_RPC_OPEN" "everybody-may-do-everything" -}}
 {{- else -}}
 {{- $_ := set $own "AURUM_RPC_TLS_FOLDER" "/etc/aurum/tls" -}}
 {{- $_ := set $own "AURUM_RPC_CLIENTS_FILE" "/etc/aurum/clients/clients.yaml" -}}
 {{- end -}}
+{{- end -}}
 {{- $admin := $root.Values.security.admin -}}
-{{- $closed := ne $admin.open "everybody-may-do-everything" -}}
-{{- if not $closed -}}
+{{- if eq $admin.open "everybody-may-do-everything" -}}
 {{- $_ := set $own "AURUM_ADMIN_OPEN" $admin.open -}}
+{{- else -}}
+{{- $_ := set $own "AURUM_ADMIN_TOKEN_FOLDER" "/etc/aurum/admin" -}}
+{{- end -}}
+{{- if .component.token -}}
+{{- $_ := merge $own (include "aurumai.operatorCredentials" $root | fromYaml) -}}
 {{- end -}}
 {{- range $name, $value := mergeOverwrite $own .component.env $root.Values.settings (.component.values.settings | default dict) }}
 - {name: {{ $name }}, value: {{ $value | toString | quote }}}
@@ -237,12 +253,7 @@ grpc: {port: {{ $component.port }}}
 - name: {{ $name }}
   valueFrom: {fieldRef: {fieldPath: {{ $path }}}}
 {{- end }}
-{{- $secrets := .component.secretEnv | default dict -}}
-{{- if $closed -}}
-{{- $secret := $admin.tokenSecret | default (printf "%s-admin" (include "aurumai.fullname" $root)) -}}
-{{- $secrets = merge (dict "AURUM_ADMIN_TOKEN" (dict "name" $secret "key" "token")) $secrets -}}
-{{- end -}}
-{{- range $name, $from := $secrets }}
+{{- range $name, $from := .component.secretEnv }}
 - name: {{ $name }}
   valueFrom:
     secretKeyRef: {name: {{ $from.name }}, key: {{ $from.key }}}

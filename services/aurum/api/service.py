@@ -154,8 +154,7 @@ async def api(service: Service[ApiSettings]) -> AsyncGenerator[None]:
     alarm_service = AlarmService(ingestion, machine_cache, rules)
     rules_desk = RulesDesk(ingestion, rules)
     admin_servers = {
-        name: service.http_dependency(f"{name}-admin", address, headers=settings.admin_headers)
-        for name, address in settings.admin_addresses.items()
+        name: service.admin_dependency(f"{name}-admin", address) for name, address in settings.admin_addresses.items()
     }
     admission = service.policies.admission()
     platform_view = PlatformView(service.overview, admin_servers, service.spans)

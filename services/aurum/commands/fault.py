@@ -5,6 +5,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from aurum.runtime.admin.tokens import admin_headers
 from aurum.runtime.settings import Settings
 
 _TIMEOUT = 5.0  # seconds
@@ -55,7 +56,7 @@ def _call_admin(settings: Settings, service: str, method: str, content: Any = No
         f"http://{address}/faults",
         data=None if content is None else json.dumps(content).encode(),
         method=method,
-        headers={"Content-Type": "application/json", **settings.admin_headers},
+        headers={"Content-Type": "application/json", **admin_headers(settings)},
     )
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310

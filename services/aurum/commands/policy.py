@@ -16,6 +16,7 @@ from rich.table import Table
 
 from aurum.resilience.outcomes import Outcome, read_outcomes
 from aurum.resilience.simulation import TargetResult, simulate
+from aurum.runtime.admin.tokens import admin_headers
 from aurum.runtime.policy.call_catalog import CALLS
 from aurum.runtime.policy.document import PlatformPolicyDocument, load_platform_document
 from aurum.runtime.policy.policies import default_policy
@@ -53,7 +54,8 @@ def show(settings: Settings, services: list[str], as_json: bool) -> bool:
     addresses = {
         name: address for name, address in settings.admin_addresses.items() if not services or name in services
     }
-    states = {name: _state(address, settings.admin_headers) for name, address in addresses.items()}
+    headers = admin_headers(settings)
+    states = {name: _state(address, headers) for name, address in addresses.items()}
     if as_json:
         print(json.dumps(states, indent=1))
     else:

@@ -10,6 +10,8 @@ from aurum.runtime.policy.document import PlatformPolicyDocument
 # into the pod and selects the document that it loads.
 TOUCHED = "aurumai.io/policy"
 TRACK = "aurumai.io/policy-track"
+# Annotation of pods that identifies the credentials that they should have read, and makes the kubelet update them
+CREDENTIALS = "aurumai.io/credentials"
 # Annotation of ConfigMaps: hash of what the operator wrote, to detect changes by others
 CONTENT = "aurumai.io/content"
 

@@ -4,15 +4,16 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from lightkube.core.async_client import AsyncClient
+from lightkube.core.exceptions import ApiError
 from lightkube.core.resource import NamespacedResource
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.apps_v1 import Deployment, StatefulSet
-from lightkube.resources.core_v1 import ConfigMap, Event, Pod, Service
+from lightkube.resources.core_v1 import ConfigMap, Event, Pod, Secret, Service
 from lightkube.types import PatchType
 
 from aurum.operator import metrics
 from aurum.operator.api_connection import MANAGER
-from aurum.operator.cluster_snapshot import CONTENT, TOUCHED, TRACK, Resource, Workload
+from aurum.operator.cluster_snapshot import CONTENT, CREDENTIALS, TOUCHED, TRACK, Resource, Workload
 from aurum.operator.desired_state import content_hash
 from aurum.operator.resources import GROUP, KINDS, VERSION
 from aurum.operator.rollout import rfc3339
@@ -21,6 +22,9 @@ _CHUNK = 200  # objects per page of a list
 PART_OF = "app.kubernetes.io/part-of"
 INSTANCE = "app.kubernetes.io/instance"
 COMPONENT = "app.kubernetes.io/component"
+# Label of Secrets. With INSTANCE, Argo CD would take them for objects that were removed from its repository
+RELEASE = "aurumai.io/release"
+_NOT_FOUND = 404
 
 POLICIES = {
     kind: create_namespaced_resource(GROUP, VERSION, kind, plural, verbs=["get", "list", "patch"])
@@ -42,6 +46,7 @@ class Cluster:
     def __init__(self, client: AsyncClient, namespace: str, release: str) -> None:
         self.namespace = namespace
         self._client = client
+        self._release = release
         self._labels = {PART_OF: "aurumai", INSTANCE: release}
 
     async def resources(self) -> list[dict[str, Any]]:
@@ -100,6 +105,33 @@ class Cluster:
         body = {"metadata": {"annotations": {TOUCHED: touched, TRACK: track}}}
         answer = await self._client.patch(Pod, name, body, namespace=self.namespace, patch_type=PatchType.MERGE)
         return _to_json(answer)
+
+    async def announce_credentials(self, name: str, content: str) -> None:
+        """Sets the annotation of a pod that identifies its credentials, which makes the kubelet update its volumes."""
+        metrics.operator_writes_total.labels("pod").inc()
+        body = {"metadata": {"annotations": {CREDENTIALS: content}}}
+        await self._client.patch(Pod, name, body, namespace=self.namespace, patch_type=PatchType.MERGE)
+
+    async def secret(self, name: str) -> dict[str, Any] | None:
+        """Returns a Secret as JSON, or None if it does not exist."""
+        try:
+            return _to_json(await self._client.get(Secret, name, namespace=self.namespace))
+        except ApiError as error:
+            if error.status.code == _NOT_FOUND:
+                return None
+            raise
+
+    async def create_secret(self, name: str, body: Mapping[str, Any]) -> None:
+        """Creates a Secret. It has no owner, so that it outlives the release as its volumes do."""
+        metrics.operator_writes_total.labels("secret").inc()
+        labels = {PART_OF: "aurumai", RELEASE: self._release, "app.kubernetes.io/managed-by": MANAGER}
+        created = {**body, "metadata": {**body["metadata"], "name": name, "labels": labels}}
+        await self._client.create(Secret.from_dict(created), namespace=self.namespace)  # type: ignore[call-overload]
+
+    async def replace_secret(self, name: str, body: Mapping[str, Any]) -> None:
+        """Replaces a Secret, unless it has changed since it was read (409)."""
+        metrics.operator_writes_total.labels("secret").inc()
+        await self._client.replace(Secret.from_dict(dict(body)), name, namespace=self.namespace)  # type: ignore[call-overload]
 
     async def write_status(self, resource: Resource, status: Mapping[str, Any]) -> dict[str, Any]:
         """Writes the status of a policy resource and returns the resource as JSON."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from aurum.operator.cluster_snapshot import Resource, Workload
+from aurum.operator.inheritance import bound_inherited
 from aurum.operator.resources import KINDS, ResiliencePolicySpec, RolloutSpec, TelemetryPolicySpec
 from aurum.resilience.durations import format_duration
 from aurum.resilience.policy import (
@@ -151,7 +152,8 @@ class MergedRules:
     def effective_parts(self, target: PolicyTarget, *, shadow: bool = False) -> dict[str, OwnedPart]:
         """Returns the parts that govern a target by name, each with its origin.
 
-        Parts that no layer has are missing, and the defaults of their fields apply.
+        Parts that no layer has are missing, and the defaults of their fields apply. A part of a less specific layer is
+        bounded by those of more specific ones.
         """
         client, server, method = target
         base = self.defaults.for_call(client or "*", server, method or "*")
@@ -160,6 +162,7 @@ class MergedRules:
             for name in (base.model_fields_set - {"target"} if base else ())
             if getattr(base, name) is not None
         }
+        ranks = dict.fromkeys(parts, 0)
         layers = [self.enforced, self.shadows] if shadow else [self.enforced]
         for each in layers:
             for key in (
@@ -168,8 +171,11 @@ class MergedRules:
                 PolicyTarget(None, server, method),
                 PolicyTarget(client, server, method),
             ):
-                parts.update(each.calls.get(key, {}))
-        return parts
+                found = each.calls.get(key, {})
+                ranks |= dict.fromkeys(found, max(ranks.values(), default=0) + 1)
+                parts.update(found)
+        bounded = bound_inherited({name: part.value for name, part in parts.items()}, ranks)
+        return {name: OwnedPart(value, parts[name].owner) for name, value in bounded.items()}
 
     def document(self, service: str, uid: str) -> PlatformPolicyDocument:
         """Returns the document of a service with generation 0. Raises PolicyRejected if its parts are incompatible."""

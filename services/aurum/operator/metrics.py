@@ -23,12 +23,15 @@ operator_policies = Gauge("operator_policies", "Policies by state.", ["state"])
 operator_pods_lagging = Gauge(
     "operator_pods_lagging", "Pods that have not yet reported the policies that they should have."
 )
+operator_certificate_seconds_left = Gauge(
+    "operator_certificate_seconds_left", "Seconds until the first of the certificates that the operator issues ends."
+)
 operator_leader = Gauge("operator_leader", "1 while this process is the leader.")
 for _result in ("done", "failed"):
     operator_reconciles_total.labels(_result)
-for _kind in ("configmap", "pod", "status", "event", "lease"):
+for _kind in ("configmap", "pod", "status", "event", "lease", "secret"):
     operator_writes_total.labels(_kind)
-for _kind in ("list", "configmap", "pod", "status", "event"):
+for _kind in ("list", "configmap", "pod", "status", "event", "secret"):
     operator_objects_failing.labels(_kind)
     operator_request_errors_total.labels(_kind)
 for _state in ("converged", "progressing", "rolled_back", "refused", "not_accepted"):

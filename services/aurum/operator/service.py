@@ -12,6 +12,8 @@ import httpx2
 from lightkube.core.exceptions import ApiError
 
 from aurum.operator.api_connection import REQUEST_TIMEOUT, open_client
+from aurum.operator.credential_keeper import CredentialKeeper
+from aurum.operator.credentials import WantedCredentials
 from aurum.operator.informer_cache import InformerCache
 from aurum.operator.kubernetes import Cluster
 from aurum.operator.leadership import Leadership
@@ -59,7 +61,7 @@ async def operator(service: Service[OperatorSettings]) -> AsyncGenerator[None]:
 
     nudged = asyncio.Event()
     reports = PodPoller(
-        service.http_dependency("pods", "pods", connections=_PODS_AT_A_TIME, headers=service.settings.admin_headers),
+        service.admin_dependency("pods", "pods", connections=_PODS_AT_A_TIME),
         nudged.set,
     )
     guards = None
@@ -76,12 +78,16 @@ async def operator(service: Service[OperatorSettings]) -> AsyncGenerator[None]:
         resync=settings.operator_resync,
         may_write=lambda: leadership.holds,
     )
+    wanted = _wanted_credentials(settings, namespace)
+    credentials = CredentialKeeper(cluster, wanted, may_write=lambda: leadership.holds) if wanted.names else None
     leading: list[asyncio.Task[None]] = []
 
     async def lead() -> None:
         await leadership.acquire()
         leading.append(service.spawn(leadership.renew_until_lost(), "lease"))
         leading.append(service.spawn(reconciler.run(), "reconciler"))
+        if credentials:
+            leading.append(service.spawn(credentials.run(), "credentials"))
         service.spawn(watched(), "watch")
         service.spawn(reports.run(), "reports")
         if guards:
@@ -102,3 +108,16 @@ async def operator(service: Service[OperatorSettings]) -> AsyncGenerator[None]:
             async with asyncio.timeout(REQUEST_TIMEOUT):
                 await leadership.release()
         await client.aclose()
+
+
+def _wanted_credentials(settings: OperatorSettings, namespace: str) -> WantedCredentials:
+    return WantedCredentials(
+        namespace=namespace,
+        services=settings.certificate_services,
+        authority=settings.operator_authority,
+        admin=settings.operator_admin_secret,
+        sessions=settings.operator_session_secret,
+        certificate_days=settings.operator_certificate_days,
+        authority_days=settings.operator_authority_days,
+        token_days=settings.operator_token_days,
+    )

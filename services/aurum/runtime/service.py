@@ -21,6 +21,7 @@ from aurum.runtime import damage, metrics
 from aurum.runtime.admin.auth import admin_auth
 from aurum.runtime.admin.process_stats import process_stats
 from aurum.runtime.admin.server import admin_app
+from aurum.runtime.admin.tokens import AdminTokens
 from aurum.runtime.allocator import return_large_blocks
 from aurum.runtime.audit import AuditLog
 from aurum.runtime.event_loop import run
@@ -159,6 +160,20 @@ class Service(Generic[S_co]):
 
         connections = connections or CONNECTIONS
         dependency = HttpDependency(self.name, server, address, self.policies, connections=connections, headers=headers)
+        self._stack.push_async_callback(dependency.close)
+        return dependency
+
+    def admin_dependency(self, server: str, address: str, *, connections: int = CONNECTIONS) -> HttpDependency:
+        """Creates the HTTP client of admin servers, which sends the admin token as it is at the time of each call."""
+        tokens = AdminTokens.of(self.settings)
+        dependency = HttpDependency(
+            self.name,
+            server,
+            address,
+            self.policies,
+            connections=connections,
+            authorizations=tokens.authorizations if tokens else None,
+        )
         self._stack.push_async_callback(dependency.close)
         return dependency
 

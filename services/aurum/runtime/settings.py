@@ -187,6 +187,11 @@ class Settings(BaseSettings):
         description="Bearer token that the admin servers require, except for probes and metrics. It must be the "
         "same in all services.",
     )
+    admin_token_folder: Path | None = Field(
+        None,
+        description="Folder with the admin token in the file token and, while it is replaced, the one before in the "
+        "file previous. It is followed, and both are accepted. It replaces AURUM_ADMIN_TOKEN.",
+    )
     admin_open: Openness = Field(
         "no", description="Whether the admin server may listen on non-local addresses without a token."
     )
@@ -288,6 +293,12 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _one_source_of_the_admin_token(self) -> "Settings":
+        if self.admin_token is not None and self.admin_token_folder is not None:
+            raise ValueError("AURUM_ADMIN_TOKEN and AURUM_ADMIN_TOKEN_FOLDER are both set; unset one of them")
+        return self
+
+    @model_validator(mode="after")
     def _streams_have_places(self) -> "Settings":
         shares = self.rpc_ingest_share + self.rpc_watch_share + self.rpc_other_share
         if shares > 1 + _ROUNDING:
@@ -311,11 +322,6 @@ class Settings(BaseSettings):
     def admin_port_of(self, service: str) -> int:
         """Returns the port of a service's admin server."""
         return self.admin_port or ADMIN_PORTS.get(service, 9109)
-
-    @property
-    def admin_headers(self) -> dict[str, str]:
-        """The headers of requests to admin servers: the admin token, if there is one."""
-        return {"Authorization": f"Bearer {self.admin_token.get_secret_value()}"} if self.admin_token else {}
 
     @property
     def admin_addresses(self) -> dict[str, str]:

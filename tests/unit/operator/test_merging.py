@@ -212,3 +212,49 @@ def test_lagging_and_refusing_pods_are_named() -> None:
         lagging.name: f"still has generation {old.generation} of its document",
         refusing.name: "refused: policies[0]: is wrong",
     }
+
+
+SLOW_HEDGED = """
+policies:
+  - target: api/prediction/*
+    timeout: {deadline: 3s, attempt: 1500ms}
+    hedge: {delay: 900ms}
+    circuitBreaker: {mode: time, slowCall: 1s, slowCallRate: 0.5}
+    bulkhead: {maxConcurrent: 64}
+    adaptiveConcurrency: {initialLimit: 50, minLimit: 45, maxLimit: 64}
+"""
+
+
+def test_stated_part_bounds_inherited_ones() -> None:
+    """A stated bulkhead bounds the inherited limit; a stated timeout ends what no attempt could reach any more."""
+    simulated = Simulated(defaults=SLOW_HEDGED)
+    simulated.apply("small", {**PREDICTION, "bulkhead": {"maxConcurrent": 40}})
+    method = {"targetRefs": [{"service": "prediction", "method": "Predict"}]}
+    simulated.apply("short", {**method, "timeout": {"deadline": "2s", "attempt": "800ms"}})
+    simulated.settle()
+    assert {simulated.conditions(name)["Converged"][0] for name in ("small", "short")} == {"True"}
+    predict = document(simulated, "api").for_call("api", "prediction", "Predict")
+    explain = document(simulated, "api").for_call("api", "prediction", "Explain")
+    limit = explain.adaptive_concurrency
+    assert (limit.initial_limit, limit.min_limit, limit.max_limit) == (40, 40, 40)
+    assert (explain.hedge.delay, explain.circuit_breaker.slow_call) == (0.9, 1.0)
+    assert (predict.hedge, predict.circuit_breaker.slow_call, predict.circuit_breaker.mode) == (None, None, "time")
+    assert predict.adaptive_concurrency.max_limit == 40
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({"adaptiveConcurrency": {"maxLimit": 65}}, "adaptiveConcurrency.maxLimit: 65 is above"),
+        ({"hedge": {"delay": "2s"}}, "hedge.delay: 2s is not below timeout.attempt"),
+        ({"bulkhead": {"maxConcurrent": 40}, "adaptiveConcurrency": {"maxLimit": 64}}, "64 is above"),
+    ],
+    ids=["limit", "hedge", "both stated"],
+)
+def test_stated_part_that_does_not_fit_is_invalid(part: dict[str, object], told: str) -> None:
+    """A part that is stated itself is not bounded, since its author may correct it."""
+    simulated = Simulated(defaults=SLOW_HEDGED)
+    simulated.apply("large", {**PREDICTION, **part})
+    simulated.settle()
+    assert simulated.conditions("large")["Accepted"] == ("False", "Invalid")
+    assert told in simulated.message("large", "Accepted")

@@ -1,11 +1,10 @@
 """Access control of the admin server: probes and metrics are public, and everything else requires the admin token."""
 
-import hmac
-
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from aurum.runtime.admin.tokens import AdminTokens
 from aurum.runtime.health import PROBES
 from aurum.runtime.http.bind_policy import is_loopback, require_authentication
 from aurum.runtime.http.csrf import has_foreign_host, is_cross_site_write
@@ -17,13 +16,13 @@ class AdminAuth:
 
     Args:
         app: The application of the admin server.
-        token: The required token, or None if none is required.
+        tokens: The accepted tokens, or None if none is required.
         local: Whether only this machine may use the server.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, *, local: bool) -> None:
+    def __init__(self, app: ASGIApp, tokens: AdminTokens | None, *, local: bool) -> None:
         self._app = app
-        self._wanted = None if token is None else f"Bearer {token}"
+        self._tokens = tokens
         self._local = local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,21 +34,24 @@ class AdminAuth:
         await self._app(scope, receive, send)
 
     def _problem(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
-        if self._wanted is None:
+        if self._tokens is None:
             if is_cross_site_write(scope["method"], headers):
                 return 403, "a browser changes nothing here for another site"
             if self._local and has_foreign_host(headers):
                 return 403, "this machine is asked under a name that is not its own"
             return None
-        if scope["path"] in PROBES or _same_secret(headers.get("authorization", ""), self._wanted):
+        if scope["path"] in PROBES or self._tokens.accepts(headers.get("authorization", "")):
             return None
-        return 401, "the admin server wants its token: Authorization: Bearer … (AURUM_ADMIN_TOKEN)"
+        return (
+            401,
+            "the admin server wants its token: Authorization: Bearer … (AURUM_ADMIN_TOKEN or AURUM_ADMIN_TOKEN_FOLDER)",
+        )
 
 
 def admin_auth(app: ASGIApp, settings: Settings) -> AdminAuth:
     """Wraps the admin application. Raises SettingsError if other machines could reach it without authentication."""
-    token = settings.admin_token.get_secret_value() if settings.admin_token else None
-    if token is None:
+    tokens = AdminTokens.of(settings)
+    if tokens is None:
         require_authentication(
             settings.admin_host,
             "AURUM_ADMIN_HOST",
@@ -57,9 +59,4 @@ def admin_auth(app: ASGIApp, settings: Settings) -> AdminAuth:
             name="AURUM_ADMIN_OPEN",
             instead="AURUM_ADMIN_TOKEN",
         )
-    return AdminAuth(app, token, local=is_loopback(settings.admin_host))
-
-
-def _same_secret(stated: str, secret: str) -> bool:
-    """Compares in constant time, so that the time of the answer does not reveal a part of the secret."""
-    return hmac.compare_digest(stated.encode(), secret.encode())
+    return AdminAuth(app, tokens, local=is_loopback(settings.admin_host))

@@ -4,7 +4,7 @@ import functools
 import logging
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import httpx
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 TIMEOUT_HEADER = "X-Request-Timeout"  # seconds that the sender waits for the answer
 _MAX_ANSWER = 4_000_000  # bytes
 CONNECTIONS = 16
+_UNAUTHORIZED = 401
 
 
 def _code(error: BaseException) -> str:
@@ -65,6 +66,8 @@ class HttpDependency:
         policies: Policies of the process.
         connections: Most connections that are open at a time.
         headers: Headers of each call, such as a key. They are never logged.
+        authorizations: Returns the values of the Authorization header, called for each attempt. If the server answers
+            the first one with 401, the next one is sent, since the server may know other tokens at the moment.
     """
 
     def __init__(
@@ -76,12 +79,14 @@ class HttpDependency:
         *,
         connections: int = CONNECTIONS,
         headers: Mapping[str, str] | None = None,
+        authorizations: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         self.client = client
         self.server = server
         self.address = address
         self._policies = policies
         self._headers = dict(headers or {})
+        self._authorizations = authorizations
         self._http = httpx.AsyncClient(
             verify=_tls_context(),
             trust_env=False,
@@ -128,7 +133,7 @@ class HttpDependency:
                 set_status_on_exception=False,
             ) as span:
                 try:
-                    response = await self._http.request(
+                    request = self._http.build_request(
                         method,
                         f"{address if '://' in address else f'http://{address}'}{path}",
                         params=params,
@@ -136,6 +141,7 @@ class HttpDependency:
                         headers={**context_metadata(), TIMEOUT_HEADER: f"{timeout:.3f}", **self._headers},
                         timeout=timeouts.within(timeout).to_httpx(),
                     )
+                    response = await self._send(request)
                     span.set_attribute("http.response.status_code", response.status_code)
                     response.raise_for_status()
                 except httpx.HTTPError as error:
@@ -164,6 +170,18 @@ class HttpDependency:
                 logger.exception("%s at %s could not be asked", self.server, address)
                 translated = InternalError(f"{self.server} at {address} could not be asked; the log says more")
             raise translated from error
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        """Sends a request, once with each of the authorizations until the server accepts one."""
+        authorizations = self._authorizations() if self._authorizations else ()
+        for authorization in authorizations[:-1]:
+            request.headers["Authorization"] = authorization
+            response = await self._http.send(request)
+            if response.status_code != _UNAUTHORIZED:
+                return response
+        if authorizations:
+            request.headers["Authorization"] = authorizations[-1]
+        return await self._http.send(request)
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -1,6 +1,5 @@
 """Emissions of electricity by GHG Protocol scope 2, and the best time for a deferrable load."""
 
-import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -9,7 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 
 from aurum.api.accounting.carbon import FactorSummary, SiteAccounts, account_sites, find_best_start
-from aurum.api.accounting.measurement import measure_use, resolve_range
+from aurum.api.accounting.group_measurement import GroupMeasurement, MeasuredSums
+from aurum.api.accounting.measurement import resolve_range
 from aurum.api.context import Context, require_feature
 from aurum.api.long_answers import QueryPlace
 from aurum.api.routes.accounts import (
@@ -19,6 +19,8 @@ from aurum.api.routes.accounts import (
     columns_by_group,
     common_fields,
     export,
+    export_groups,
+    measurement_of,
 )
 from aurum.api.serializers import finite_or_none, to_datetime
 from aurum.api.sustainability_schemas import (
@@ -47,34 +49,43 @@ async def carbon(context: Context, query: AccountQueryParameters) -> CarbonOut |
 
     Market-based emissions take account of contracts, which are matched hour by hour.
     """
-    used = await measure_use(
-        context.ingestion, context.accounting_plan, query.selection, query.over, _QUANTITIES, query.reservation
-    )
-    metered = [use for use in used if use.energy is not None]
-    sites = await account_sites(metered, query.over, context.accounting_plan, context.emission_factors)
+    measurement = measurement_of(context, query, _QUANTITIES)
+    measured = await measurement.measure(_is_metered)
+    sites = await account_sites(measured.sums, query.over, context.accounting_plan, context.emission_factors)
     if query.format == "json":
-        return await asyncio.to_thread(_carbon_out, query, used, sites)
-    groups = group_use(metered, query.group_by)
-    del used, metered  # so that the memory of each group is freed when the group is written
+        return await _carbon_out(query, measurement, measured, sites)
+    groups = await export_groups(measurement, query.group_by, _is_metered)
     columns = columns_by_group(groups, lambda members: asdict(attribute_emissions(members, sites.accounts, query.over)))
     return await export(query, columns, _COLUMNS, "carbon")
 
 
-def _carbon_out(query: AccountQuery, used: Sequence[MachineUse], sites: SiteAccounts) -> CarbonOut:
-    metered = [use for use in used if use.energy is not None]
-    hourly = attribute_emissions(metered, sites.accounts, query.over)
-    total = carbon_total("total", metered, hourly, query.over)
+def _is_metered(use: MachineUse) -> bool:
+    return use.energy is not None
+
+
+async def _carbon_out(
+    query: AccountQuery, measurement: GroupMeasurement, measured: MeasuredSums, sites: SiteAccounts
+) -> CarbonOut:
+    groups: list[CarbonTotal] = []
+
+    def add_group(name: str, members: Sequence[MachineUse]) -> None:
+        emissions = attribute_emissions(members, sites.accounts, query.over)
+        groups.append(carbon_total(name, members, emissions, query.over))
+
+    if query.group_by == "machine" and measured.sums:
+        # Measured once more, since the emissions of a machine depend on what its site used in the same hour
+        await measurement.measure(_is_metered, lambda use: add_group(use.machine_id, [use]))
+    else:
+        for name, members in group_use(measured.sums, query.group_by).items():
+            add_group(name, members)
+    hourly = attribute_emissions(measured.sums, sites.accounts, query.over)
+    total = carbon_total("total", measured.sums, hourly, query.over)
     matched = sites.matched_kwh(query.over)
     return CarbonOut(
-        **common_fields(query, used, [use.machine_id for use in used if use.energy is None]),
+        **common_fields(query, measured.notes),
         total=_amount_out(total),
         matched_share=math.fsum(matched) / total.energy_kwh if total.energy_kwh else 0.0,
-        groups=[
-            _amount_out(
-                carbon_total(name, members, attribute_emissions(members, sites.accounts, query.over), query.over)
-            )
-            for name, members in group_use(metered, query.group_by).items()
-        ],
+        groups=[_amount_out(group) for group in groups],
         hours=[
             CarbonHour(
                 start=to_datetime((query.over.first_hour + index) * HOUR_US),

@@ -1,5 +1,6 @@
 """Energy of partial periods, through the services: what an energy manager computes by hand from the raw readings."""
 
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ def load(at: int) -> float:
 def trapezoids(times: list[int], start: float, end: float) -> float:
     """Returns the energy in kWh between two times by hand: trapezoid by trapezoid, cut at both ends."""
     total = 0.0
-    for one, other in zip(times, times[1:], strict=False):
+    for one, other in itertools.pairwise(times):
         low, high = max(one, start), min(other, end)
         if low < high:
             first, last = (load(one) + (load(other) - load(one)) * (at - one) / (other - one) for at in (low, high))
@@ -136,7 +137,7 @@ def test_partition_of_a_range_adds_up(metered: Platform) -> None:
     start, end = EIGHT - 2 * HOUR + 0.25, EIGHT + 4 * HOUR + 0.125
     whole = energy(metered, start, end)
     cuts = [start, EIGHT - 3600.5, EIGHT + 7, EIGHT + 1800.75, EIGHT + 1801, EIGHT + 3 * HOUR, end]
-    parts = [kwh(metered, one, other) for one, other in zip(cuts, cuts[1:], strict=False)]
+    parts = [kwh(metered, one, other) for one, other in itertools.pairwise(cuts)]
     total = whole["total"]["energy_kwh"]
     assert math.fsum(parts) == pytest.approx(total, rel=1e-9)
     assert math.fsum(hour["energy_kwh"] for hour in whole["hours"]) == pytest.approx(total, rel=1e-9)

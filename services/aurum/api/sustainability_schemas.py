@@ -9,7 +9,7 @@ class CorrectionOut(BaseModel):
     """A place where the consumption is not the plain difference of two readings of a counter."""
 
     kind: str = Field(
-        description="false_reading, jitter, wrap, restart, replacement, gap, long_gap or reduced; see the "
+        description="false_reading, jitter, wrap, restart, replacement, gap or long_gap; see the "
         "documentation of counters."
     )
     machine_id: str

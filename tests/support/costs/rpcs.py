@@ -139,7 +139,7 @@ def query(**asked: Any) -> Requests:
 
 def integrate(**asked: Any) -> Requests:
     """Asks for what meters measured in the first four hours of the readings of long machines."""
-    given = {"meters": [ingestion_pb2.Meter(sensor="s0")], "longest_gap_us": 1_200_000_000} | asked
+    given: dict[str, Any] = {"meters": [ingestion_pb2.Meter(sensor="s0")], "longest_gap_us": 1_200_000_000} | asked
 
     def request(plant: CostPlant, _: int) -> ingestion_pb2.IntegrateRequest:
         fields = {name: value(plant) if callable(value) else value for name, value in given.items()}

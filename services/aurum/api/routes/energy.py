@@ -99,6 +99,12 @@ async def _compare(context: ApiContext, query: AccountQuery, period: TimeRange, 
     """Compares the range with the baseline of a period. Only one of the two is in memory at a time."""
     coverage = [await _coverage(context, query, over) for over in (period, query.over)]
     compared = machines_of_both(*coverage)
+    if not compared.machines:
+        raise InvalidArgumentError.for_field(
+            "baseline_start",
+            f"to baseline_end cannot be compared: no machine has readings in both periods with like coverage, "
+            f"of {len(compared.left_out)} with a power meter",
+        )
 
     async def intervals(over: TimeRange) -> Intervals:
         measurement = replace(measurement_of(context, query, _BASELINE_QUANTITIES), over=over)

@@ -54,7 +54,12 @@ def metered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     folder = tmp_path_factory.mktemp("exact")
     (folder / "plan.yaml").write_text(PLAN)
     running = Platform(
-        folder, extra={"AURUM_SUSTAINABILITY_PLAN": str(folder / "plan.yaml"), "AURUM_FEATURE_PREDICTIVE": "false"}
+        folder,
+        extra={
+            "AURUM_SUSTAINABILITY_PLAN": str(folder / "plan.yaml"),
+            "AURUM_FEATURE_PREDICTIVE": "false",
+            "AURUM_FAULTS_ENABLED": "true",
+        },
     )
     running.start("ingestion")
     running.start("api")
@@ -159,3 +164,15 @@ def test_range_of_a_year_is_answered(metered: Platform) -> None:
     longer = ask("GET", f"{metered.api}/api/energy?start={MIDNIGHT - 401 * 24 * HOUR}&end={MIDNIGHT}")
     assert longer.status == 422
     assert "400 days" in json.dumps(longer.json)
+
+
+def test_account_may_take_longer_than_an_attempt(metered: Platform) -> None:
+    """Four reads of 1.5 s take longer than an attempt, and than all attempts of a call, may."""
+    faults = f"{metered.api}/api/platform/faults/ingestion"
+    injected = ask("POST", faults, {"kind": "delay", "method": "store/read", "delay": "1500ms", "duration": "60s"})
+    assert injected.status < 300, injected.body
+    try:
+        found = kwh(metered, MIDNIGHT - 12 * 24 * HOUR, MIDNIGHT + 4 * 24 * HOUR, machine_id="full-0")
+    finally:
+        assert ask("DELETE", f"{faults}").status < 300
+    assert found == pytest.approx(trapezoids(FULL, FULL[0], FULL[-1]), rel=1e-9)

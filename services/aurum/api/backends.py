@@ -1,5 +1,6 @@
 """Clients of the services behind the API. The resilience policies apply to every call."""
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from google.protobuf.message import DecodeError
@@ -59,9 +60,16 @@ class IngestionBackend(_Backend):
         return [series for response in responses for series in response.series]
 
     async def integrate_meters(self, request: ingestion_pb2.IntegrateRequest) -> list[columns_pb2.MeterColumns]:
-        """Returns what meters measured. Raises AurumError."""
-        responses = await self._dependency.stream(self._integrate, request)
-        return [meter for response in responses for meter in response.meters]
+        """Returns what meters measured.
+
+        The first, empty response comes when ingestion has begun. From then on the call takes as long as the readings
+        need, which are as many as the meters have sent.
+
+        Raises:
+            AurumError: Ingestion did not answer.
+        """
+        async with contextlib.aclosing(self._dependency.relay(self._integrate, request)) as responses:
+            return [meter async for response in responses for meter in response.meters]
 
     async def register_machine(self, request: ingestion_pb2.RegisterMachineRequest) -> ingestion_pb2.Machine:
         """Registers a machine. It is idempotent if the request has an id. Raises AurumError."""

@@ -144,6 +144,7 @@ class IngestionServicer(BatchServicer):
         for machine_id in sorted(set(request.machine_ids)):
             present = (await self._find_state(machine_id)).sensor_names(sensors)
             metered += [(machine_id, place) for place, each in enumerate(request.meters) if each.sensor in present]
+        yield columns_pb2.IntegratedResponse()  # tells that the work has begun, which may take long
         reads = LimitedReads(self._store, self._reading)
         async with contextlib.aclosing(integrate_meters(reads, metered, request)) as messages:
             async for message in messages:

@@ -9,7 +9,7 @@ import numpy as np
 from aurum.sustainability.corrections import NO_CORRECTIONS, CorrectionLog, MeterCorrection
 from aurum.sustainability.counters import Correction
 from aurum.sustainability.energy import power_of_current
-from aurum.sustainability.hourly import Floats, HourlyAmounts, TimeRange, empty_hours, seconds_in_range, sum_hours
+from aurum.sustainability.hourly import Floats, HourlyAmounts, TimeRange, seconds_in_range, sum_hours
 from aurum.sustainability.plan import AccountingPlan, FlowMeter, Meters, PowerMeter
 
 GroupBy = Literal["machine", "line", "site"]
@@ -201,13 +201,14 @@ def _amounts_of(
         factor: Converts the unit of the sensor.
         unit: The unit that results.
     """
-    empty = empty_hours(over.start, over.end)
-    if report is None:
-        return empty, empty, NO_CORRECTIONS
     in_range = seconds_in_range(over)
+    nothing = np.zeros(over.hours)
+    if report is None:
+        empty = HourlyAmounts(over.first_hour, nothing, nothing, in_range)
+        return empty, empty, NO_CORRECTIONS
     amounts, reverse = (
         HourlyAmounts(over.first_hour, column * factor, report.covered, in_range, report.bridged)
-        for column in (report.amounts, empty.amount if report.reverse is None else report.reverse)
+        for column in (report.amounts, nothing if report.reverse is None else report.reverse)
     )
     listed = [
         MeterCorrection(each.kind, sensor, each.start_us, each.end_us, each.amount * factor, unit)

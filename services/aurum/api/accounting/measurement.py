@@ -15,7 +15,7 @@ from aurum.sustainability.machine_use import MachineUse, Quantity, select_meters
 from aurum.sustainability.plan import AccountingPlan
 from aurum.v1 import ingestion_pb2
 
-_MAX_MACHINES = 10_000  # in one account
+_MAX_MACHINES = 20_000  # in one account
 _PAGE = 1000  # machines that are listed at once
 _MAX_DAYS = 400
 _HOURS_PER_REQUEST = 8192  # of all machines together: 30 million readings of a meter that is read every second

@@ -1,11 +1,13 @@
 """Common parts of the routes for energy, carbon and water: query parameters, common fields and export."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query, Response
+from pydantic import BaseModel
 
 from aurum.api.accounting.budget import AccountReservation
 from aurum.api.accounting.group_measurement import GroupMeasurement, UseNotes
@@ -126,6 +128,16 @@ def rows_by_hour(amounts: HourlyAmounts) -> Iterator[tuple[datetime, float, floa
     rows = zip(amounts.amount.tolist(), amounts.coverage_by_hour.tolist(), strict=True)
     for index, (amount, coverage) in enumerate(rows):
         yield to_datetime((amounts.first + index) * HOUR_US), amount, coverage
+
+
+async def json_answer(build: Callable[[], BaseModel]) -> Response:
+    """Returns an account as JSON. It is made on a thread, since it may have thousands of groups.
+
+    Args:
+        build: Returns the account.
+    """
+    content = await asyncio.to_thread(lambda: build().model_dump_json().encode())
+    return Response(content, media_type="application/json")
 
 
 async def export_groups(

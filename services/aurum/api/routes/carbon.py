@@ -20,6 +20,7 @@ from aurum.api.routes.accounts import (
     common_fields,
     export,
     export_groups,
+    json_answer,
     measurement_of,
 )
 from aurum.api.serializers import finite_or_none, to_datetime
@@ -44,7 +45,7 @@ _COLUMNS = tuple(field.name for field in fields(HourlyEmissions))
 
 
 @router.get("/api/carbon", response_model=CarbonOut, responses=EXPORTED)
-async def carbon(context: Context, query: AccountQueryParameters) -> CarbonOut | Response:
+async def carbon(context: Context, query: AccountQueryParameters) -> Response:
     """Returns the emissions of machines, lines or sites by both methods of GHG Protocol scope 2.
 
     Market-based emissions take account of contracts, which are matched hour by hour.
@@ -53,7 +54,7 @@ async def carbon(context: Context, query: AccountQueryParameters) -> CarbonOut |
     measured = await measurement.measure(_is_metered)
     sites = await account_sites(measured.sums, query.over, context.accounting_plan, context.emission_factors)
     if query.format == "json":
-        return await _carbon_out(query, measurement, measured, sites)
+        return await _answer(query, measurement, measured, sites)
     groups = await export_groups(measurement, query.group_by, _is_metered)
     columns = columns_by_group(groups, lambda members: asdict(attribute_emissions(members, sites.accounts, query.over)))
     return await export(query, columns, _COLUMNS, "carbon")
@@ -63,9 +64,9 @@ def _is_metered(use: MachineUse) -> bool:
     return use.energy is not None
 
 
-async def _carbon_out(
+async def _answer(
     query: AccountQuery, measurement: GroupMeasurement, measured: MeasuredSums, sites: SiteAccounts
-) -> CarbonOut:
+) -> Response:
     groups: list[CarbonTotal] = []
 
     def add_group(name: str, members: Sequence[MachineUse]) -> None:
@@ -78,6 +79,12 @@ async def _carbon_out(
     else:
         for name, members in group_use(measured.sums, query.group_by).items():
             add_group(name, members)
+    return await json_answer(lambda: _carbon_out(query, measured, sites, groups))
+
+
+def _carbon_out(
+    query: AccountQuery, measured: MeasuredSums, sites: SiteAccounts, groups: Sequence[CarbonTotal]
+) -> CarbonOut:
     hourly = attribute_emissions(measured.sums, sites.accounts, query.over)
     total = carbon_total("total", measured.sums, hourly, query.over)
     matched = sites.matched_kwh(query.over)

@@ -8,6 +8,7 @@ from typing import Annotated
 import numpy as np
 from fastapi import APIRouter, Depends, Query, Response
 
+from aurum.api.accounting.group_measurement import MeasuredSums
 from aurum.api.accounting.measurement import resolve_range
 from aurum.api.context import ApiContext, Context, require_feature
 from aurum.api.long_answers import QueryPlace
@@ -19,6 +20,7 @@ from aurum.api.routes.accounts import (
     common_fields,
     export,
     export_groups,
+    json_answer,
     measurement_of,
     rows_by_hour,
 )
@@ -57,7 +59,7 @@ async def energy(
     ] = None,
     baseline_end: Annotated[str | None, Query(description="End of the reference period, exclusive.")] = None,
     baseline_interval: Annotated[Interval, Query(description="Interval of the baseline's regression.")] = "hour",
-) -> EnergyOut | Response:
+) -> Response:
     """Returns the energy of machines, lines or sites with its coverage.
 
     If a reference period is given, the savings against the energy baseline of that period are returned as well.
@@ -65,14 +67,14 @@ async def energy(
     if query.format != "json":
         return await _export(context, query)
     if not (baseline_start or baseline_end):
-        return await _energy_out(context, query)
+        return await _answer(context, query, None)
     if not (baseline_start and baseline_end):
         raise InvalidArgumentError.for_field("baseline_end", "and baseline_start must be given together")
     period = resolve_range(
         parse_query_time("baseline_start", baseline_start), parse_query_time("baseline_end", baseline_end)
     )
     baseline = await _compare(context, query, period, baseline_interval)
-    return (await _energy_out(context, query)).model_copy(update={"baseline": baseline})
+    return await _answer(context, query, baseline)
 
 
 def _is_metered(use: MachineUse) -> bool:
@@ -132,7 +134,7 @@ async def _coverage(context: ApiContext, query: AccountQuery, over: TimeRange) -
     return coverage
 
 
-async def _energy_out(context: ApiContext, query: AccountQuery) -> EnergyOut:
+async def _answer(context: ApiContext, query: AccountQuery, baseline: BaselineOut | None) -> Response:
     by_machine: list[EnergyTotal] = []
 
     def add_machine(use: MachineUse) -> None:
@@ -141,6 +143,12 @@ async def _energy_out(context: ApiContext, query: AccountQuery) -> EnergyOut:
     measured = await measurement_of(context, query, ("energy", "production")).measure(
         _is_metered, add_machine if query.group_by == "machine" else None
     )
+    return await json_answer(lambda: _energy_out(query, measured, by_machine, baseline))
+
+
+def _energy_out(
+    query: AccountQuery, measured: MeasuredSums, by_machine: Sequence[EnergyTotal], baseline: BaselineOut | None
+) -> EnergyOut:
     groups = by_machine or [
         energy_total(name, members, query.over) for name, members in group_use(measured.sums, query.group_by).items()
     ]
@@ -156,6 +164,7 @@ async def _energy_out(context: ApiContext, query: AccountQuery) -> EnergyOut:
                 strict=True,
             )
         ],
+        baseline=baseline,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, Depends, Response
 
-from aurum.api.accounting.group_measurement import GroupMeasurement
+from aurum.api.accounting.group_measurement import GroupMeasurement, MeasuredSums
 from aurum.api.context import Context, require_feature
 from aurum.api.long_answers import QueryPlace
 from aurum.api.routes.accounts import (
@@ -15,6 +15,7 @@ from aurum.api.routes.accounts import (
     common_fields,
     export,
     export_groups,
+    json_answer,
     measurement_of,
     rows_by_hour,
 )
@@ -29,10 +30,10 @@ _QUANTITIES: tuple[Quantity, ...] = ("water", "energy")
 
 
 @router.get("/api/water", response_model=WaterOut, responses=EXPORTED)
-async def water(context: Context, query: AccountQueryParameters) -> WaterOut | Response:
+async def water(context: Context, query: AccountQueryParameters) -> Response:
     """Returns the water of machines, lines or sites, and its ratio to the energy of the same machines."""
     if query.format == "json":
-        return await _water_out(query, measurement_of(context, query, _QUANTITIES))
+        return await _answer(query, measurement_of(context, query, _QUANTITIES))
     groups = await export_groups(measurement_of(context, query, _QUANTITIES[:1]), query.group_by, _is_metered)
 
     def columns(members: Sequence[MachineUse]) -> Columns:
@@ -46,13 +47,17 @@ def _is_metered(use: MachineUse) -> bool:
     return use.water is not None
 
 
-async def _water_out(query: AccountQuery, measurement: GroupMeasurement) -> WaterOut:
+async def _answer(query: AccountQuery, measurement: GroupMeasurement) -> Response:
     by_machine: list[WaterTotal] = []
 
     def add_machine(use: MachineUse) -> None:
         by_machine.append(water_total(use.machine_id, [use], query.over))
 
     measured = await measurement.measure(_is_metered, add_machine if query.group_by == "machine" else None)
+    return await json_answer(lambda: _water_out(query, measured, by_machine))
+
+
+def _water_out(query: AccountQuery, measured: MeasuredSums, by_machine: Sequence[WaterTotal]) -> WaterOut:
     groups = by_machine or [
         water_total(name, members, query.over) for name, members in group_use(measured.sums, query.group_by).items()
     ]

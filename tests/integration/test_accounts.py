@@ -167,6 +167,7 @@ def test_carbon_uses_provider_factors_and_contracts(plant: Platform, provider: P
     assert found["total"]["location_kgco2e"] == pytest.approx(60 * 0.1 + 300 * 0.4)
     assert found["total"]["market_kgco2e"] == pytest.approx(6 * 30 * 0.6)
     assert found["matched_share"] == pytest.approx(0.5)
+    assert [hour["coverage"] for hour in found["hours"]] == pytest.approx([1] * 6)
     assert found["contracts"] == [
         {"site": "north", "name": "solar", "kg_per_kwh": 0.0, "matched_kwh": pytest.approx(180)}
     ]

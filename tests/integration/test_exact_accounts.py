@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 
+from aurum.v1 import ingestion_pb2, ingestion_pb2_grpc
 from tests.support.http import http as ask
 from tests.support.platform import Platform
 
@@ -176,3 +178,47 @@ def test_account_may_take_longer_than_an_attempt(metered: Platform) -> None:
     finally:
         assert ask("DELETE", f"{faults}").status < 300
     assert found == pytest.approx(trapezoids(FULL, FULL[0], FULL[-1]), rel=1e-9)
+
+
+def test_quarters_of_an_hour_by_grpc(metered: Platform) -> None:
+    """The contract's own messages, with intervals of 15 minutes; both ends are cut to the range."""
+    request = ingestion_pb2.IntegrateRequest(
+        machine_ids=["ramp-0", "full-0"],
+        meters=[ingestion_pb2.Meter(sensor="none"), ingestion_pb2.Meter(sensor="kw")],
+        start_us=(EIGHT + 100) * 1_000_000,
+        end_us=(EIGHT + 2800) * 1_000_000,
+        width_us=900_000_000,
+        longest_gap_us=1_200_000_000,
+    )
+    with grpc.insecure_channel(f"127.0.0.1:{metered.port('ingestion')}") as channel:
+        responses = list(ingestion_pb2_grpc.IngestionServiceStub(channel).Integrate(request))
+    found = [meter for response in responses for meter in response.meters]
+    assert [(each.machine_id, each.sensor, each.meter) for each in found] == [("full-0", "kw", 1), ("ramp-0", "kw", 1)]
+    edges = [EIGHT + 100, EIGHT + 900, EIGHT + 1800, EIGHT + 2700, EIGHT + 2800]
+    for each, times in zip(found, (FULL, RAMP), strict=True):
+        expected = [trapezoids(times, *pair) for pair in itertools.pairwise(edges)]
+        assert list(each.amounts) == pytest.approx(expected, rel=1e-9)
+        assert list(each.covered_seconds) == pytest.approx([800, 900, 900, 100])
+        assert not each.reverse_amounts
+
+
+def test_late_readings_are_counted(metered: Platform) -> None:
+    """Readings that arrive days after those around them close their gap."""
+    register(metered, "late-0", "full")
+
+    def send(times: list[int]) -> None:
+        rows = ["machine_id,timestamp,sensor,value", *(f"late-0,{at},kw,{load(at)!r}" for at in times)]
+        body = "\n".join(rows).encode()
+        answer = ask("POST", f"{metered.api}/api/readings", body, headers={"Content-Type": "text/csv"})
+        assert answer.status == 200, answer.body
+
+    first, second, late = ([*range(EIGHT + at, EIGHT + at + 3600, 60)] for at in (0, 7200, 3600))
+    send(first + second)
+    gappy = energy(metered, EIGHT, EIGHT + 3 * HOUR, machine_id="late-0")["total"]
+    assert gappy["energy_kwh"] == pytest.approx(
+        trapezoids(first, EIGHT, EIGHT + 3 * HOUR) + trapezoids(second, EIGHT, EIGHT + 3 * HOUR), rel=1e-9
+    )
+    send(late)
+    whole = energy(metered, EIGHT, EIGHT + 3 * HOUR, machine_id="late-0")["total"]
+    assert whole["energy_kwh"] == pytest.approx(trapezoids(first + late + second, EIGHT, EIGHT + 3 * HOUR), rel=1e-9)
+    assert whole["coverage"] > gappy["coverage"]

@@ -127,6 +127,7 @@ class CarbonHour(BaseModel):
     location_kgco2e: float | None = Field(description="Null if there is no factor for the hour.")
     market_kgco2e: float | None = Field(description="Null if there is no factor for the hour.")
     matched_kwh: float = Field(description="Energy that contracts covered in this hour.")
+    coverage: float = Field(0.0, description="Share of the machines' time in this hour for which readings exist.")
 
 
 class FactorOut(BaseModel):

@@ -34,7 +34,7 @@ from aurum.api.sustainability_schemas import (
 )
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.time_units import HOUR_US
-from aurum.sustainability.machine_use import MachineUse, Quantity, group_use
+from aurum.sustainability.machine_use import MachineUse, Quantity, group_use, sum_energy
 from aurum.sustainability.totals import CarbonTotal, HourlyEmissions, attribute_emissions, carbon_total
 
 router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("carbon")), QueryPlace])
@@ -88,6 +88,7 @@ def _carbon_out(
     hourly = attribute_emissions(measured.sums, sites.accounts, query.over)
     total = carbon_total("total", measured.sums, hourly, query.over)
     matched = sites.matched_kwh(query.over)
+    coverage = sum_energy(measured.sums, query.over).coverage_by_hour
     return CarbonOut(
         **common_fields(query, measured.notes),
         total=_amount_out(total),
@@ -100,6 +101,7 @@ def _carbon_out(
                 location_kgco2e=finite_or_none(float(hourly.location_kgco2e[index])),
                 market_kgco2e=finite_or_none(float(hourly.market_kgco2e[index])),
                 matched_kwh=float(matched[index]),
+                coverage=float(coverage[index]),
             )
             for index in range(query.over.hours)
         ],

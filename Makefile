@@ -138,7 +138,7 @@ node: $(VENV)/.uv  ## Install Node.js into .venv for the console's checks, unles
 	@if ! { $(FIND_NODE); }; then $(INSTALL) --require-hashes -r requirements/node.txt; fi
 
 bench: $(VENV)/.dev  ## Run the benchmarks; results go to benchmarks/results/
-	@set -e; for benchmark in ingest spool query edge_inputs prediction unary cmapss simulator resilience console security; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done
+	@set -e; for benchmark in ingest spool query energy edge_inputs prediction unary cmapss simulator resilience console security; do $(BIN)/python -m benchmarks.$$benchmark $(ARGS); done
 
 crds: $(VENV)/.run  ## Generate the CustomResourceDefinitions from the models
 	@$(BIN)/python -m aurum.operator.schema charts/aurumai-crds/templates docs/operator-reference.md

@@ -2,9 +2,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { countMachines } from "../../services/aurum/api/console/plant_tiles.js";
+import { countMachines, totalContent } from "../../services/aurum/api/console/plant_tiles.js";
 import { addressOf, matchingMachines, readView } from "../../services/aurum/api/console/plant_view.js";
-import { machine, rul } from "./browser.js";
+import { machine, rul, speak } from "./browser.js";
 
 /** @import { View } from "../../services/aurum/api/console/plant_view.js" */
 
@@ -83,4 +83,24 @@ test("address of the usual view is that of the page", () => {
 
 test("address with a wrong order has the usual one", () => {
   assert.equal(addressOf(readView("?sort=nothing&site=a")), "/?site=a");
+});
+
+test("total is compared with the usual use of the same machines", async () => {
+  await speak("en");
+  const used = { amount: 500, usual: 100, compared: 108, left_out: 40, reason: null };
+  assert.deepEqual(totalContent(used, "kWh"), {
+    text: "500",
+    unit: " kWh",
+    note: "+8% vs. the usual 100 kWh by this hour, without 40 machines of which a day is missing",
+    level: "low",
+  });
+  const { note } = totalContent({ ...used, compared: 150, left_out: 0 }, "kWh");
+  assert.equal(note, "+50% vs. the usual 100 kWh by this hour");
+});
+
+test("total without a usual use tells why", async () => {
+  await speak("en");
+  const used = { amount: 500, usual: null };
+  assert.equal(totalContent(used, "l").note, "no earlier days to compare with yet");
+  assert.equal(totalContent({ ...used, reason: "no_readings_today" }, "l").note, "too few readings today to compare");
 });

@@ -82,6 +82,17 @@ CASES: dict[str, list[Case]] = {
         )
     ],
     f"{INGESTION}/Query": [ingestion("machine", "QueryRequest", machine_ids=lambda machine: [machine])],
+    f"{INGESTION}/Integrate": [
+        ingestion(
+            "machine",
+            "IntegrateRequest",
+            machine_ids=lambda machine: [machine],
+            meters=[ingestion_pb2.Meter(sensor="a")],
+            start_us=1,
+            end_us=2,
+            longest_gap_us=1,
+        )
+    ],
     f"{INGESTION}/GetMachine": [ingestion("machine", "GetMachineRequest", machine_id=the_machine)],
     f"{INGESTION}/ListMachines": [
         ingestion("list", "ListMachinesRequest"),

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -10,15 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurum.api.accounting import measurement
 from aurum.api.accounting.budget import AccountBudget
 from aurum.api.accounting.measurement import MachineSelection, measure_use
 from aurum.api.backends import IngestionBackend
-from aurum.ingestion.downsample import reduce_points
+from aurum.runtime.errors import InvalidArgumentError
 from aurum.sustainability.hourly import TimeRange
 from aurum.sustainability.machine_use import MachineUse
 from aurum.sustainability.plan import AccountingPlan, FlowMeter, Meters
-from aurum.v1 import columns_pb2, ingestion_pb2
+from tests.support.metered_plant import MeteredPlant
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -27,35 +25,8 @@ DAY = 24 * HOUR
 START = 470_000 * HOUR
 
 
-@dataclass
-class Store:
-    """Answers queries of one counter as ingestion does, and keeps how many readings each answer had."""
-
-    times: np.ndarray
-    counts: np.ndarray
-    answered: list[int] = field(default_factory=list)
-
-    async def get_machine(self, machine_id: str) -> ingestion_pb2.Machine:
-        return ingestion_pb2.Machine(machine_id=machine_id, machine_type="meter")
-
-    async def query_readings(self, request: ingestion_pb2.QueryRequest) -> list[columns_pb2.QueriedColumns]:
-        chosen = (self.times >= request.start_us) & (self.times < request.end_us)
-        times, counts = self.times[chosen], self.counts[chosen]
-        if request.last:
-            times, counts = times[-request.last :], counts[-request.last :]
-        points = reduce_points(times, counts, request.start_us, request.end_us, request.points)
-        self.answered.append(len(points.timestamps))
-        if not len(points.timestamps):
-            return []
-        return [
-            columns_pb2.QueriedColumns(
-                machine_id=request.machine_ids[0],
-                sensor=request.sensors[0],
-                timestamps_us=points.timestamps.astype("<i8").tobytes(),
-                values=points.values.astype("<f8").tobytes(),
-                counts=[] if len(points.timestamps) == len(times) else points.counts,
-            )
-        ]
+def store_of(times: np.ndarray, counts: np.ndarray) -> MeteredPlant:
+    return MeteredPlant({("m", "meter_l"): (times, counts)}, types={"m": "meter"})
 
 
 def plan(recovery_seconds: float = 43_200) -> AccountingPlan:
@@ -63,7 +34,7 @@ def plan(recovery_seconds: float = 43_200) -> AccountingPlan:
     return AccountingPlan(meters={"meter": Meters(water=meter)}, longest_gap_seconds=1200)
 
 
-async def measure(store: Store, start: int, end: int, accounting: AccountingPlan | None = None) -> MachineUse:
+async def measure(store: MeteredPlant, start: int, end: int, accounting: AccountingPlan | None = None) -> MachineUse:
     ingestion = cast("IngestionBackend", store)
     with AccountBudget().reservation() as reservation:
         (use,) = await measure_use(
@@ -77,9 +48,9 @@ def litres(use: MachineUse) -> float:
     return use.water.total
 
 
-def each_minute(days: int) -> Store:
+def each_minute(days: int) -> MeteredPlant:
     minutes = np.arange(days * 1440, dtype=np.int64)
-    return Store(START + minutes * MINUTE, 1e6 + minutes * 10.0)
+    return store_of(START + minutes * MINUTE, 1e6 + minutes * 10.0)
 
 
 async def test_cost_of_an_account_is_that_of_its_range() -> None:
@@ -94,8 +65,9 @@ async def test_cost_of_an_account_is_that_of_its_range() -> None:
 async def test_gap_around_a_range_costs_a_few_readings() -> None:
     """The ends of a gap of six days are found, however many readings are beyond them."""
     store = each_minute(100)
-    kept = (store.times <= START + 40 * DAY) | (store.times > START + 46 * DAY)
-    gappy = Store(store.times[kept], store.counts[kept])
+    times, counts = store.series["m", "meter_l"]
+    kept = (times <= START + 40 * DAY) | (times > START + 46 * DAY)
+    gappy = store_of(times[kept], counts[kept])
     start = START + 43 * DAY
     use = await measure(gappy, start, start + HOUR)
     assert litres(use) == pytest.approx(600)
@@ -109,19 +81,29 @@ async def test_many_readings_of_a_counter_are_read_whole() -> None:
     seconds = np.arange(60_000, dtype=np.int64)
     counts = 1e6 + seconds * 1.0
     counts[30_000] = 0
-    store = Store(START + seconds * SECOND, counts)
+    store = store_of(START + seconds * SECOND, counts)
     use = await measure(store, START + HOUR, START + 15 * HOUR)
     assert litres(use) == pytest.approx(14 * 3600)
     assert use.corrections.counts == {"false_reading": 1}
 
 
-async def test_too_many_readings_of_a_counter_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measurement, "MOST_COUNTS", 20_000)
-    seconds = np.arange(60_000, dtype=np.int64)
-    store = Store(START + seconds * SECOND, 1e6 + seconds * 1.0)
-    use = await measure(store, START + HOUR, START + 15 * HOUR)
-    assert litres(use) == pytest.approx(14 * 3600, rel=1e-3)
-    assert use.corrections.counts == {"reduced": 1}
+async def test_counter_with_many_readings_is_never_reduced() -> None:
+    """More than the store answers at once: the range is divided, and a false reading is found in each part of it."""
+    tenths = np.arange(1_500_000, dtype=np.int64)
+    counts = 1e6 + tenths * 0.1
+    counts[[300_000, 1_200_000]] = 0
+    store = store_of(START + tenths * (SECOND // 10), counts)
+    use = await measure(store, START + HOUR, START + 40 * HOUR, plan(600.0))
+    assert litres(use) == pytest.approx(39 * 3600, rel=1e-9)
+    assert use.corrections.counts == {"false_reading": 2}
+
+
+async def test_counter_too_dense_for_its_recovery_is_refused() -> None:
+    """A day and a half must be in memory to decide about a fall, which are too many readings here."""
+    tenths = np.arange(1_500_000, dtype=np.int64)
+    store = store_of(START + tenths * (SECOND // 10), 1e6 + tenths * 0.1)
+    with pytest.raises(InvalidArgumentError, match="sensor meter_l has too many readings"):
+        await measure(store, START + 30 * HOUR, START + 31 * HOUR)
 
 
 counts = st.one_of(st.integers(0, 20), st.integers(90, 130), st.sampled_from([0, 0, 100, 1000, 65_530, 65_535]))
@@ -137,7 +119,7 @@ def test_accounts_of_adjacent_ranges_add_up(
     readings: Sequence[tuple[int, int]], bounds: Sequence[int], recovery_seconds: float
 ) -> None:
     minutes = np.cumsum([step for step, _ in readings])
-    store = Store(START + minutes * MINUTE, np.array([float(count) for _, count in readings]))
+    store = store_of(START + minutes * MINUTE, np.array([float(count) for _, count in readings]))
     begin, middle, end = (START + bound * MINUTE for bound in sorted(bounds))
 
     async def sums() -> list[float]:

@@ -1,4 +1,4 @@
-"""What the console is told of the platform: rates between two looks, traces worth a look, what was used today."""
+"""What the console is told of the platform: rates between two looks, traces worth a look."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,6 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, Status, StatusCod
 from aurum.api import platform_view
 from aurum.api.platform_view import PlatformView, rates
 from aurum.runtime.telemetry.span_ring import SpanRing
-from aurum.sustainability.day_use import HourUse, use_since_midnight
 
 HOUR_US = 3_600_000_000
 
@@ -144,23 +143,3 @@ def test_span_ring_is_bounded_in_total_and_per_name(ring: SpanRing, tracer: trac
     assert names.count("rare") == 1
     assert ring.added == 501
     assert ring.trace(ring.notable[-1].trace_id) == []  # its spans made room for later ones
-
-
-def test_today_is_compared_with_same_hours_of_known_days() -> None:
-    midnight = 1000 * 24 * HOUR_US
-    now = midnight + 2 * HOUR_US + HOUR_US // 2
-
-    def hours_of(day: int, amount: float, coverage: float = 1.0) -> list[HourUse]:
-        begin = midnight - day * 24 * HOUR_US
-        return [HourUse(begin + i * HOUR_US, begin + (i + 1) * HOUR_US, amount, coverage) for i in range(24)]
-
-    today = [
-        HourUse(midnight, midnight + HOUR_US, 5.0, 1.0),
-        HourUse(midnight + HOUR_US, midnight + 2 * HOUR_US, 5.0, 1.0),
-        HourUse(midnight + 2 * HOUR_US, now, 2.0, 1.0),  # what there is of it so far
-    ]
-    found = use_since_midnight([*hours_of(1, 4.0), *hours_of(2, 8.0), *hours_of(3, 1000.0, 0.2), *today], midnight, now)
-    assert found.amount == 12
-    assert found.days == 2
-    assert found.usual == pytest.approx((4 * 2.5 + 8 * 2.5) / 2)
-    assert use_since_midnight(today, midnight, now).usual is None

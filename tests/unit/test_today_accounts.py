@@ -40,7 +40,7 @@ class Ingestion:
         machines = [ingestion_pb2.Machine(machine_id=f"m-{number:04}", machine_type="pump") for number in numbers]
         return ingestion_pb2.ListMachinesResponse(machines=machines, next_page_token=token)
 
-    async def query_readings(self, request: ingestion_pb2.QueryRequest) -> list[columns_pb2.QueriedColumns]:
+    async def integrate_meters(self, request: ingestion_pb2.IntegrateRequest) -> list[columns_pb2.MeterColumns]:
         return []
 
 

@@ -1,12 +1,13 @@
 """Clients of the services behind the API. The resilience policies apply to every call."""
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from aurum.readings.limits import MAX_EVENTS
-from aurum.readings.transport.query_columns import query_method
+from aurum.readings.transport.query_columns import integrate_method, query_method
 from aurum.readings.transport.recorded_events import list_events_after
 from aurum.readings.transport.watch_machines import watch_method
 from aurum.readings.transport.write_call import SerializedSeries, write_method, write_request
@@ -42,6 +43,7 @@ class IngestionBackend(_Backend):
     def __init__(self, dependency: Dependency) -> None:
         super().__init__(dependency, INGESTION_SERVICE)
         self._query = query_method(dependency.channel)
+        self._integrate = integrate_method(dependency.channel)
         self._watch = watch_method(dependency.channel)
         self._write = write_method(dependency.channel)
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(dependency.channel)
@@ -56,6 +58,18 @@ class IngestionBackend(_Backend):
         """Returns the requested series. Raises AurumError."""
         responses = await self._dependency.stream(self._query, request)
         return [series for response in responses for series in response.series]
+
+    async def integrate_meters(self, request: ingestion_pb2.IntegrateRequest) -> list[columns_pb2.MeterColumns]:
+        """Returns what meters measured.
+
+        The first, empty response comes when ingestion has begun. From then on the call takes as long as the readings
+        need, which are as many as the meters have sent.
+
+        Raises:
+            AurumError: Ingestion did not answer.
+        """
+        async with contextlib.aclosing(self._dependency.relay(self._integrate, request)) as responses:
+            return [meter async for response in responses for meter in response.meters]
 
     async def register_machine(self, request: ingestion_pb2.RegisterMachineRequest) -> ingestion_pb2.Machine:
         """Registers a machine. It is idempotent if the request has an id. Raises AurumError."""

@@ -9,7 +9,7 @@ class CorrectionOut(BaseModel):
     """A place where the consumption is not the plain difference of two readings of a counter."""
 
     kind: str = Field(
-        description="false_reading, jitter, wrap, restart, replacement, gap, long_gap or reduced; see the "
+        description="false_reading, jitter, wrap, restart, replacement, gap or long_gap; see the "
         "documentation of counters."
     )
     machine_id: str
@@ -88,6 +88,13 @@ class BaselineOut(BaseModel):
         description="Number of intervals with a variable outside the range of the baseline, where it is less reliable."
     )
     cusum_kwh: list[float | None]
+    machines: int = Field(0, description="Number of compared machines.")
+    left_out: list[str] = Field(
+        default_factory=list,
+        description="Machines that are not compared, since one period has less than half of the readings' time of the "
+        "other; at most 100.",
+    )
+    left_out_count: int = Field(0, description="Number of all machines that are not compared.")
 
 
 class EnergyOut(Account):
@@ -120,6 +127,7 @@ class CarbonHour(BaseModel):
     location_kgco2e: float | None = Field(description="Null if there is no factor for the hour.")
     market_kgco2e: float | None = Field(description="Null if there is no factor for the hour.")
     matched_kwh: float = Field(description="Energy that contracts covered in this hour.")
+    coverage: float = Field(0.0, description="Share of the machines' time in this hour for which readings exist.")
 
 
 class FactorOut(BaseModel):
@@ -313,9 +321,21 @@ class UsedOut(BaseModel):
 
     amount: float = Field(description="Use since midnight.")
     usual: float | None = Field(
-        description="Mean use by this time of the seven days before; null without such a history."
+        description="Mean use by this time of the seven days before, of the compared machines; null without such a "
+        "history."
     )
     days: int = Field(description="Number of days in that mean.")
+    compared: float | None = Field(
+        None,
+        description="Use since midnight of the machines that are known on all of these days; compare it with usual.",
+    )
+    machines: int = Field(0, description="Number of these machines.")
+    left_out: int = Field(0, description="Number of metered machines that are not compared.")
+    reason: str | None = Field(
+        None,
+        description="Why usual is null: no_readings_today (no machine is known for half of the day so far), no_history "
+        "(on no earlier day half of the machines are known) or other_machines (no machine is known on all days).",
+    )
 
 
 class TodayOut(BaseModel):

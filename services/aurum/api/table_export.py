@@ -19,6 +19,7 @@ CSV, PARQUET = "text/csv", "application/vnd.apache.parquet"
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 _GROUPS_PER_ROW_GROUP = 50  # of a Parquet file
 _PART_BYTES = 65_536
+_DECIMALS = 3
 
 Columns = Mapping[str, Floats]
 
@@ -26,6 +27,8 @@ Columns = Mapping[str, Floats]
 @dataclass(frozen=True, slots=True)
 class HourlyTable:
     """A table with a row for each group and hour. It can be written once.
+
+    Numbers are rounded to thousandths, which are more than meters can know: of kWh, litres, kgCO2e and seconds.
 
     Attributes:
         starts: The start of each hour.
@@ -79,7 +82,11 @@ def _encode_rows(rows: Iterable[Sequence[Any]]) -> bytes:
 
 def _format_column(values: Floats) -> list[Any]:
     """Returns the cells of a column; an unknown value is an empty one."""
-    return ["" if value != value else value for value in np.asarray(values).tolist()]  # noqa: PLR0124 - NaN
+    return ["" if value != value else value for value in _rounded(values).tolist()]  # noqa: PLR0124 - NaN
+
+
+def _rounded(values: Floats) -> Floats:
+    return np.round(values, _DECIMALS)
 
 
 def csv_text(value: datetime | str) -> str:
@@ -107,7 +114,11 @@ def _encode_parquet(table: HourlyTable) -> memoryview:
         while groups := list(itertools.islice(table.groups, _GROUPS_PER_ROW_GROUP)):
             tables = [
                 pa.Table.from_arrays(
-                    [starts, pa.array([name] * len(starts)), *(pa.array(columns[column]) for column in table.columns)],
+                    [
+                        starts,
+                        pa.array([name] * len(starts)),
+                        *(pa.array(_rounded(columns[column])) for column in table.columns),
+                    ],
                     schema=writer.schema,
                 )
                 for name, columns in groups

@@ -104,6 +104,14 @@ class EdgeServicer(BatchServicer):
         async for response in self._upstream.relay(self._query, request):
             yield response
 
+    async def Integrate(  # noqa: N802
+        self, request: ingestion_pb2.IntegrateRequest, context: Any
+    ) -> AsyncGenerator[ingestion_pb2.IntegrateResponse]:
+        """Yields what meters of the caller's machines measured, from ingestion."""
+        require_machines(request.machine_ids)
+        async for response in self._upstream.relay(self._stub.Integrate, request):
+            yield response
+
     async def Watch(  # noqa: N802
         self, request: ingestion_pb2.WatchRequest, context: Any
     ) -> AsyncGenerator[ingestion_pb2.WatchResponse]:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from aurum.ingestion.series_index import SeriesIndex
 from aurum.ingestion.store import Change, Event, MachineRecord, OnRegistered, OnStored, Points, SeriesSummary, Store
-from aurum.readings.batch import Batch
+from aurum.readings.batch import Batch, SeriesKey
 from aurum.readings.transport.ingest_stream import Written
 from aurum.resilience import (
     CircuitBreakerError,
@@ -165,6 +165,12 @@ class GovernedStore:
         return await self._call(
             "read", lambda: self._store.read_several(machine_id, sensors, start_us, end_us, points=points, last=last)
         )
+
+    async def read_keys(
+        self, keys: Sequence[SeriesKey], start_us: int, end_us: int, *, points: int = 0, last: int = 0
+    ) -> list[Points]:
+        """Returns readings of the first of several series; see Store.read_keys."""
+        return await self._call("read", lambda: self._store.read_keys(keys, start_us, end_us, points=points, last=last))
 
     async def _call(self, operation: StoreOperation, call: Callable[[], Awaitable[T]], *, idempotent: bool = True) -> T:
         """Calls the store under the policy of an operation. Raises AurumError."""

@@ -20,6 +20,9 @@ ingestion_sequence_gaps_closed_total = Counter(
     "ingestion_sequence_gaps_closed_total",
     "Ranges of missing sequences that no longer accept batches, because their source left too many.",
 )
+ingestion_integrated_readings_total = Counter(
+    "ingestion_integrated_readings_total", "Readings of meters that were read from the store to answer Integrate."
+)
 ingestion_open_slots = Gauge("ingestion_open_slots", "Slots of batches in Cassandra that may not be merged yet.")
 ingestion_open_slots_dropped_total = Counter(
     "ingestion_open_slots_dropped_total",

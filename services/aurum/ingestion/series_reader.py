@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aurum.ingestion.downsample import Reducer, merge_parts, reduce_points
-from aurum.ingestion.store import MAX_RAW, Points
+from aurum.ingestion.store import MAX_RAW, TOO_MANY_READINGS, Points
 from aurum.readings.batch import Timestamps, Values
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.time_units import DAY_US
@@ -61,9 +61,11 @@ def read_range(source: SegmentSource, start_us: int, end_us: int, points: int) -
     pieces = source.pieces(start_us, end_us)
     total = sum(piece.count for piece in pieces)
     if not points and total > MAX_RAW:
-        raise InvalidArgumentError.for_field(
+        error = InvalidArgumentError.for_field(
             "points", f"the range has {total} readings; ask for at most {MAX_RAW}, or reduce them with points"
         )
+        error.reason = TOO_MANY_READINGS
+        raise error
     if not points or total <= points:
         return Points(*read_merged(source, pieces, start_us, end_us))
     reducer = Reducer(start_us, end_us, points)

@@ -14,6 +14,8 @@ from aurum.ingestion.follow_feed import FollowFeed
 from aurum.ingestion.follower import Follower
 from aurum.ingestion.machine_state import MachineStates, unknown_machine
 from aurum.ingestion.machine_view import MachineState
+from aurum.ingestion.meter_answer import check_integration, integrate_meters
+from aurum.ingestion.meter_window import LimitedReads
 from aurum.ingestion.paging import pages
 from aurum.ingestion.plant_limits import Reservation
 from aurum.ingestion.published_predictions import Published, PublishedPredictions, prediction_problem
@@ -130,6 +132,23 @@ class IngestionServicer(BatchServicer):
                     await asyncio.sleep(0)  # gives other tasks a turn during a long answer
         if (rest := answer.take_message()) is not None:
             yield rest
+
+    async def Integrate(  # noqa: N802
+        self, request: ingestion_pb2.IntegrateRequest, context: Any
+    ) -> AsyncGenerator[Any]:
+        """Returns what meters measured, from all of their readings, in messages of limited size."""
+        check_integration(request)
+        require_machines(request.machine_ids)
+        sensors = {meter.sensor for meter in request.meters}
+        metered: list[tuple[str, int]] = []
+        for machine_id in sorted(set(request.machine_ids)):
+            present = (await self._find_state(machine_id)).sensor_names(sensors)
+            metered += [(machine_id, place) for place, each in enumerate(request.meters) if each.sensor in present]
+        yield columns_pb2.IntegratedResponse()  # tells that the work has begun, which may take long
+        reads = LimitedReads(self._store, self._reading)
+        async with contextlib.aclosing(integrate_meters(reads, metered, request)) as messages:
+            async for message in messages:
+                yield message
 
     async def RegisterMachine(  # noqa: N802
         self, request: ingestion_pb2.RegisterMachineRequest, context: Any

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from aurum.ingestion.series_index import SeriesIndex
-from aurum.readings.batch import Batch, Timestamps, Values
+from aurum.readings.batch import Batch, SeriesKey, Timestamps, Values
 from aurum.readings.transport.ingest_stream import Written
 from aurum.runtime.errors import REQUEST_ID_REUSED, AlreadyExistsError
 from aurum.runtime.time_units import DAY_US, HOUR_US
@@ -22,6 +22,7 @@ KEPT_KINDS = frozenset(
 MOST_RANKED = 200  # segments with several ranks that are searched for the sources of a machine
 READ_AT_ONCE = 200_000  # readings of several series after which no further series is read
 MAX_RAW = 500_000  # readings of one series in one answer; more must be reduced
+TOO_MANY_READINGS = "TOO_MANY_READINGS"  # reason for refusing to read more than MAX_RAW readings of a series
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,3 +254,8 @@ class Store(Protocol):
         self, machine_id: str, sensors: Sequence[str], start_us: int, end_us: int, *, points: int = 0, last: int = 0
     ) -> list[Points]:
         """Returns what `read` does, for the first of these sensors: at least one, and as many as are read at once."""
+
+    async def read_keys(
+        self, keys: Sequence[SeriesKey], start_us: int, end_us: int, *, points: int = 0, last: int = 0
+    ) -> list[Points]:
+        """Returns what `read` does, for the first of these series: at least one, and as many as are read at once."""

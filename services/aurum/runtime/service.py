@@ -156,23 +156,32 @@ class Service(Generic[S_co]):
             connections: Greatest number of open connections; None for the client's default.
             headers: Sent with each request.
         """
-        from aurum.runtime.http.client import CONNECTIONS, HttpDependency  # noqa: PLC0415 - httpx takes 10 MB
+        return self._http_client(server, address, connections, headers=headers)
 
-        connections = connections or CONNECTIONS
-        dependency = HttpDependency(self.name, server, address, self.policies, connections=connections, headers=headers)
-        self._stack.push_async_callback(dependency.close)
-        return dependency
-
-    def admin_dependency(self, server: str, address: str, *, connections: int = CONNECTIONS) -> HttpDependency:
+    def admin_dependency(self, server: str, address: str, *, connections: int | None = None) -> "HttpDependency":
         """Creates the HTTP client of admin servers, which sends the admin token as it is at the time of each call."""
         tokens = AdminTokens.of(self.settings)
+        return self._http_client(server, address, connections, authorizations=tokens.authorizations if tokens else None)
+
+    def _http_client(
+        self,
+        server: str,
+        address: str,
+        connections: int | None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        authorizations: Callable[[], Sequence[str]] | None = None,
+    ) -> "HttpDependency":
+        from aurum.runtime.http.client import CONNECTIONS, HttpDependency  # noqa: PLC0415 - httpx takes 10 MB
+
         dependency = HttpDependency(
             self.name,
             server,
             address,
             self.policies,
-            connections=connections,
-            authorizations=tokens.authorizations if tokens else None,
+            connections=connections or CONNECTIONS,
+            headers=headers,
+            authorizations=authorizations,
         )
         self._stack.push_async_callback(dependency.close)
         return dependency

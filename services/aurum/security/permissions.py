@@ -116,6 +116,7 @@ RPCS: dict[str, RequiredRole] = {
     "/aurum.v1.IngestionService/Write": _INGEST,
     "/aurum.v1.IngestionService/RegisterMachine": _INGEST,
     "/aurum.v1.IngestionService/Query": _VIEWER,
+    "/aurum.v1.IngestionService/Integrate": _VIEWER,
     "/aurum.v1.IngestionService/GetMachine": _VIEWER,
     "/aurum.v1.IngestionService/ListMachines": _VIEWER,
     "/aurum.v1.IngestionService/Watch": _VIEWER,

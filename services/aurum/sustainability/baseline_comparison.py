@@ -1,6 +1,6 @@
 """Compares the energy of machines in a time range with a baseline that is fitted to another one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,7 @@ Interval = Literal["hour", "day"]
 Intervals = tuple[Floats, dict[str, Floats]]  # the energy of each interval, and its variables by name
 
 _MIN_COVERAGE = 0.9  # that an hour needs to count
+_ALIKE = 0.5  # share of the coverage of one period that a machine must have in the other
 
 
 class MissingVariableError(BaselineError):
@@ -28,23 +29,47 @@ class BaselineComparison:
     savings: Savings
 
 
-def compare_with_baseline(
-    before: Intervals, after: Sequence[MachineUse], over: TimeRange, interval: Interval
-) -> BaselineComparison:
+@dataclass(frozen=True, slots=True)
+class ComparedMachines:
+    """The machines whose energy is compared.
+
+    Attributes:
+        machines: Those that are measured about as well in both periods.
+        left_out: The others, by id.
+    """
+
+    machines: frozenset[str]
+    left_out: list[str]
+
+
+def machines_of_both(before: Mapping[str, float], after: Mapping[str, float]) -> ComparedMachines:
+    """Returns the machines that can be compared, so that both sums are those of the same machines.
+
+    Args:
+        before: The coverage of each machine in the baseline period.
+        after: The coverage of each machine in the range that is compared.
+    """
+    metered = before.keys() | after.keys()
+    coverage = {machine_id: (before.get(machine_id, 0.0), after.get(machine_id, 0.0)) for machine_id in metered}
+    machines = frozenset(
+        machine_id for machine_id, both in coverage.items() if max(both) > 0 and min(both) >= _ALIKE * max(both)
+    )
+    return ComparedMachines(machines, sorted(metered - machines))
+
+
+def compare_with_baseline(before: Intervals, after: Intervals) -> BaselineComparison:
     """Fits a baseline to a period and compares another range with it.
 
     Args:
         before: The intervals of the baseline period.
-        after: The use in the range that is compared.
-        over: The range that is compared.
-        interval: Whether to use hours or days.
+        after: The intervals of the range that is compared, of the same machines.
 
     Raises:
         MissingVariableError: The range lacks a variable of the baseline.
         BaselineError: The period is not suitable.
     """
     baseline = fit_baseline(*before)
-    energy, variables = energy_intervals(after, over, interval)
+    energy, variables = after
     missing = [name for name in baseline.variables if name not in variables]
     if missing:
         raise MissingVariableError(f"the range has no readings of {missing[0]}, which the baseline needs")

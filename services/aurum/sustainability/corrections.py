@@ -1,5 +1,6 @@
 """Corrections of counters as an account tells them: the first ones in full, and the number of each kind."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -45,36 +46,39 @@ class CorrectionLog:
     counts: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, corrections: Iterable[MeterCorrection]) -> "CorrectionLog":
-        """Returns the log of some corrections."""
-        ordered = sorted(corrections, key=lambda each: (each.start_us, each.sensor))
-        counts: dict[str, int] = {}
-        for each in ordered:
-            counts[each.kind] = counts.get(each.kind, 0) + 1
-        return cls(tuple(ordered[:MAX_LISTED]), counts)
+    def joined(cls, logs: Iterable["CorrectionLog"]) -> "CorrectionLog":
+        """Returns the log of several meters."""
+        listed: list[MeterCorrection] = []
+        counts: Counter[str] = Counter()
+        for log in logs:
+            listed += log.listed
+            counts.update(log.counts)
+        listed.sort(key=lambda each: (each.start_us, each.sensor))
+        return cls(tuple(listed[:MAX_LISTED]), dict(counts))
 
 
 NO_CORRECTIONS = CorrectionLog()
 
 
-def corrections_within(  # noqa: PLR0917 - a meter, and what the account asks for
-    sensor: str, used: Consumption, over: TimeRange, longest_gap: float, factor: float, unit: str
-) -> list[MeterCorrection]:
-    """Returns the corrections that concern a range.
+def corrections_that_begin(
+    used: Consumption, over: TimeRange, longest_gap: float, *, earlier: bool
+) -> list[Correction]:
+    """Returns the corrections that begin in a range, by time, so that adjacent ranges have each of them once.
 
     Args:
-        sensor: The counter.
-        used: What it counted.
+        used: What the counter counted.
         over: The range.
         longest_gap: Seconds. Increases between two readings that are further apart are corrections too.
-        factor: Converts the counter's unit.
-        unit: The unit that results.
+        earlier: Whether those that begin before the range and end in it are contained as well.
     """
-    return [
-        MeterCorrection(each.kind, sensor, each.start_us, each.end_us, each.amount * factor, unit)
-        for each in (*used.corrections, *_gaps(used, longest_gap))
-        if each.start_us < over.end and each.end_us >= over.start
-    ]
+    return sorted(
+        (
+            each
+            for each in (*used.corrections, *_gaps(used, longest_gap))
+            if each.start_us < over.end and (each.end_us if earlier else each.start_us) >= over.start
+        ),
+        key=lambda each: each.start_us,
+    )
 
 
 def _gaps(used: Consumption, longest_gap: float) -> Iterable[Correction]:

@@ -33,7 +33,7 @@ from aurum.sustainability.dips import Dip, find_dips, usual_rates
 
 Times = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-CorrectionKind = Literal["false_reading", "jitter", "wrap", "restart", "replacement", "gap", "long_gap", "reduced"]
+CorrectionKind = Literal["false_reading", "jitter", "wrap", "restart", "replacement", "gap", "long_gap"]
 
 RECOVERY_SECONDS = 43_200.0  # of a counter whose plan does not state it; inverters report zero for a night
 

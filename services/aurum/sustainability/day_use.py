@@ -1,30 +1,14 @@
-"""The use of the present day, compared with the usual use by the same time of the days before."""
+"""The use of the present day, compared with the usual use of the same machines by the same time of the days before."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from aurum.runtime.time_units import DAY_US, HOUR_US
-from aurum.sustainability.hourly import Floats, TimeRange
+from aurum.sustainability.hourly import Floats
 
 DAYS = 7  # days before the present one, whose mean is the usual use
-_MIN_COVERAGE = 0.5  # that a day needs to count for the mean
+_MIN_COVERAGE = 0.5  # of a machine on a day, and of machines on a day, for a comparison
 
-
-@dataclass(frozen=True, slots=True)
-class HourUse:
-    """The use in one hour, or in the part of it that is within a range.
-
-    Attributes:
-        start_us: Start in µs since 1970.
-        end_us: End in µs since 1970, exclusive.
-        amount: What was used.
-        coverage: Share of the hour for which readings exist.
-    """
-
-    start_us: int
-    end_us: int
-    amount: float
-    coverage: float
+NoUsual = Literal["no_readings_today", "no_history", "other_machines"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,56 +17,47 @@ class DayUse:
 
     Attributes:
         amount: What was used.
-        usual: The mean of the days before by the same time; None if none of them is covered well enough.
+        usual: The mean of the days before by the same time, of the compared machines; None if it cannot be told.
         days: The number of these days.
+        compared: What the compared machines used since midnight; None without a usual use.
+        machines: The number of compared machines.
+        left_out: The number of metered machines that are not compared, since they are not known on all of these days.
+        reason: Why there is no usual use: no machine is known for half of the day so far, there is no earlier day on
+            which half of the machines are, or no machine is on all of these days.
     """
 
     amount: float
     usual: float | None
     days: int
+    compared: float | None = None
+    machines: int = 0
+    left_out: int = 0
+    reason: NoUsual | None = None
 
 
-def hours_of_range(over: TimeRange, amounts: Floats, coverage: Floats) -> list[HourUse]:
-    """Returns the use by hour, cut to a range.
+def compare_days(amounts: Floats, coverage: Floats) -> DayUse:
+    """Compares the present day with the days before. Only machines that are known on all of the days are compared.
 
-    Args:
-        over: The range.
-        amounts: What was used in each hour of the range.
-        coverage: Share of each hour for which readings exist.
-    """
-    hours = []
-    for index, (amount, covered) in enumerate(zip(amounts.tolist(), coverage.tolist(), strict=True)):
-        start = (over.first_hour + index) * HOUR_US
-        hours.append(HourUse(max(start, over.start), min(start + HOUR_US, over.end), amount, covered))
-    return hours
-
-
-def use_since_midnight(hours: Sequence[HourUse], midnight_us: int, now_us: int) -> DayUse:
-    """Returns the use since midnight, and the mean use by the same time of the DAYS days before.
-
-    A day counts for the mean if its coverage is at least half.
+    A machine is known on a day of which at least half is covered. A day counts if at least half of the machines that
+    are known at present are known on it.
 
     Args:
-        hours: The use by hour, from DAYS days before midnight on.
-        midnight_us: When the day began, in µs since 1970.
-        now_us: The present time in µs since 1970.
+        amounts: A row for each day, the present one first, with what each machine used by the same time.
+        coverage: The share of each of them for which readings exist; 0 for a machine that is not metered.
     """
-    earlier = []
-    for back in range(1, DAYS + 1):
-        shift = back * DAY_US
-        amount, coverage = _sum_between(hours, midnight_us - shift, now_us - shift)
-        if coverage >= _MIN_COVERAGE:
-            earlier.append(amount)
-    return DayUse(
-        _sum_between(hours, midnight_us, now_us)[0], sum(earlier) / len(earlier) if earlier else None, len(earlier)
-    )
-
-
-def _sum_between(hours: Sequence[HourUse], start: int, end: int) -> tuple[float, float]:
-    """Returns amount and coverage of [start, end). Hours that are partly inside count proportionally."""
-    amount = covered = 0.0
-    for hour in hours:
-        within = max(0, min(end, hour.end_us) - max(start, hour.start_us))
-        amount += within / (hour.end_us - hour.start_us) * hour.amount
-        covered += within * hour.coverage
-    return amount, covered / max(1, end - start)
+    total = float(amounts[0].sum()) if len(amounts) else 0.0
+    metered = coverage.max(axis=0, initial=0.0) > 0
+    known = coverage >= _MIN_COVERAGE
+    present = int(known[0].sum())
+    if not present:
+        return DayUse(total, None, 0, left_out=int(metered.sum()), reason="no_readings_today")
+    counted = [day for day in range(1, len(known)) if (known[0] & known[day]).sum() >= _MIN_COVERAGE * present]
+    if not counted:
+        return DayUse(total, None, 0, left_out=int(metered.sum()), reason="no_history")
+    compared = known[0] & known[counted].all(axis=0)
+    machines = int(compared.sum())
+    left_out = int((metered & ~compared).sum())
+    if not machines:
+        return DayUse(total, None, 0, left_out=left_out, reason="other_machines")
+    usual = float(amounts[counted][:, compared].sum() / len(counted))
+    return DayUse(total, usual, len(counted), float(amounts[0][compared].sum()), machines, left_out)

@@ -11,7 +11,8 @@ Floats = npt.NDArray[np.float64]
 def power_of_current(amperes: Floats, volts: float, power_factor: float, phases: int) -> Floats:
     """Returns the power in kW for the current in each conductor (as in IEC 60034-1 for motors).
 
-    It is √3·U·I·cos φ for three phases, with U between conductors, and U·I·cos φ for one phase.
+    It is √3·U·I·cos φ for three phases, with U between conductors, and U·I·cos φ for one phase. It is proportional to
+    the current, so an integral of the current gives one of the power.
 
     Args:
         amperes: The current in A at each time.

@@ -1,4 +1,9 @@
-"""Integrates rates, and spreads the increases of counters, by hour, with the coverage of each hour."""
+"""Integrates rates, and spreads the increases of counters, by hour, with the coverage of each hour.
+
+A rate is integrated by the trapezoidal rule, and the increase of a counter is spread evenly over its time. Both make
+one running total for each series, which begins and ends with its readings. The amount of a range is the difference of
+that total between its ends, so the amounts of adjacent ranges add up, wherever the ends are. Nothing is extrapolated.
+"""
 
 import functools
 from collections.abc import Iterable
@@ -65,6 +70,12 @@ class HourlyAmounts:
         return np.where(inside, self.covered / np.where(inside, self.in_range, 1.0), 0.0)
 
     @property
+    def means(self) -> Floats:
+        """The mean of a sensor in each hour, if the amounts are its integrals; NaN without coverage."""
+        covered = self.covered > 0
+        return np.where(covered, self.amount / np.where(covered, self.covered / 3600, 1.0), np.nan)
+
+    @property
     def total(self) -> float:
         """The amount in the covered and bridged time."""
         return float(self.amount.sum())
@@ -78,7 +89,9 @@ class HourlyAmounts:
         return self.total / known if known >= _MIN_COVERAGE else None
 
 
-def integrate(times: Times, rates: Floats, start_us: int, end_us: int, longest_gap: float) -> HourlyAmounts:
+def integrate(  # noqa: PLR0917 - a series, a range, and how to divide it
+    times: Times, rates: Floats, start_us: int, end_us: int, longest_gap: float, width_us: int = HOUR_US
+) -> HourlyAmounts:
     """Integrates a rate per hour (kW gives kWh) over [start, end) by hour, by the trapezoidal rule.
 
     Args:
@@ -87,8 +100,9 @@ def integrate(times: Times, rates: Floats, start_us: int, end_us: int, longest_g
         start_us: Start in µs since 1970.
         end_us: End in µs since 1970, exclusive.
         longest_gap: Seconds. Time between two readings that are further apart counts as not covered.
+        width_us: The width of the intervals in µs, an hour by default. They begin at its multiples since 1970.
     """
-    first, edges, in_range = _edges(start_us, end_us)
+    first, edges, in_range = _edges(start_us, end_us, width_us)
     count = len(in_range)
     valid = ~np.isnan(rates)
     times, rates = times[valid], rates[valid]
@@ -112,7 +126,9 @@ def integrate(times: Times, rates: Floats, start_us: int, end_us: int, longest_g
     )
 
 
-def spread_increases(times: Times, increases: Floats, start_us: int, end_us: int, longest_gap: float) -> HourlyAmounts:
+def spread_increases(  # noqa: PLR0917 - a series, a range, and how to divide it
+    times: Times, increases: Floats, start_us: int, end_us: int, longest_gap: float, width_us: int = HOUR_US
+) -> HourlyAmounts:
     """Spreads the increases of a counter evenly over the time between its readings, and sums them by hour.
 
     An increase at once counts at its time. The increase over a gap is known, but not when in the gap it came about:
@@ -124,8 +140,9 @@ def spread_increases(times: Times, increases: Floats, start_us: int, end_us: int
         start_us: Start in µs since 1970.
         end_us: End in µs since 1970, exclusive.
         longest_gap: Seconds. Time between two readings that are further apart counts as bridged.
+        width_us: The width of the intervals in µs, an hour by default. They begin at its multiples since 1970.
     """
-    first, edges, in_range = _edges(start_us, end_us)
+    first, edges, in_range = _edges(start_us, end_us, width_us)
     if len(times) < 2:
         return HourlyAmounts(first, np.zeros(len(in_range)), np.zeros(len(in_range)), in_range)
     lasted = np.diff(times)
@@ -164,9 +181,14 @@ def add_zero_crossings(times: Times, rates: Floats, longest_gap: float) -> tuple
     return np.insert(times, crossing + 1, zeros), np.insert(rates, crossing + 1, 0.0)
 
 
+def seconds_in_range(over: TimeRange) -> Floats:
+    """Returns the seconds of each hour that are within a range. The array is read-only."""
+    return _edges(over.start, over.end, HOUR_US)[2]
+
+
 def empty_hours(start_us: int, end_us: int) -> HourlyAmounts:
     """Returns zero amounts for the hours of a range, without coverage."""
-    first, _, in_range = _edges(start_us, end_us)
+    first, _, in_range = _edges(start_us, end_us, HOUR_US)
     empty = np.zeros(len(in_range))
     return HourlyAmounts(first, empty, empty, empty)
 
@@ -185,37 +207,17 @@ def sum_hours(parts: Iterable[HourlyAmounts], start_us: int, end_us: int) -> Hou
     return total
 
 
-def hourly_means(times: Times, values: Floats, start_us: int, end_us: int, longest_gap: float) -> Floats:
-    """Returns the mean of a sensor in each hour; NaN without coverage. The arguments are those of `integrate`."""
-    hourly = integrate(times, values, start_us, end_us, longest_gap)
-    covered = hourly.covered > 0
-    return np.where(covered, hourly.amount / np.where(covered, hourly.covered / 3600, 1.0), np.nan)
-
-
-def hold_means(times: Times, means: Floats) -> tuple[Times, Floats]:
-    """Converts means of intervals of equal length into a rate that is constant over each interval.
-
-    Args:
-        times: The start of each interval, in µs since 1970.
-        means: The mean of each interval.
-
-    Returns:
-        Times and rates, for `integrate`.
-    """
-    width = int(np.diff(times).min()) if len(times) > 1 else 0
-    ends = times + max(width - 1, 0)
-    return np.column_stack([times, ends]).ravel(), np.repeat(means, 2)
-
-
 @functools.lru_cache(maxsize=16)  # the accounts of many machines share the arrays of their range
-def _edges(start_us: int, end_us: int) -> tuple[int, Times, Floats]:
+def _edges(start_us: int, end_us: int, width_us: int) -> tuple[int, Times, Floats]:
     """Returns the first hour of a range, the edges of its hours in µs, and the seconds of each hour within it.
+
+    The hours have the given width.
 
     The arrays are read-only.
     """
-    first = start_us // HOUR_US
-    last = -(-end_us // HOUR_US)
-    edges = np.arange(first, last + 1, dtype=np.int64) * HOUR_US
+    first = start_us // width_us
+    last = -(-end_us // width_us)
+    edges = np.arange(first, last + 1, dtype=np.int64) * width_us
     edges[0], edges[-1] = start_us, end_us
     in_range = np.diff(edges) / 1e6
     for array in (edges, in_range):

@@ -1,25 +1,15 @@
 """What machines used and produced over a time range, by the meters of the accounting plan."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from aurum.sustainability.corrections import NO_CORRECTIONS, CorrectionLog, MeterCorrection, corrections_within
-from aurum.sustainability.counters import consumption
+from aurum.sustainability.corrections import NO_CORRECTIONS, CorrectionLog, MeterCorrection
+from aurum.sustainability.counters import Correction
 from aurum.sustainability.energy import power_of_current
-from aurum.sustainability.hourly import (
-    Floats,
-    HourlyAmounts,
-    TimeRange,
-    Times,
-    add_zero_crossings,
-    hourly_means,
-    integrate,
-    spread_increases,
-    sum_hours,
-)
+from aurum.sustainability.hourly import Floats, HourlyAmounts, TimeRange, seconds_in_range, sum_hours
 from aurum.sustainability.plan import AccountingPlan, FlowMeter, Meters, PowerMeter
 
 GroupBy = Literal["machine", "line", "site"]
@@ -31,9 +21,6 @@ _METER_FIELDS: dict[Quantity, tuple[str, ...]] = {
     "production": ("production",),
     "temperature": ("temperature",),
 }
-Readings = Mapping[str, tuple[Times, Floats]]
-
-_NO_READINGS: tuple[Times, Floats] = (np.empty(0, np.int64), np.empty(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +64,41 @@ def select_meters(meters: Meters, quantities: Collection[Quantity]) -> Meters:
     return meters.model_copy(update=dict.fromkeys(name for names in omitted for name in names))
 
 
-def use_from_readings(  # noqa: PLR0917 - what identifies a machine, and what is known of it
+@dataclass(frozen=True, slots=True)
+class MeterReport:
+    """What a meter of a machine measured, in the unit of its sensor.
+
+    Attributes:
+        amounts: The amount of each hour; of a rate, its integral over hours.
+        reverse: What ran backwards in each hour, if the meter runs both ways.
+        covered: Seconds of each hour between readings that are close enough.
+        bridged: Seconds in longer gaps of a counter whose increase is known.
+        corrections: What was corrected in the readings of a counter: the first ones, by time.
+        counts: The number of all corrections, by kind.
+    """
+
+    amounts: Floats
+    reverse: Floats | None
+    covered: Floats
+    bridged: float = 0.0
+    corrections: Sequence[Correction] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+Reports = Mapping[PowerMeter | FlowMeter | str, MeterReport]
+"""By meter, or by the name of the sensor of a temperature. A meter without readings is missing."""
+
+
+def use_from_reports(  # noqa: PLR0917 - what identifies a machine, and what is known of it
     machine_id: str,
     machine_type: str,
     site: str,
     plan: AccountingPlan,
     measured: Meters,
-    readings: Readings,
+    reports: Reports,
     over: TimeRange,
-    reduced: Collection[str] = (),
 ) -> MachineUse:
-    """Computes what a machine used and produced.
+    """Computes what a machine used and produced from what its meters measured.
 
     Args:
         machine_id: The machine.
@@ -95,22 +106,34 @@ def use_from_readings(  # noqa: PLR0917 - what identifies a machine, and what is
         site: Its site.
         plan: The accounting plan.
         measured: The meters of its type whose quantities are computed.
-        readings: For each sensor, times in µs since 1970 and values.
+        reports: What they measured.
         over: The time range.
-        reduced: The counters whose readings are means of intervals, because there are too many.
     """
-    gap = plan.longest_gap_seconds
-    energy, fed_in, corrections = _metered_energy(measured.power, readings, over, gap)
+    energy = fed_in = water = produced = temperature = None
+    logs: list[CorrectionLog] = []
+    if measured.power is not None:
+        energy, reverse, log = _amounts_of(
+            reports.get(measured.power), over, measured.power.sensor, *_energy_of(measured.power)
+        )
+        fed_in = reverse if measured.power.bidirectional else None
+        logs.append(log)
     if measured.feed_in is not None:
-        fed_in, _, more = _metered_energy(measured.feed_in, readings, over, gap)
-        corrections += more
-    water, of_water = _metered_flow(measured.water, "l", readings, over, gap)
-    produced, of_production = _metered_flow(measured.production, measured.production_unit, readings, over, gap)
-    reductions = [MeterCorrection("reduced", sensor, over.start, over.end, 0.0, "") for sensor in reduced]
-    temperature = None
+        fed_in, _, log = _amounts_of(
+            reports.get(measured.feed_in), over, measured.feed_in.sensor, *_energy_of(measured.feed_in)
+        )
+        logs.append(log)
+    if measured.water is not None:
+        water, _, log = _amounts_of(
+            reports.get(measured.water), over, measured.water.sensor, measured.water.per_hour, "l"
+        )
+        logs.append(log)
+    if measured.production is not None:
+        meter, unit = measured.production, measured.production_unit
+        produced, _, log = _amounts_of(reports.get(meter), over, meter.sensor, meter.per_hour, unit)
+        logs.append(log)
     if measured.temperature is not None:
-        times, values = readings.get(measured.temperature, _NO_READINGS)
-        temperature = hourly_means(times, values, over.start, over.end, gap)
+        report = reports.get(measured.temperature)
+        temperature = _amounts_of(report, over, measured.temperature, 1.0, "")[0].means
     return MachineUse(
         machine_id,
         machine_type,
@@ -122,7 +145,7 @@ def use_from_readings(  # noqa: PLR0917 - what identifies a machine, and what is
         produced,
         temperature,
         fed_in,
-        CorrectionLog.of(corrections + of_water + of_production + reductions),
+        CorrectionLog.joined(logs),
     )
 
 
@@ -158,39 +181,37 @@ def sum_production(used: Sequence[MachineUse], over: TimeRange) -> tuple[HourlyA
     return sum_hours((use.produced for use in used if use.produced is not None), over.start, over.end), units.pop()
 
 
-def _metered_energy(
-    meter: PowerMeter | None, readings: Readings, over: TimeRange, gap: float
-) -> tuple[HourlyAmounts | None, HourlyAmounts | None, list[MeterCorrection]]:
-    """Returns the energy in kWh, what was fed in if the meter is bidirectional, and the corrections."""
-    if meter is None:
-        return None, None, []
-    times, values = readings.get(meter.sensor, _NO_READINGS)
-    if meter.kind == "counter":
-        used = consumption(times, values, meter.rules)
-        energy, fed_in = (
-            spread_increases(used.times, steps * meter.factor, over.start, over.end, gap)
-            for steps in (used.increases, used.decreases)
-        )
-        corrections = corrections_within(meter.sensor, used, over, gap, meter.factor, "kWh")
-        return energy, fed_in if meter.bidirectional else None, corrections
-    values = values * meter.factor
+def _energy_of(meter: PowerMeter) -> tuple[float, str]:
+    """Returns the factor that converts what a meter measured to kWh, and the unit."""
     if meter.kind == "current":
-        values = power_of_current(values, meter.volts, meter.power_factor, meter.phases)
-    if not meter.bidirectional:
-        return integrate(times, values, over.start, over.end, gap), None, []
-    times, values = add_zero_crossings(times, values, gap)
-    drawn = integrate(times, np.maximum(values, 0.0), over.start, over.end, gap)
-    return drawn, integrate(times, np.maximum(-values, 0.0), over.start, over.end, gap), []
+        power = power_of_current(np.array([meter.factor]), meter.volts, meter.power_factor, meter.phases)
+        return float(power[0]), "kWh"
+    return meter.factor, "kWh"
 
 
-def _metered_flow(
-    meter: FlowMeter | None, unit: str, readings: Readings, over: TimeRange, gap: float
-) -> tuple[HourlyAmounts | None, list[MeterCorrection]]:
-    if meter is None:
-        return None, []
-    times, values = readings.get(meter.sensor, _NO_READINGS)
-    if meter.kind == "rate":
-        return integrate(times, values * meter.per_hour, over.start, over.end, gap), []
-    used = consumption(times, values, meter.rules)
-    amounts = spread_increases(used.times, used.increases * meter.per_hour, over.start, over.end, gap)
-    return amounts, corrections_within(meter.sensor, used, over, gap, meter.per_hour, unit)
+def _amounts_of(
+    report: MeterReport | None, over: TimeRange, sensor: str, factor: float, unit: str
+) -> tuple[HourlyAmounts, HourlyAmounts, CorrectionLog]:
+    """Returns the amounts of a meter, what ran backwards, and its corrections.
+
+    Args:
+        report: What it measured; None if it has no readings.
+        over: The time range.
+        sensor: Its sensor.
+        factor: Converts the unit of the sensor.
+        unit: The unit that results.
+    """
+    in_range = seconds_in_range(over)
+    nothing = np.zeros(over.hours)
+    if report is None:
+        empty = HourlyAmounts(over.first_hour, nothing, nothing, in_range)
+        return empty, empty, NO_CORRECTIONS
+    amounts, reverse = (
+        HourlyAmounts(over.first_hour, column * factor, report.covered, in_range, report.bridged)
+        for column in (report.amounts, nothing if report.reverse is None else report.reverse)
+    )
+    listed = [
+        MeterCorrection(each.kind, sensor, each.start_us, each.end_us, each.amount * factor, unit)
+        for each in report.corrections
+    ]
+    return amounts, reverse, CorrectionLog(tuple(listed), report.counts)

@@ -137,6 +137,18 @@ def query(**asked: Any) -> Requests:
     )
 
 
+def integrate(**asked: Any) -> Requests:
+    """Asks for what meters measured in the first four hours of the readings of long machines."""
+    given: dict[str, Any] = {"meters": [ingestion_pb2.Meter(sensor="s0")], "longest_gap_us": 1_200_000_000} | asked
+
+    def request(plant: CostPlant, _: int) -> ingestion_pb2.IntegrateRequest:
+        fields = {name: value(plant) if callable(value) else value for name, value in given.items()}
+        end = plant.started_us + 4 * 3600 * 1_000_000
+        return ingestion_pb2.IntegrateRequest(start_us=plant.started_us, end_us=end, **fields)
+
+    return one(request)
+
+
 def all_seen() -> Told:
     """Whether the answers of a stream have had every machine."""
     seen: set[str] = set()
@@ -239,6 +251,18 @@ RPCS: dict[str, list[Callable[[str, str], Case]]] = {
             "many sensor names",
             repeated(field(2, b"a" * 20), b"".join(field(1, b"m-%04d" % n) for n in range(900)), SMALL_MESSAGE),
             "INVALID_ARGUMENT",
+        ),
+        call("many machines", repeated(_NAME, size=SMALL_MESSAGE), "INVALID_ARGUMENT"),
+        call("beyond the limit", repeated(b"\x0a\x00"), "INVALID_ARGUMENT"),
+    ],
+    f"{INGESTION}/Integrate": [
+        call("most intervals", integrate(machine_ids=lambda plant: plant.long, width_us=60_000_000)),
+        call(
+            "most series",
+            integrate(
+                machine_ids=lambda plant: plant.wide(1000),
+                meters=[ingestion_pb2.Meter(sensor=f"{'s' * 36}{number:04}") for number in range(16)],
+            ),
         ),
         call("many machines", repeated(_NAME, size=SMALL_MESSAGE), "INVALID_ARGUMENT"),
         call("beyond the limit", repeated(b"\x0a\x00"), "INVALID_ARGUMENT"),

@@ -45,6 +45,7 @@ async def test_every_store_operation_is_in_the_catalogue(tmp_path: Path) -> None
         "journal": lambda: store.journal("k", 0, 9, 1),
         "read": lambda: store.read("m", "s", 0, at + 1),
         "read_several": lambda: store.read_several("m", ["s"], 0, at + 1),
+        "read_keys": lambda: store.read_keys([("m", "s")], 0, at + 1),
     }
     methods = {name for name, _ in inspect.getmembers(GovernedStore) if not name.startswith("_")}
     assert methods - NOT_GOVERNED == set(calls)

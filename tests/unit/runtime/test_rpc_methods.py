@@ -34,6 +34,7 @@ def test_methods_have_the_options_of_their_contract() -> None:
         "Ingest",
         "PredictBatch",
         "Query",
+        "Integrate",
         "Watch",
         "Follow",
     }

@@ -16,7 +16,6 @@ from aurum.sustainability.hourly import (
     HourlyAmounts,
     add_zero_crossings,
     empty_hours,
-    hourly_means,
     integrate,
     spread_increases,
     sum_hours,
@@ -245,18 +244,18 @@ def test_sum_of_machines_adds_amounts_and_coverage() -> None:
 
 def test_hourly_mean_uses_only_covered_time() -> None:
     times = at([0, 10, 60, 61, 125, 125 + 0.5 / 60])
-    means = hourly_means(times, np.array([10.0, 20.0, 7.0, 9.0, 4.0, 4.0]), START, START + 4 * HOUR_US, GAP)
+    means = integrate(times, np.array([10.0, 20.0, 7.0, 9.0, 4.0, 4.0]), START, START + 4 * HOUR_US, GAP).means
     assert means[:3].tolist() == pytest.approx([15, 8, 4])  # of ten minutes, a minute, half a second
     assert np.isnan(means[3])
     assert means.dtype == np.float64
 
 
 def test_mean_of_partial_hour_excludes_time_outside_range() -> None:
-    means = hourly_means(
+    means = integrate(
         at([0, 20, 40, 60]), np.array([0.0, 60.0, 60.0, 0.0]), START + 20 * MINUTE, START + HOUR_US, GAP
-    )
+    ).means
     assert means.tolist() == pytest.approx([45])
-    assert np.isnan(hourly_means(at([0, 21]), np.array([1.0, 1.0]), START, START + HOUR_US, GAP)).all()
+    assert np.isnan(integrate(at([0, 21]), np.array([1.0, 1.0]), START, START + HOUR_US, GAP).means).all()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from aurum.sustainability.contracts import Contract, allocate
 from aurum.sustainability.counters import CounterRules, consumption
 from aurum.sustainability.energy import power_of_current, specific_consumption
 from aurum.sustainability.factors import EmissionFactor, FactorError, built_in_table, read_hourly_table, read_table
-from aurum.sustainability.hourly import empty_hours, hourly_means, integrate, spread_increases, sum_hours
+from aurum.sustainability.hourly import empty_hours, integrate, spread_increases, sum_hours
 from aurum.sustainability.plan import AccountingPlanError, load_plan
 from aurum.sustainability.providers import CarbonAwareFactors, ElectricityMapsFactors, FileFactors, LastGoodFactors
 from aurum.sustainability.water import water_usage_effectiveness
@@ -90,8 +90,8 @@ def test_sums_means_and_ratios_are_correct() -> None:
     assert both.total == pytest.approx(120)
     assert both.coverage == pytest.approx(1)
     assert sum_hours([], START, START + HOUR_US).coverage == empty_hours(START, START + HOUR_US).total == 0
-    assert hourly_means(times, values, START, START + 3 * HOUR_US, 1200).tolist()[:2] == pytest.approx([30, 30])
-    assert np.isnan(hourly_means(times, values, START, START + 3 * HOUR_US, 1200)[2])
+    assert integrate(times, values, START, START + 3 * HOUR_US, 1200).means.tolist()[:2] == pytest.approx([30, 30])
+    assert np.isnan(integrate(times, values, START, START + 3 * HOUR_US, 1200).means[2])
     assert power_of_current(np.array([10.0]), 400, 0.85, 3)[0] == pytest.approx(math.sqrt(3) * 400 * 10 * 0.85 / 1000)
     assert power_of_current(np.array([10.0]), 230, 1, 1)[0] == pytest.approx(2.3)
     assert specific_consumption(10, 4) == 2.5

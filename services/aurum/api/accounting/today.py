@@ -3,30 +3,28 @@
 import asyncio
 import contextvars
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from aurum.api.accounting.budget import AccountBudget
-from aurum.api.accounting.carbon import account_sites
-from aurum.api.accounting.measurement import MachineSelection, measure_use, resolve_range
+from aurum.api.accounting.measurement import MachineSelection, measure_machines, select_machines
 from aurum.api.backends import IngestionBackend
-from aurum.api.emission_factors import EmissionFactors
+from aurum.api.emission_factors import EmissionFactors, factor_values
 from aurum.resilience import Criticality, criticality_scope
 from aurum.runtime.errors import AurumError, ResourceExhaustedError
 from aurum.runtime.time_units import DAY_US
-from aurum.sustainability.day_use import DAYS, DayUse, HourUse, hours_of_range, use_since_midnight
-from aurum.sustainability.hourly import HourlyAmounts, TimeRange
-from aurum.sustainability.machine_use import MachineUse, Quantity, sum_energy, sum_water
+from aurum.sustainability.day_use import DAYS, DayUse, compare_days
+from aurum.sustainability.hourly import Floats, TimeRange
+from aurum.sustainability.machine_use import MachineUse, Quantity
 from aurum.sustainability.plan import AccountingPlan
-from aurum.sustainability.totals import attribute_emissions
+from aurum.v1 import ingestion_pb2
 
 _CACHE_SECONDS = 60.0  # at least
 _CACHE_SHARE = 20.0  # times as long as an account took, so that accounts take a twentieth of the time at most
 _PATIENCE = 5.0  # seconds that a request waits for an account; a large plant takes longer
 _MOST_WAITING = 16  # accounts that are computed or wait for it
-_MOST_MACHINES = 10_000  # whose use takes 60 MB
 _MAX_CACHED = 500  # accounts, by midnight and site
 
 
@@ -125,47 +123,79 @@ class TodayAccounts:
         return account
 
     async def _compute(self, site: str, midnight_us: int, now_us: int) -> TodayAccount:
-        over = resolve_range(midnight_us - DAYS * DAY_US, now_us)
-        with self.budget.reservation() as reservation:
-            try:
-                used = await measure_use(
-                    self.ingestion,
-                    self.plan,
-                    MachineSelection(site=site, most=_MOST_MACHINES),
-                    over,
-                    self._measured(),
-                    reservation,
-                )
-            except AurumError as error:
-                return TodayAccount(now_us, {}, [f"{quantity}: {error.message}" for quantity in self.quantities])
-            by_quantity: dict[str, DayUse] = {}
-            notes = []
-            for quantity in self.quantities:
-                try:
-                    hours = await self._use_by_hour(quantity, used, over)
-                except AurumError as error:
-                    notes.append(f"{quantity}: {error.message}")
-                else:
-                    by_quantity[quantity] = use_since_midnight(hours, midnight_us, now_us)
-        return TodayAccount(now_us, by_quantity, notes)
+        notes: list[str] = []
+        try:
+            machines = await select_machines(self.ingestion, MachineSelection(site=site))
+            days = _Days(len(machines), self.quantities)
+            with self.budget.reservation() as reservation:
+                reservation.resize(days.nbytes)
+                for day in range(DAYS + 1):
+                    over = TimeRange(midnight_us - day * DAY_US, max(now_us, midnight_us + 1) - day * DAY_US)
+                    await self._measure_day(days, day, machines, over)
+        except AurumError as error:
+            return TodayAccount(now_us, {}, [f"{quantity}: {error.message}" for quantity in self.quantities])
+        notes += [f"carbon: {days.carbon_problem}"] if days.carbon_problem else []
+        used = {
+            quantity: compare_days(days.amounts[quantity], days.coverage[quantity])
+            for quantity in self.quantities
+            if quantity != "carbon" or not days.carbon_problem
+        }
+        return TodayAccount(now_us, used, notes)
 
-    def _measured(self) -> set[Quantity]:
-        return {"water" if quantity == "water" else "energy" for quantity in self.quantities}
+    async def _measure_day(
+        self, days: "_Days", day: int, machines: Sequence[ingestion_pb2.Machine], over: TimeRange
+    ) -> None:
+        """Adds what each machine used on a day, by the time of the present one."""
+        measured: set[Quantity] = {"water" if quantity == "water" else "energy" for quantity in self.quantities}
+        factors: dict[str, Floats] = {}  # by site
+        place = 0
+        async for batch in measure_machines(self.ingestion, self.plan, machines, over, measured):
+            for use in batch:
+                if "carbon" in self.quantities and not days.carbon_problem and use.site not in factors:
+                    try:
+                        factors[use.site] = await self._factors_of(use.site, over)
+                    except AurumError as error:
+                        days.carbon_problem = error.message
+                days.add(day, place, use, factors.get(use.site))
+                place += 1
 
-    async def _use_by_hour(self, quantity: str, used: list[MachineUse], over: TimeRange) -> list[HourUse]:
-        """Returns the energy in kWh, the location-based emissions in kgCO2e or the water in litres, by hour."""
-        if quantity != "carbon":
-            return await asyncio.to_thread(_hours_of, sum_energy if quantity == "energy" else sum_water, used, over)
-        metered = [use for use in used if use.energy is not None]
-        sites = await account_sites(metered, over, self.plan, self.factors)
-        emissions = await asyncio.to_thread(attribute_emissions, metered, sites.accounts, over)
-        # Emissions have no coverage by hour; an hour without energy or without a factor counts as unknown
-        known = (emissions.energy_kwh > 0) & ~np.isnan(emissions.location_kgco2e)
-        return hours_of_range(over, np.nan_to_num(emissions.location_kgco2e), known.astype(np.float64))
+    async def _factors_of(self, site: str, over: TimeRange) -> Floats:
+        zone = self.plan.site_of(site).zone
+        hourly, _ = await self.factors.factors_for(zone, "location", over.first_hour, over.hours)
+        return factor_values(hourly)
 
 
-def _hours_of(
-    sum_use: Callable[[Sequence[MachineUse], TimeRange], HourlyAmounts], used: Sequence[MachineUse], over: TimeRange
-) -> list[HourUse]:
-    amounts = sum_use(used, over)
-    return hours_of_range(over, amounts.amount, amounts.coverage_by_hour)
+class _Days:
+    """What each machine used on each day, and the share of its time that is known.
+
+    Attributes:
+        amounts: For each quantity, a row for each day and a column for each machine.
+        coverage: The same, with the share of the time for which readings exist.
+        carbon_problem: Why emissions cannot be told; empty if they can.
+    """
+
+    def __init__(self, machines: int, quantities: Sequence[str]) -> None:
+        self.amounts = {quantity: np.zeros((DAYS + 1, machines)) for quantity in quantities}
+        self.coverage = {quantity: np.zeros((DAYS + 1, machines)) for quantity in quantities}
+        self.carbon_problem = ""
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all numbers."""
+        return sum(each.nbytes for each in (*self.amounts.values(), *self.coverage.values()))
+
+    def add(self, day: int, place: int, use: MachineUse, factors: Floats | None) -> None:
+        """Adds a machine. factors: Those of its site, by hour; NaN for an hour without one."""
+        for quantity, amounts in self.amounts.items():
+            hourly = use.water if quantity == "water" else use.energy
+            if hourly is None:
+                continue
+            amount, coverage = hourly.total, hourly.coverage
+            if quantity == "carbon":
+                if factors is None:
+                    continue
+                known = ~np.isnan(factors)  # an hour without a factor counts as not covered
+                amount = float((hourly.amount * np.where(known, factors, 0.0)).sum())
+                coverage = float(hourly.covered[known].sum() / hourly.in_range.sum())
+            amounts[day, place] = amount
+            self.coverage[quantity][day, place] = coverage

@@ -121,15 +121,16 @@ const TOTALS = [
  * @param {Used} used
  * @param {string} unit
  */
-function totalContent({ amount, usual }, unit) {
+export function totalContent({ amount, usual, compared, left_out, reason }, unit) {
   const content = { text: number(amount), unit: ` ${unit}` };
-  if (!usual) return { ...content, note: t("tile.use.no_history") };
-  const change = amount / usual - 1;
+  if (!usual) return { ...content, note: t(`tile.use.${reason ?? "no_history"}`) };
+  const change = (compared ?? amount) / usual - 1;
   return {
     ...content,
-    note: t("tile.use.against", {
+    note: t(left_out ? "tile.use.against_some" : "tile.use.against", {
       change: `${change > 0 ? "+" : ""}${percent(change)}`,
       usual: `${number(usual)} ${unit}`,
+      left_out: number(left_out ?? 0),
     }),
     level: change > MORE_THAN_USUAL ? "medium" : "low",
   };

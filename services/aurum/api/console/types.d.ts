@@ -455,6 +455,9 @@ export interface Carbon {
 export interface Used {
   amount: number;
   usual: number | null;
+  compared?: number | null;
+  left_out?: number;
+  reason?: string | null;
 }
 
 /** TodayOut */

@@ -1,31 +1,30 @@
 """Common parts of the routes for energy, carbon and water: query parameters, common fields and export."""
 
-import itertools
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query, Response
+from pydantic import BaseModel
 
 from aurum.api.accounting.budget import AccountReservation
+from aurum.api.accounting.group_measurement import GroupMeasurement, UseNotes
 from aurum.api.accounting.measurement import MachineSelection, resolve_range
-from aurum.api.context import Caller, Context
+from aurum.api.context import ApiContext, Caller, Context
 from aurum.api.scope import require_machine, resolve_site
 from aurum.api.serializers import parse_query_time, to_datetime
 from aurum.api.sustainability_schemas import CorrectionOut
 from aurum.api.table_export import CSV, PARQUET, Columns, HourlyTable, table_response
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.time_units import HOUR_US
-from aurum.sustainability.corrections import MAX_LISTED, MeterCorrection
+from aurum.sustainability.corrections import MeterCorrection
 from aurum.sustainability.hourly import HourlyAmounts, TimeRange
-from aurum.sustainability.machine_use import GroupBy, MachineUse
+from aurum.sustainability.machine_use import GroupBy, MachineUse, Quantity, group_use
 
 Format = Literal["json", "csv", "parquet"]
 EXPORTED: dict[int | str, dict[str, Any]] = {200: {"content": {CSV: {}, PARQUET: {}}}}
-
-_MAX_NAMED = 100  # machines in `not_metered`
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,27 +79,35 @@ async def _parse_query(  # noqa: PLR0917 - query parameters
 AccountQueryParameters = Annotated[AccountQuery, Depends(_parse_query)]
 
 
-def common_fields(query: AccountQuery, used: Sequence[MachineUse], not_metered: Sequence[str]) -> dict[str, Any]:
+def measurement_of(context: ApiContext, query: AccountQuery, quantities: Collection[Quantity]) -> GroupMeasurement:
+    """Returns the measurement of the machines of a query.
+
+    Args:
+        context: The context of the API.
+        query: The query.
+        quantities: What to measure.
+    """
+    return GroupMeasurement(
+        context.ingestion, context.accounting_plan, query.selection, query.over, quantities, query.reservation
+    )
+
+
+def common_fields(query: AccountQuery, notes: UseNotes) -> dict[str, Any]:
     """Returns the fields that all accounts begin with.
 
     Args:
         query: The query.
-        used: The use of all machines, with the corrections of their counters.
-        not_metered: Ids of the machines without a meter.
+        notes: What is to be said about its machines.
     """
-    counts: Counter[str] = Counter()
-    for use in used:
-        counts.update(use.corrections.counts)
-    listed = itertools.islice(((use.machine_id, each) for use in used for each in use.corrections.listed), MAX_LISTED)
     return {
         "start": to_datetime(query.over.start),
         "end": to_datetime(query.over.end),
         "group_by": query.group_by,
-        "not_metered": not_metered[:_MAX_NAMED],
-        "not_metered_count": len(not_metered),
-        "corrections": [_correction_out(machine_id, each) for machine_id, each in listed],
-        "corrections_count": counts.total(),
-        "corrections_by_kind": dict(counts),
+        "not_metered": notes.not_metered,
+        "not_metered_count": notes.not_metered_count,
+        "corrections": [_correction_out(machine_id, each) for machine_id, each in notes.corrections],
+        "corrections_count": notes.correction_counts.total(),
+        "corrections_by_kind": dict(notes.correction_counts),
     }
 
 
@@ -121,6 +128,34 @@ def rows_by_hour(amounts: HourlyAmounts) -> Iterator[tuple[datetime, float, floa
     rows = zip(amounts.amount.tolist(), amounts.coverage_by_hour.tolist(), strict=True)
     for index, (amount, coverage) in enumerate(rows):
         yield to_datetime((amounts.first + index) * HOUR_US), amount, coverage
+
+
+async def json_answer(build: Callable[[], BaseModel]) -> Response:
+    """Returns an account as JSON. It is made on a thread, since it may have thousands of groups.
+
+    Args:
+        build: Returns the account.
+    """
+    content = await asyncio.to_thread(lambda: build().model_dump_json().encode())
+    return Response(content, media_type="application/json")
+
+
+async def export_groups(
+    measurement: GroupMeasurement, by: GroupBy, is_metered: Callable[[MachineUse], bool]
+) -> dict[str, list[MachineUse]]:
+    """Measures the groups of a file: each machine by hour if they are machines, otherwise sums of machines.
+
+    Args:
+        measurement: The machines.
+        by: How to group them.
+        is_metered: Whether the file contains a machine.
+
+    Raises:
+        InvalidArgumentError: The machines have too many hours.
+    """
+    if by != "machine":
+        return group_use((await measurement.measure(is_metered)).sums, by)
+    return group_use((use for use in await measurement.measure_each() if is_metered(use)), by)
 
 
 def columns_by_group(

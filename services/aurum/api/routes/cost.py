@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from fastapi import APIRouter, Depends, Response
 
 from aurum.api.account_answers import demand_out
+from aurum.api.accounting.group_measurement import UseNotes
 from aurum.api.accounting.measurement import measure_use
 from aurum.api.context import Context, require_feature
 from aurum.api.long_answers import QueryPlace
@@ -92,7 +93,7 @@ def _cost_out(query: AccountQuery, used: Sequence[MachineUse], accounts: CostAcc
             part = attribute_costs(group, accounts.sites, query.over)
             groups.append(_amount_out(cost_total(name, currency, group, part, query.over)))
     return CostOut(
-        **common_fields(query, used, [use.machine_id for use in used if not is_metered(use)]),
+        **common_fields(query, UseNotes.of(used, is_metered)),
         totals=totals,
         groups=groups,
         hours=hours,

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Depends, Query, Response
 
-from aurum.api.accounting.measurement import measure_use, resolve_range
+from aurum.api.accounting.group_measurement import MeasuredSums
+from aurum.api.accounting.measurement import resolve_range
 from aurum.api.context import ApiContext, Context, require_feature
 from aurum.api.long_answers import QueryPlace
 from aurum.api.routes.accounts import (
@@ -17,6 +19,9 @@ from aurum.api.routes.accounts import (
     columns_by_group,
     common_fields,
     export,
+    export_groups,
+    json_answer,
+    measurement_of,
     rows_by_hour,
 )
 from aurum.api.serializers import finite_or_none, parse_query_time, to_datetime
@@ -26,11 +31,13 @@ from aurum.runtime.errors import InvalidArgumentError
 from aurum.sustainability.baseline import BaselineError
 from aurum.sustainability.baseline_comparison import (
     BaselineComparison,
+    ComparedMachines,
     Interval,
     Intervals,
     MissingVariableError,
     compare_with_baseline,
     energy_intervals,
+    machines_of_both,
 )
 from aurum.sustainability.hourly import TimeRange
 from aurum.sustainability.machine_use import MachineUse, Quantity, group_use, sum_energy, sum_fed_in
@@ -38,6 +45,8 @@ from aurum.sustainability.totals import EnergyTotal, energy_total
 
 router = APIRouter(tags=["sustainability"], dependencies=[Depends(require_feature("energy")), QueryPlace])
 
+_MAX_NAMED = 100  # machines that a baseline leaves out
+_ENERGY: tuple[Quantity, ...] = ("energy",)
 _BASELINE_QUANTITIES: tuple[Quantity, ...] = ("energy", "production", "temperature")
 
 
@@ -50,44 +59,30 @@ async def energy(
     ] = None,
     baseline_end: Annotated[str | None, Query(description="End of the reference period, exclusive.")] = None,
     baseline_interval: Annotated[Interval, Query(description="Interval of the baseline's regression.")] = "hour",
-) -> EnergyOut | Response:
+) -> Response:
     """Returns the energy of machines, lines or sites with its coverage.
 
     If a reference period is given, the savings against the energy baseline of that period are returned as well.
     """
     if query.format != "json":
         return await _export(context, query)
-    period, before = None, None
-    if baseline_start or baseline_end:
-        if not (baseline_start and baseline_end):
-            raise InvalidArgumentError.for_field("baseline_end", "and baseline_start must be given together")
-        period = resolve_range(
-            parse_query_time("baseline_start", baseline_start), parse_query_time("baseline_end", baseline_end)
-        )
-        # Reduced to intervals before the other range is measured, so that only one of the two is in memory
-        before = await asyncio.to_thread(
-            energy_intervals, await _measure(context, query, period, _BASELINE_QUANTITIES), period, baseline_interval
-        )
-    quantities: Sequence[Quantity] = ("energy", "production") if before is None else _BASELINE_QUANTITIES
-    used = await _measure(context, query, query.over, quantities)
-    baseline = None
-    if period is not None and before is not None:
-        baseline = await _compare(query, before, used, period, baseline_interval)
-    return await asyncio.to_thread(_energy_out, query, used, baseline)
-
-
-async def _measure(
-    context: ApiContext, query: AccountQuery, over: TimeRange, quantities: Sequence[Quantity]
-) -> list[MachineUse]:
-    return await measure_use(
-        context.ingestion, context.accounting_plan, query.selection, over, quantities, query.reservation
+    if not (baseline_start or baseline_end):
+        return await _answer(context, query, None)
+    if not (baseline_start and baseline_end):
+        raise InvalidArgumentError.for_field("baseline_end", "and baseline_start must be given together")
+    period = resolve_range(
+        parse_query_time("baseline_start", baseline_start), parse_query_time("baseline_end", baseline_end)
     )
+    baseline = await _compare(context, query, period, baseline_interval)
+    return await _answer(context, query, baseline)
+
+
+def _is_metered(use: MachineUse) -> bool:
+    return use.energy is not None
 
 
 async def _export(context: ApiContext, query: AccountQuery) -> Response:
-    used = await _measure(context, query, query.over, ("energy",))
-    groups = group_use((use for use in used if use.energy is not None), query.group_by)
-    del used  # so that the memory of each group is freed when the group is written
+    groups = await export_groups(measurement_of(context, query, _ENERGY), query.group_by, _is_metered)
 
     def columns(members: Sequence[MachineUse]) -> Columns:
         energy, fed_in = sum_energy(members, query.over), sum_fed_in(members, query.over)
@@ -102,31 +97,71 @@ async def _export(context: ApiContext, query: AccountQuery) -> Response:
     return await export(query, columns_by_group(groups, columns), names, "energy")
 
 
-async def _compare(
-    query: AccountQuery, before: Intervals, used: Sequence[MachineUse], period: TimeRange, interval: Interval
-) -> BaselineOut:
+async def _compare(context: ApiContext, query: AccountQuery, period: TimeRange, interval: Interval) -> BaselineOut:
+    """Compares the range with the baseline of a period. Only one of the two is in memory at a time."""
+    coverage = [await _coverage(context, query, over) for over in (period, query.over)]
+    compared = machines_of_both(*coverage)
+    if not compared.machines:
+        raise InvalidArgumentError.for_field(
+            "baseline_start",
+            f"to baseline_end cannot be compared: no machine has readings in both periods with like coverage, "
+            f"of {len(compared.left_out)} with a power meter",
+        )
+
+    async def intervals(over: TimeRange) -> Intervals:
+        measurement = replace(measurement_of(context, query, _BASELINE_QUANTITIES), over=over)
+        used = [use for use in await measurement.measure_each() if use.machine_id in compared.machines]
+        return await asyncio.to_thread(energy_intervals, used, over, interval)
+
     try:
-        comparison = await asyncio.to_thread(compare_with_baseline, before, used, query.over, interval)
+        before = await intervals(period)
+        comparison = compare_with_baseline(before, await intervals(query.over))
     except MissingVariableError as error:
         raise InvalidArgumentError.for_field("start", str(error)) from error
     except BaselineError as error:
         raise InvalidArgumentError.for_field("baseline_start", str(error)) from error
-    return _baseline_out(comparison, period, interval)
+    return _baseline_out(comparison, compared, period, interval)
 
 
-def _energy_out(query: AccountQuery, used: Sequence[MachineUse], baseline: BaselineOut | None) -> EnergyOut:
-    metered = [use for use in used if use.energy is not None]
+async def _coverage(context: ApiContext, query: AccountQuery, over: TimeRange) -> dict[str, float]:
+    """Returns the share of a range for which the energy of each machine is known."""
+    coverage: dict[str, float] = {}
+
+    def add_machine(use: MachineUse) -> None:
+        coverage[use.machine_id] = use.energy.coverage if use.energy is not None else 0.0
+
+    await replace(measurement_of(context, query, _ENERGY), over=over).measure(_is_metered, add_machine)
+    return coverage
+
+
+async def _answer(context: ApiContext, query: AccountQuery, baseline: BaselineOut | None) -> Response:
+    by_machine: list[EnergyTotal] = []
+
+    def add_machine(use: MachineUse) -> None:
+        by_machine.append(energy_total(use.machine_id, [use], query.over))
+
+    measured = await measurement_of(context, query, ("energy", "production")).measure(
+        _is_metered, add_machine if query.group_by == "machine" else None
+    )
+    return await json_answer(lambda: _energy_out(query, measured, by_machine, baseline))
+
+
+def _energy_out(
+    query: AccountQuery, measured: MeasuredSums, by_machine: Sequence[EnergyTotal], baseline: BaselineOut | None
+) -> EnergyOut:
+    groups = by_machine or [
+        energy_total(name, members, query.over) for name, members in group_use(measured.sums, query.group_by).items()
+    ]
     return EnergyOut(
-        **common_fields(query, used, [use.machine_id for use in used if use.energy is None]),
-        total=_amount_out(energy_total("total", metered, query.over)),
-        groups=[
-            _amount_out(energy_total(name, members, query.over))
-            for name, members in group_use(metered, query.group_by).items()
-        ],
+        **common_fields(query, measured.notes),
+        total=_amount_out(energy_total("total", measured.sums, query.over)),
+        groups=[_amount_out(group) for group in groups],
         hours=[
             EnergyHour(start=start, energy_kwh=amount, coverage=coverage, fed_in_kwh=fed_in)
             for (start, amount, coverage), fed_in in zip(
-                rows_by_hour(sum_energy(metered, query.over)), _fed_in_by_hour(metered, query.over), strict=True
+                rows_by_hour(sum_energy(measured.sums, query.over)),
+                _fed_in_by_hour(measured.sums, query.over),
+                strict=True,
             )
         ],
         baseline=baseline,
@@ -142,7 +177,9 @@ def _amount_out(total: EnergyTotal) -> EnergyAmount:
     return EnergyAmount.model_validate(total, from_attributes=True)
 
 
-def _baseline_out(comparison: BaselineComparison, period: TimeRange, interval: Interval) -> BaselineOut:
+def _baseline_out(
+    comparison: BaselineComparison, compared: ComparedMachines, period: TimeRange, interval: Interval
+) -> BaselineOut:
     baseline, savings = comparison.baseline, comparison.savings
     return BaselineOut(
         start=to_datetime(period.start),
@@ -159,5 +196,8 @@ def _baseline_out(comparison: BaselineComparison, period: TimeRange, interval: I
         savings_kwh=savings.savings,
         savings_share=savings.share,
         intervals_outside=savings.outside,
+        machines=len(compared.machines),
+        left_out=compared.left_out[:_MAX_NAMED],
+        left_out_count=len(compared.left_out),
         cusum_kwh=[finite_or_none(value) for value in savings.cusum.tolist()],
     )

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from aurum.api.accounting.budget import AccountReservation
 from aurum.api.accounting.carbon import account_sites
+from aurum.api.accounting.group_measurement import UseNotes
 from aurum.api.accounting.measurement import MachineSelection, measure_use
 from aurum.api.context import ApiContext, Caller, Context, require_feature
 from aurum.api.energy_report.content import ReportAccounts, ReportedMonth, energy_report, resolve_month
@@ -71,9 +72,8 @@ async def _report(
         drawing = [use for use in used if use.energy is not None]
         carbon = await account_sites(drawing, month.over, plan, context.emission_factors)
     query = AccountQuery(selection, month.over, "site", "json", reservation)
-    not_metered = [use.machine_id for use in used if not _is_reported(use)]
     accounts = ReportAccounts([use for use in used if _is_reported(use)], costs, carbon)
-    common = common_fields(query, used, not_metered)
+    common = common_fields(query, UseNotes.of(used, _is_reported))
     del common["group_by"]  # the report has several groups
     return await asyncio.to_thread(energy_report, month, site, language, accounts, common)
 

@@ -306,9 +306,17 @@ class CassandraStore:
         self, machine_id: str, sensors: Sequence[str], start_us: int, end_us: int, *, points: int = 0, last: int = 0
     ) -> list[Points]:
         """Returns readings of the first of several series; see Store.read_several."""
-        some = sensors[:_SERIES_AT_ONCE]
-        reading = (self.read(machine_id, sensor, start_us, end_us, points=points, last=last) for sensor in some)
-        return list(await asyncio.gather(*reading))
+        keys = [(machine_id, sensor) for sensor in sensors[:_SERIES_AT_ONCE]]
+        return await self.read_keys(keys, start_us, end_us, points=points, last=last)
+
+    async def read_keys(
+        self, keys: Sequence[SeriesKey], start_us: int, end_us: int, *, points: int = 0, last: int = 0
+    ) -> list[Points]:
+        """Returns readings of the first of several series; see Store.read_keys."""
+        some = keys[:_SERIES_AT_ONCE]
+        return list(
+            await asyncio.gather(*(self.read(*key, start_us, end_us, points=points, last=last) for key in some))
+        )
 
     def follow(self, on_stored: OnStored) -> None:
         """Passes on each batch that another process stores from now on; see Store.follow."""

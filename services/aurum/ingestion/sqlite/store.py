@@ -324,9 +324,15 @@ class SqliteStore:
     async def read_several(
         self, machine_id: str, sensors: Sequence[str], start_us: int, end_us: int, *, points: int = 0, last: int = 0
     ) -> list[Points]:
-        """Returns readings of the first of several series; see Store.read_several. Damaged segments are set apart."""
-        # Memory first: readings that are flushed in between are then found twice, which is harmless.
+        """Returns readings of the first of several series; see Store.read_several."""
         keys = [(machine_id, sensor) for sensor in sensors]
+        return await self.read_keys(keys, start_us, end_us, points=points, last=last)
+
+    async def read_keys(
+        self, keys: Sequence[SeriesKey], start_us: int, end_us: int, *, points: int = 0, last: int = 0
+    ) -> list[Points]:
+        """Returns readings of the first of several series; see Store.read_keys. Damaged segments are set apart."""
+        # Memory first: readings that are flushed in between are then found twice, which is harmless.
         recent = [self._parts_of(key) for key in keys]
         damaged: dict[DamagedPart, str] = {}
 

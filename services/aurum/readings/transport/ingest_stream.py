@@ -49,8 +49,8 @@ Read = Callable[[], Awaitable[Any]]  # the next serialized request of a stream, 
 def add_ingestion_service(servicer: ingestion_pb2_grpc.IngestionServiceServicer, server: grpc.aio.Server) -> None:
     """Registers a servicer with its own serialization.
 
-    Its Ingest and Write receive serialized requests, for `parse_request`. Its Query, Watch and Follow may answer with
-    the messages of columns.proto, which have the same wire formats.
+    Its Ingest and Write receive serialized requests, for `parse_request`. Its Query, Integrate, Watch and Follow may
+    answer with the messages of columns.proto, which have the same wire formats.
     """
     handlers: dict[str, Any] = {
         "Ingest": grpc.stream_stream_rpc_method_handler(
@@ -66,6 +66,7 @@ def add_ingestion_service(servicer: ingestion_pb2_grpc.IngestionServiceServicer,
     }
     streams: tuple[tuple[str, Any, Any], ...] = (
         ("Query", servicer.Query, ingestion_pb2.QueryRequest),
+        ("Integrate", servicer.Integrate, ingestion_pb2.IntegrateRequest),
         ("Watch", servicer.Watch, ingestion_pb2.WatchRequest),
         ("Follow", servicer.Follow, ingestion_pb2.FollowRequest),
     )

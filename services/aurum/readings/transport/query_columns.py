@@ -1,4 +1,4 @@
-"""Client side of Query. The columns of an answer are blocks of bytes; see columns.proto."""
+"""Client side of Query and Integrate. The columns of an answer are blocks of bytes; see columns.proto."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -19,6 +19,15 @@ def query_method(channel: grpc.aio.Channel) -> Any:
         f"/{INGESTION_SERVICE}/Query",
         request_serializer=ingestion_pb2.QueryRequest.SerializeToString,
         response_deserializer=columns_pb2.QueriedResponse.FromString,
+    )
+
+
+def integrate_method(channel: grpc.aio.Channel) -> Any:
+    """Returns the client call of IngestionService.Integrate, with IntegratedResponse as answers."""
+    return channel.unary_stream(
+        f"/{INGESTION_SERVICE}/Integrate",
+        request_serializer=ingestion_pb2.IntegrateRequest.SerializeToString,
+        response_deserializer=columns_pb2.IntegratedResponse.FromString,
     )
 
 

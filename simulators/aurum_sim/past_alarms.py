@@ -1,6 +1,6 @@
 """The alarms of a simulated past, found by the rules in force as the fleet scorer does, once for each minute.
 
-Rules on predictions are not evaluated, since no model made any then, and rules on silence neither.
+Rules on predictions are evaluated by the prediction service, when it has predicted the past. Rules on silence are not.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,12 +13,9 @@ from aurum.alarms.rules import AlarmRules
 from aurum.prediction.fleet.alarm_states import AlarmStates, FleetView, watched_sensors
 from aurum.prediction.fleet.array_conditions import Observations
 from aurum.readings.batch import Timestamps
+from aurum.readings.simulated_past import OPERATOR, acknowledged_us
 from aurum_sim.past import GroupPast
 from aurum_sim.plant_model import Floats
-
-OPERATOR = "simulated operator"
-_ACKNOWLEDGED_AFTER_US = 900_000_000
-_UNATTENDED_US = 4 * 3_600_000_000  # at the end of the past, whose alarms still wait
 
 
 def past_alarms(groups: Sequence[tuple[str, GroupPast]], rules: AlarmRules) -> list[Transition]:
@@ -43,8 +40,8 @@ def past_alarms(groups: Sequence[tuple[str, GroupPast]], rules: AlarmRules) -> l
 
 def _acknowledgements(found: Sequence[Transition], end_us: int) -> Iterator[Transition]:
     for each in found:
-        at_us = each.at_us + _ACKNOWLEDGED_AFTER_US
-        if each.kind == "raised" and at_us <= end_us - _UNATTENDED_US:
+        at_us = acknowledged_us(each.at_us, end_us)
+        if each.kind == "raised" and at_us is not None:
             yield Transition("acknowledged", each.machine_id, each.rule, at_us, by=OPERATOR)
 
 

@@ -21,7 +21,7 @@ OVEN = "oven-1"
 
 @dataclass(frozen=True)
 class Secured:
-    """A platform that asks who its callers are, the key of an engineer, and a page that is used by all tests."""
+    """A platform that asks who its callers are, the key of an administrator, and a page that is used by all tests."""
 
     platform: Platform
     key: str
@@ -44,14 +44,15 @@ class Secured:
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory, models: Path, browser: Browser) -> Iterator[Secured]:
     folder = tmp_path_factory.mktemp("secured")
-    key, engineer = make_key("Ada", ("engineer", "ingest"))
-    write_keys(folder / "keys.yaml", KeyFile(keys=(engineer,)))
+    key, administrator = make_key("Ada", ("admin",))
+    write_keys(folder / "keys.yaml", KeyFile(keys=(administrator,)))
     (folder / "rules.yaml").write_text(ALARM_RULES)
     extra = {
         "AURUM_AUTH_KEYS_FILE": str(folder / "keys.yaml"),
         "AURUM_ALARM_RULES": str(folder / "rules.yaml"),
         "AURUM_MODEL_DIR": str(models),
         "AURUM_FEATURE_WATER": "true",
+        "AURUM_FAULTS_ENABLED": "true",
         "AURUM_PREDICTION_SCORE_INTERVAL": "1",
     }
     platform = Platform(folder, extra=extra)
@@ -111,6 +112,8 @@ class Sight:
 SIGHTS = {
     "plant": Sight("/", "tr.machine"),
     "plant on a phone": Sight("/", "tr.machine", width=390),
+    "machine on a phone": Sight(f"/machines/{PUMP}", "[data-card=advice] tbody tr", width=390),
+    "platform on a phone": Sight("/platform", "[data-card=faults] button", width=390),
     "wall screen": Sight("/", "tr.machine", screen="wall", width=3840),
     "machine": Sight(f"/machines/{PUMP}", "[data-card=advice] tbody tr"),
     "alarms": Sight("/alarms", "tr.alarm"),
@@ -154,6 +157,7 @@ def test_every_sight_passes_axe_in_both_themes(secured: Secured, sight: Sight, l
         sight.opens(page)
         if sight.printed:
             page.emulate_media(media="print")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
         found = violations(page, RULES)
         if not sight.printed:
             page.emulate_media(color_scheme="dark")

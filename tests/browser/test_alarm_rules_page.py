@@ -92,7 +92,7 @@ def test_engineer_edits_a_rule_and_takes_it_back(page: Page, oven: Platform, wat
     expect(rule(page, "hot")).to_contain_text("Heat above 70, deadband 5")
     expect(page.get_by_text("Revision 1 is in force, saved by Ada")).to_be_visible()
     revision = page.locator("tr[data-revision='1']")
-    expect(revision).to_contain_text("hot changed (sensor.above: 80.0 → 70.0, text: Too hot → Far too hot)")
+    expect(revision).to_contain_text("hot changed: sensor, upper limit 80 → 70; text Too hot → Far too hot")
     expect(revision).to_contain_text("tuning")
     assert violations(page) == []
     assert rules(oven)["rules"][0]["sensor"]["above"] == 70

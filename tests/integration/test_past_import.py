@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from aurum.alarms.journal import EVENT_KIND
+from aurum.alarms.journal import EVENT_KIND, from_event
 from aurum.maintenance.records import RECORD
 from aurum.prediction.serving.history import KIND as PREDICTION
 from aurum.prediction.serving.predictor import Predictor
@@ -26,6 +26,11 @@ from tests.support.platform import Platform
 from tests.support.waiting import wait_for
 
 MACHINES = 12
+PAST_RULES = """
+rules:
+  - {name: likely, text: A failure is likely, priority: high, risk: {above: 0.0785}}
+  - {name: silent, text: No readings, stale: {after_seconds: 60}}
+"""
 SIMULATOR = (
     "--to",
     "ingestion",
@@ -128,6 +133,8 @@ def predicted(platform: Platform) -> Platform:
     """A plant whose past is imported and predicted by the model of a pump."""
     pump_model(platform.folder / "models")
     platform.extra["AURUM_PREDICTION_TRAIN_MISSING"] = "pump"
+    (platform.folder / "rules.yaml").write_text(PAST_RULES)
+    platform.extra["AURUM_ALARM_RULES"] = str(platform.folder / "rules.yaml")
     for service in ("ingestion", "prediction", "api"):
         platform.start(service)
     platform.start("iot-sim", *SIMULATOR)
@@ -166,6 +173,27 @@ def test_past_is_predicted_as_requests_were_answered(predicted: Platform) -> Non
             assert one.risk_score == pytest.approx(other.risk_score, abs=0.02)  # long windows are read as means
     alarms = http("GET", f"{predicted.api}/api/alarms?limit=100").json["items"]
     assert [each for each in alarms if each["rule"] == "silent"] == []
+
+
+def test_past_has_alarms_on_what_was_predicted(predicted: Platform) -> None:
+    """Each begins and ends in the past, by a prediction there, and is in the history of alarms."""
+    end_us = complete(predicted).end_us
+    entries = [from_event(event) for event in reversed(events(predicted, EVENT_KIND))]
+    found = [entry for entry in entries if entry is not None and entry.past]
+    raised = [entry for entry in found if entry.kind == "raised"]
+    assert raised, "no alarm in the past"
+    assert {entry.rule for entry in found} == {"likely"}
+    assert len([entry for entry in found if entry.kind == "cleared"]) == len(raised)
+    assert max(entry.at_us for entry in found) <= end_us
+    for machine_id in {entry.machine_id for entry in raised}:
+        kept = [
+            prediction_pb2.PredictResponse.FromString(each.content)
+            for each in events(predicted, PREDICTION, machine_id)
+        ]
+        risks = {(each.as_of_us, each.risk_score) for each in kept}
+        assert {(entry.at_us, entry.value) for entry in raised if entry.machine_id == machine_id} <= risks
+    shown = http("GET", f"{predicted.api}/api/alarms/journal?limit=1000&rule=likely&transition=raised").json["items"]
+    assert len(shown) >= len(raised)
 
 
 def test_import_of_a_past_goes_on_when_ingestion_is_back(platform: Platform) -> None:

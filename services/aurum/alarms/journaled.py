@@ -70,6 +70,8 @@ class JournaledAlarms:
         self._applied_keys[key] = None
         while len(self._applied_keys) > 2 * self._max_alarms:
             self._applied_keys.popitem(last=False)
+        if transition.past:
+            return None
         self._move_to_journal(key, transition)
         changed = self._update_current(transition)
         if len(self._current) > self._max_alarms:

@@ -61,6 +61,7 @@ class Transition:
         parent: The id of the parent alarm that suppresses this one, or releases it.
         cause: Of a parent: what is known of why its machines are silent.
         comment: What an operator wrote about the alarm.
+        past: Whether it was found later, in a simulated past. It is history only, and changes no present state.
     """
 
     kind: TransitionKind
@@ -81,6 +82,7 @@ class Transition:
     parent: str = ""
     cause: Cause | Literal[""] = ""
     comment: str = ""
+    past: bool = False
 
     @property
     def alarm_id(self) -> str:
@@ -196,6 +198,8 @@ def alarm_id(machine_id: str, rule: str) -> str:
 def apply_transition(alarm: Alarm, transition: Transition) -> Alarm:
     """Returns the alarm after a transition. One without effect, such as a second raise, leaves it unchanged."""
     at, changed = transition.at_us, alarm
+    if transition.past:
+        return alarm
     match transition.kind:
         case "raised" if not alarm.active:
             changed = _raised(alarm, transition)

@@ -4,6 +4,8 @@ The condition is evaluated as scorers do: at each value, and between two values 
 change its state are skipped with arrays.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,7 @@ from aurum.readings.batch import Timestamps, Values
 _US = 1e6
 _AFTER_US = 1  # after the limit of silence, which must be exceeded
 
+OnChange = Callable[[bool, float | None, int], None]
 _Indexes = NDArray[np.int64]
 
 
@@ -27,8 +30,16 @@ class RuleReplay:
         first_us: Time of the first value in µs since 1970; 0 if there is none.
     """
 
-    def __init__(self, rule: AlarmRule) -> None:
+    def __init__(self, rule: AlarmRule, on_change: OnChange | None = None) -> None:
+        """Starts without values.
+
+        Args:
+            rule: The rule.
+            on_change: Called when the alarm is raised or cleared: whether it is raised, with which value, and when, in
+                µs since 1970.
+        """
         self._rule = rule
+        self._on_change = on_change
         self._condition = RuleCondition(rule)
         self._before: Observation | None = None  # the last one that was added
         self.raised = 0
@@ -132,6 +143,8 @@ class RuleReplay:
 
     def _evaluate(self, observation: Observation) -> None:
         change = self._condition.evaluate(observation)
+        if change is not None and self._on_change is not None:
+            self._on_change(*change)
         if change is not None and change[0]:
             self.raised += 1
             self.last_us = observation.at_us

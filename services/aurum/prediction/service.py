@@ -94,7 +94,9 @@ async def prediction(service: Service[PredictionSettings]) -> AsyncGenerator[Non
             fleet.start()
             if settings.trained_at_start:
                 service.spawn(training.run(), "first-models")
-                past = PastPredictions(ingestion, ReadingsClient(ingestion, once=True), registry, predictor.compute)
+                past = PastPredictions(
+                    ingestion, ReadingsClient(ingestion, once=True), registry, predictor.compute, rules
+                )
                 service.spawn(past.run(settings.trained_at_start), "past-predictions")
             yield
     finally:

@@ -5,10 +5,14 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from aurum.runtime import damage
+from aurum.runtime.time_units import HOUR_US
 from aurum.v1 import ingestion_pb2
 
 KIND = "simulated_past"
+OPERATOR = "simulated operator"  # who acknowledges its alarms
 _COMPLETE = "complete"
+_ACKNOWLEDGED_AFTER_US = 900_000_000
+_UNATTENDED_US = 4 * HOUR_US  # at the end of a past, whose alarms still wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +63,14 @@ def pasts_of(events: Iterable[ingestion_pb2.Event]) -> list[SimulatedPast]:
         if past.complete or key not in found:
             found[key] = past
     return list(found.values())
+
+
+def acknowledged_us(raised_us: int, end_us: int) -> int | None:
+    """Returns when the simulated operator acknowledges an alarm, or None if nobody does before the end of the past.
+
+    Args:
+        raised_us: When it was raised, in µs since 1970.
+        end_us: The end of the past.
+    """
+    at_us = raised_us + _ACKNOWLEDGED_AFTER_US
+    return at_us if at_us <= end_us - _UNATTENDED_US else None

@@ -7,7 +7,7 @@ import { machineLink, reasonText, remark, untilRemark } from "./alarms.js";
 import { messageOf, request } from "./api.js";
 import { h, headings, problemLine, setText, showProblem, tableOf } from "./dom.js";
 import { moment, now, number } from "./format.js";
-import { ruleText, t } from "./text.js";
+import { authorText, ruleText, t } from "./text.js";
 
 /** @import { Choice } from "./alarm_choice.js" */
 /** @import { Journal, Transition } from "./types.d.ts" */
@@ -39,7 +39,7 @@ const row = (item) =>
       remark(reasonText(item.reason)),
       item.comment ? h("p", { class: "comment" }, item.comment) : null,
     ),
-    h("td", {}, item.by ?? t("journal.platform")),
+    h("td", {}, item.by ? authorText(item.by) : t("journal.platform")),
   );
 
 /**

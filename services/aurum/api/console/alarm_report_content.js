@@ -6,7 +6,7 @@ import { groupHeading } from "./alarm_groups.js";
 import { h, headings, tableOf, wideRegion } from "./dom.js";
 import { moment, number, percent } from "./format.js";
 import { originalMachine, storedHint } from "./names.js";
-import { ruleText, t } from "./text.js";
+import { authorText, ruleText, t } from "./text.js";
 
 /** @import { AlarmFigures, Child, Frequency, Handover } from "./types.d.ts" */
 
@@ -87,7 +87,7 @@ export function handoverContent(report) {
           alarmCell(alarm),
           cell(alarmText(alarm)),
           cell(reasonText(alarm.reason)),
-          h("td", {}, alarm.by),
+          h("td", {}, authorText(alarm.by)),
           h("td", {}, moment(alarm.until)),
         ),
       ),
@@ -103,7 +103,7 @@ export function handoverContent(report) {
           alarmCell(entry),
           cell(alarmText(entry)),
           cell(entry.comment),
-          h("td", {}, entry.by),
+          h("td", {}, authorText(entry.by)),
         ),
       ),
     ),

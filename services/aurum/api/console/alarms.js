@@ -10,7 +10,7 @@ import { duration, moment, now } from "./format.js";
 import { originalMachine, storedHint } from "./names.js";
 import { mayMake } from "./session.js";
 import { setting } from "./settings.js";
-import { ruleText, t, textOr } from "./text.js";
+import { authorText, ruleText, t, textOr } from "./text.js";
 
 /** @import { Alarm, AlarmState, Child } from "./types.d.ts" */
 
@@ -222,7 +222,7 @@ export function alarmRow(alarm, { withMachine, onDone, first = null }) {
       h("span", { class: "badge", "data-state": alarm.state }, t(`alarm.state.${alarm.state}`)),
       untilRemark(alarm.shelved_until),
       alarm.shelved_until ? remark(alarm.reason) : null,
-      alarm.state === "acknowledged" ? remark(alarm.acknowledged_by) : null,
+      alarm.state === "acknowledged" ? remark(authorText(alarm.acknowledged_by)) : null,
     ),
     h("td", { class: "since" }, elapsed(alarm.raised_at)),
     h("td", { class: "actions" }, actionButtons(alarm, onDone), problem),

@@ -5,7 +5,7 @@ import { messageOf, request } from "./api.js";
 import { h, problemLine, showProblem } from "./dom.js";
 import { moment, number, percent, unitName } from "./format.js";
 import { setting } from "./settings.js";
-import { t } from "./text.js";
+import { authorText, t } from "./text.js";
 
 /** @import { Maintenance, OutcomeMonth } from "./types.d.ts" */
 
@@ -104,7 +104,7 @@ export function maintenanceList(items, path, onDeleted) {
           kind ? h("strong", {}, t(`maintenance.kind.${kind}`), " ") : null,
           text,
           mode ? h("em", {}, ` ${mode}`) : null,
-          by ? h("small", {}, ` ${by}`) : null,
+          by ? h("small", {}, ` ${authorText(by)}`) : null,
           " ",
           onDeleted &&
             h(

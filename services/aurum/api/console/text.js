@@ -57,3 +57,9 @@ export const textOr = (key, fallback) => texts[key] ?? fallback;
  * @param {string} text
  */
 export const ruleText = (text) => textOr(`rule.${text}`, text);
+
+/**
+ * Returns the name of an author; the authors of the simulated past have names in the user's language.
+ * @param {string | null | undefined} name
+ */
+export const authorText = (name) => textOr(`author.${name}`, name ?? "");

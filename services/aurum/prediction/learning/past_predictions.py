@@ -1,7 +1,8 @@
 """Predicts the simulated past of machines, once the first model of their type serves.
 
 Each prediction uses only readings up to its moment, with the features and the model that a request at that moment would
-have used. It is marked as rescored, since it was made later. The marks in the store tell which types are done.
+have used. It is marked as rescored, since it was made later. Alarms that the rules would have raised on them are
+written too. The marks in the store tell which types are done.
 """
 
 import asyncio
@@ -10,7 +11,10 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from aurum.alarms.followed_rules import FollowedRules
+from aurum.alarms.journal import to_event
 from aurum.maintenance.scorecard import FORECAST
+from aurum.prediction.learning.past_alarms import past_alarms
 from aurum.prediction.model.features import TIME, FeatureSpec, features_of, steps_of
 from aurum.prediction.model.model import Model
 from aurum.prediction.model.regimes import Indices
@@ -47,6 +51,7 @@ class PastPredictions:
         readings: Reads from it.
         registry: The models.
         compute: Runs a function on the model thread.
+        rules: The alarm rules, by which the past gets the alarms on its predictions.
     """
 
     def __init__(
@@ -55,12 +60,14 @@ class PastPredictions:
         readings: ReadingsClient,
         registry: ModelRegistry,
         compute: Callable[[Callable[[], list[Prediction]]], Awaitable[list[Prediction]]],
+        rules: FollowedRules,
     ) -> None:
         self._ingestion = ingestion
         self._stub = ingestion_pb2_grpc.IngestionServiceStub(ingestion.channel)
         self._readings = readings
         self._registry = registry
         self._compute = compute
+        self._rules = rules
 
     async def run(self, machine_types: Sequence[str]) -> None:
         """Predicts the past of machines of these types as their models come, until all are done."""
@@ -89,7 +96,7 @@ class PastPredictions:
                 if _done_id(past, machine_type) in done:
                     continue
                 model = self._registry.active(machine_type)
-                if model is None or not past.complete:
+                if model is None or not past.complete or not self._rules.loaded:
                     left += 1
                 else:
                     await self._predict(past, machine_type, model)
@@ -97,18 +104,20 @@ class PastPredictions:
 
     async def _predict(self, past: SimulatedPast, machine_type: str, model: Model) -> None:
         """Predicts the past of the machines of one type at a site."""
-        recorded = 0
+        recorded = raised = 0
         for machine_id in await self._machines(past.site, machine_type) if model.predicts_risk else ():
             readings = await self._readings.history(machine_id, model.spec, past.start_us, past.end_us + 1)
             predictions = await self._compute(lambda readings=readings: predict_past(model, machine_type, readings))  # type: ignore[misc]
-            events = [*_events_of(predictions)]
+            alarms = past_alarms(self._rules.current, predictions, past.end_us)
+            events = [*_events_of(predictions), *map(to_event, alarms)]
             for start in range(0, len(events), _EVENTS_AT_ONCE):
                 await self._record(events[start : start + _EVENTS_AT_ONCE])
             recorded += len(predictions)
+            raised += sum(each.kind == "raised" for each in alarms)
         await self._record([ingestion_pb2.Event(kind=DONE, at_us=past.end_us, id=_done_id(past, machine_type))])
         logger.info(
             "the simulated past is predicted",
-            extra={"site": past.site, "machine_type": machine_type, "predictions": recorded},
+            extra={"site": past.site, "machine_type": machine_type, "predictions": recorded, "alarms": raised},
         )
 
     async def _events(self, kind: str) -> Sequence[ingestion_pb2.Event]:

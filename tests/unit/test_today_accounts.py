@@ -3,6 +3,7 @@
 import asyncio
 from typing import cast
 
+import numpy as np
 import pytest
 
 from aurum.api.accounting import today
@@ -12,8 +13,10 @@ from aurum.api.backends import IngestionBackend
 from aurum.api.emission_factors import EmissionFactors
 from aurum.runtime.errors import ResourceExhaustedError, UnavailableError
 from aurum.runtime.time_units import DAY_US
-from aurum.sustainability.plan import AccountingPlan
+from aurum.sustainability.factors import EmissionFactor, FactorTable
+from aurum.sustainability.plan import AccountingPlan, Meters, PowerMeter
 from aurum.v1 import columns_pb2, ingestion_pb2
+from tests.support.metered_plant import MeteredPlant
 from tests.support.waiting import until
 
 NOW = 20_000 * DAY_US + DAY_US // 2
@@ -101,3 +104,48 @@ async def test_accounts_that_wait_are_limited(monkeypatch: pytest.MonkeyPatch) -
         await accounts.account(f"site-{number}", MIDNIGHT, NOW)
     with pytest.raises(ResourceExhaustedError):
         await accounts.account("another", MIDNIGHT, NOW)
+
+
+def fleet(days: dict[str, int]) -> TodayAccounts:
+    """Returns accounts of machines that draw 10 kW, each since some days before midnight."""
+    series = {}
+    for machine_id, since in days.items():
+        at = np.arange(MIDNIGHT - since * DAY_US, NOW + 1, 600_000_000, dtype=np.int64)
+        series[machine_id, "kw"] = (at, np.full(len(at), 10.0))
+    plan = AccountingPlan(meters={"press": Meters(power=PowerMeter(sensor="kw"))})
+    factors = EmissionFactors(FactorTable({("WORLD", "location"): {2024: EmissionFactor(0.5, "table", 2024)}}), [])
+    backend = cast(IngestionBackend, MeteredPlant(series))
+    return TodayAccounts(backend, plan, factors, AccountBudget(), ("energy", "carbon"))
+
+
+async def test_new_machines_are_left_out_of_the_comparison() -> None:
+    """Two of five are there since this morning: the other three use what is usual, not two thirds more."""
+    account = await fleet({"a": 8, "b": 8, "c": 8, "d": 0, "e": 0}).account("", MIDNIGHT, NOW)
+    energy, carbon = account.used["energy"], account.used["carbon"]
+    assert (energy.amount, energy.compared, energy.usual) == (
+        pytest.approx(600),
+        pytest.approx(360),
+        pytest.approx(360),
+    )
+    assert (energy.days, energy.machines, energy.left_out) == (7, 3, 2)
+    assert (carbon.amount, carbon.compared, carbon.usual) == (
+        pytest.approx(300),
+        pytest.approx(180),
+        pytest.approx(180),
+    )
+    assert account.notes == []
+
+
+async def test_fleet_that_is_mostly_new_has_no_usual_use() -> None:
+    """Compared with one machine in five, it would use five times the usual amount."""
+    account = await fleet({"a": 8, "b": 0, "c": 0, "d": 0, "e": 0}).account("", MIDNIGHT, NOW)
+    for used in account.used.values():
+        assert (used.usual, used.compared, used.reason) == (None, None, "no_history")
+    assert account.used["energy"].amount == pytest.approx(600)
+
+
+async def test_use_of_today_is_exact_at_its_end() -> None:
+    """Twenty minutes later it has grown by what twenty minutes use, and never by less than nothing."""
+    accounts = [await fleet({"a": 8}).account("", MIDNIGHT, NOW - minutes * 60_000_000) for minutes in (27, 20, 7, 0)]
+    amounts = [account.used["energy"].amount for account in accounts]
+    assert amounts == pytest.approx([120 - 10 * minutes / 60 for minutes in (27, 20, 7, 0)], rel=1e-9)

@@ -90,7 +90,8 @@ def get(platform: Platform, path: str, start: int = START, end: int = END, **que
     [
         ("counter-1", 36, 6),
         ("register-1", 36, None),
-        ("watts-1", 6 * 3 - 0.25, 2 * 3 + 1 / 12 / 3),
+        # It falls evenly from 6 to -2 kW within ten minutes, so it draws for 7.5 of them
+        ("watts-1", 6 * (3 - 1 / 6) + 6 * 7.5 / 60 / 2, 2 * 3 + 2 * 2.5 / 60 / 2),
         ("joules-1", 3, 3),
         ("milliamps-1", 36, None),
         ("washer-1", 36, None),
@@ -100,8 +101,8 @@ def test_meter_of_each_unit_measures_the_energy(
     plant: Platform, machine_id: str, energy: float, fed_in: float | None
 ) -> None:
     total = get(plant, "/api/energy", machine_id=machine_id).json["total"]
-    expected = None if fed_in is None else pytest.approx(fed_in, rel=0.01)
-    assert (total["energy_kwh"], total["fed_in_kwh"]) == (pytest.approx(energy, rel=0.02), expected)
+    expected = None if fed_in is None else pytest.approx(fed_in, rel=1e-9)
+    assert (total["energy_kwh"], total["fed_in_kwh"]) == (pytest.approx(energy, rel=1e-9), expected)
 
 
 def test_corrections_of_a_counter_are_told_and_counted(plant: Platform) -> None:

@@ -19,7 +19,7 @@ CSV, PARQUET = "text/csv", "application/vnd.apache.parquet"
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 _GROUPS_PER_ROW_GROUP = 50  # of a Parquet file
 _PART_BYTES = 65_536
-_DECIMALS = 3
+DECIMALS_OF_METERS = 3
 
 Columns = Mapping[str, Floats]
 
@@ -28,19 +28,20 @@ Columns = Mapping[str, Floats]
 class HourlyTable:
     """A table with a row for each group and hour. It can be written once.
 
-    Numbers are rounded to thousandths, which are more than meters can know: of kWh, litres, kgCO2e and seconds.
-
     Attributes:
         starts: The start of each hour.
         group_by: The name of the column that names the group.
         columns: The names of the further columns.
         groups: The name of each group and its columns, which have a number for each hour. It is consumed on threads.
+        decimals: Decimals to which numbers are rounded. By default thousandths, which are more than meters can know: of
+            kWh, litres, kgCO2e and seconds. None does not round.
     """
 
     starts: Sequence[datetime]
     group_by: str
     columns: Sequence[str]
     groups: Iterator[tuple[str, Columns]]
+    decimals: int | None = DECIMALS_OF_METERS
 
 
 async def table_response(table: HourlyTable, name: str, file_format: Literal["csv", "parquet"]) -> StreamingResponse:
@@ -70,7 +71,7 @@ def encode_csv(table: HourlyTable) -> Iterator[bytes]:
     starts = [csv_text(start) for start in table.starts]
     yield _encode_rows([("start", table.group_by, *table.columns)])
     for name, columns in table.groups:
-        values = (_format_column(columns[column]) for column in table.columns)
+        values = (_format_column(columns[column], table.decimals) for column in table.columns)
         yield _encode_rows(zip(starts, [csv_text(name)] * len(starts), *values, strict=True))
 
 
@@ -80,13 +81,13 @@ def _encode_rows(rows: Iterable[Sequence[Any]]) -> bytes:
     return output.getvalue().encode()
 
 
-def _format_column(values: Floats) -> list[Any]:
+def _format_column(values: Floats, decimals: int | None) -> list[Any]:
     """Returns the cells of a column; an unknown value is an empty one."""
-    return ["" if value != value else value for value in _rounded(values).tolist()]  # noqa: PLR0124 - NaN
+    return ["" if value != value else value for value in _rounded(values, decimals).tolist()]  # noqa: PLR0124 - NaN
 
 
-def _rounded(values: Floats) -> Floats:
-    return np.round(values, _DECIMALS)
+def _rounded(values: Floats, decimals: int | None) -> Floats:
+    return values if decimals is None else np.round(values, decimals)
 
 
 def csv_text(value: datetime | str) -> str:
@@ -117,7 +118,7 @@ def _encode_parquet(table: HourlyTable) -> memoryview:
                     [
                         starts,
                         pa.array([name] * len(starts)),
-                        *(pa.array(_rounded(columns[column])) for column in table.columns),
+                        *(pa.array(_rounded(columns[column], table.decimals)) for column in table.columns),
                     ],
                     schema=writer.schema,
                 )

@@ -168,7 +168,7 @@ def _wear(values: Values) -> tuple[float, float] | None:
 
 def _is_counter(values: Values) -> bool:
     """Whether readings never fall, as those of a meter, or never change."""
-    return bool((np.diff(values) >= 0).all())
+    return bool((values[1:] >= values[:-1]).all())
 
 
 def _is_beside(sign: RenewalSign, from_us: int, to_us: int) -> bool:

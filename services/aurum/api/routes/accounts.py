@@ -16,7 +16,7 @@ from aurum.api.context import ApiContext, Caller, Context
 from aurum.api.scope import require_machine, resolve_site
 from aurum.api.serializers import parse_query_time, to_datetime
 from aurum.api.sustainability_schemas import CorrectionOut
-from aurum.api.table_export import CSV, PARQUET, Columns, HourlyTable, table_response
+from aurum.api.table_export import CSV, DECIMALS_OF_METERS, PARQUET, Columns, HourlyTable, table_response
 from aurum.runtime.errors import InvalidArgumentError
 from aurum.runtime.time_units import HOUR_US
 from aurum.sustainability.corrections import MeterCorrection
@@ -173,7 +173,11 @@ def columns_by_group(
 
 
 async def export(
-    query: AccountQuery, groups: Iterator[tuple[str, Columns]], columns: Sequence[str], name: str
+    query: AccountQuery,
+    groups: Iterator[tuple[str, Columns]],
+    columns: Sequence[str],
+    name: str,
+    decimals: int | None = DECIMALS_OF_METERS,
 ) -> Response:
     """Returns a file with a row for each group and hour. It is written group by group on a thread.
 
@@ -182,10 +186,11 @@ async def export(
         groups: The name and the columns of each group, with a number for each hour.
         columns: The names of the columns.
         name: The file's name without extension.
+        decimals: See HourlyTable.
 
     Raises:
         UnimplementedError: Parquet was requested and pyarrow is not installed.
     """
     starts = [to_datetime((query.over.first_hour + index) * HOUR_US) for index in range(query.over.hours)]
-    table = HourlyTable(starts, query.group_by, columns, groups)
+    table = HourlyTable(starts, query.group_by, columns, groups, decimals)
     return await table_response(table, name, "csv" if query.format == "csv" else "parquet")

@@ -79,7 +79,8 @@ async def _export(query: AccountQuery, used: Sequence[MachineUse], accounts: Cos
         return {**asdict(hourly), "cost": hourly.cost}
 
     groups = columns_by_group(group_use(members, query.group_by), columns)
-    return await export(query, groups, _COLUMNS, f"cost-{currencies[0]}")
+    # Charges are divided into parts of a cent, which must add up
+    return await export(query, groups, _COLUMNS, f"cost-{currencies[0]}", decimals=None)
 
 
 def _cost_out(query: AccountQuery, used: Sequence[MachineUse], accounts: CostAccounts) -> CostOut:

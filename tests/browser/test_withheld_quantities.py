@@ -29,11 +29,11 @@ def test_page_tells_why_a_quantity_is_unknown(tmp_path: Path, page: Page, watche
         head = page.locator(".machine-head .fact")
         unknown = head.filter(has_text="Risk" if doubtful == "risk" else "Remaining life")
         expect(unknown.locator("b")).to_have_text("unknown")
-        expect(unknown.locator("small")).to_contain_text("has no proven skill")
+        expect(unknown.locator("small")).to_contain_text("has not proven that it predicts better")
         advice = page.locator("[data-card=advice]")
         if doubtful == "rul":
             expect(advice).to_contain_text(f"there is no advice for {MACHINE}")
-            expect(advice).to_contain_text("has no proven skill for the remaining useful life")
+            expect(advice).to_contain_text("has not proven that it predicts better for the remaining useful life")
         else:
             expect(advice.locator("tr").first).to_be_visible()
         assert violations(page) == []

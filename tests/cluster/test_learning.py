@@ -19,7 +19,7 @@ RELEASE, CLAIM = "taught", "taught-models"
 TYPE = "press"  # the image has no model of it
 ROWS, STEP = 1000, 2.0  # hours
 SMALL = "api.replicas=1,prediction.replicas=1,ingestion.persistence.enabled=false"
-WITHOUT = "edge.enabled=false,operator.enabled=false,telemetry.collector.enabled=false"
+WITHOUT = "edge.enabled=false,telemetry.collector.enabled=false"  # the operator makes the certificates
 LEARNING = "learning.enabled=true,learning.resources.requests.cpu=50m,learning.resources.requests.memory=256Mi"
 ARGUMENTS = '["--rows","2000","--rounds","30"]'
 JOB_SECONDS = 400
@@ -42,6 +42,7 @@ def taught(
             "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
         }
     )
+    kube.install_definitions()
     namespace.helm(
         *("upgrade", "--install", RELEASE, str(CHARTS / "aurumai"), "--set", f"{SMALL},{WITHOUT},{LEARNING}"),
         *("--set", f"security.api.keysSecret=taught-keys,prediction.models.existingClaim={CLAIM}"),
@@ -54,6 +55,7 @@ def taught(
     namespace.helm("uninstall", RELEASE, "--wait", "--timeout=3m")
     namespace.kubectl("delete", "job", "--selector=app.kubernetes.io/instance=" + RELEASE, "--ignore-not-found")
     namespace.kubectl("delete", "secret/taught-keys", f"pvc/{CLAIM}", "--wait=false")
+    namespace.kubectl("delete", "secret", f"--selector=aurumai.io/release={RELEASE}")
 
 
 def tell(api: str, key: dict[str, str], plant: RecordedPlant, rows: slice) -> None:

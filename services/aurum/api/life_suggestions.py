@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from aurum.api.backends import IngestionBackend
+from aurum.api.record_events import decode_record
 from aurum.maintenance.lives import stops_of
-from aurum.maintenance.records import RECORD, Record, RecordError, decode
+from aurum.maintenance.records import RECORD, Record
 from aurum.maintenance.renewal_signs import RenewalSign, renewal_signs
 from aurum.readings.batch import Column
 from aurum.readings.history import AXES, FAULT, LIFE_NUMBERS, align, split_runs
 from aurum.readings.transport.query_columns import decode_columns
 from aurum.resilience import Criticality, criticality_scope
-from aurum.runtime import damage
 from aurum.runtime.time_units import DAY_US
 from aurum.v1 import columns_pb2, ingestion_pb2
 
@@ -25,6 +25,7 @@ _SENSORS_AT_ONCE = 4  # in a query
 _MOST_SECONDS = 5.0  # for the queries of a request
 _TELLING = AXES.keys() | LIFE_NUMBERS | {FAULT}  # sensors that tell of lives, without which known ones are suggested
 _MOST_RECORDS = 1000
+_WITHOUT_RECORD = "it is left out of what is known of the machine's lives"
 _EXAMINATION = ThreadPoolExecutor(1, thread_name_prefix="life-suggestions")
 
 
@@ -56,7 +57,7 @@ async def life_suggestions(ingestion: IngestionBackend, machine_id: str) -> Life
     with criticality_scope(Criticality.BATCH):
         events = await ingestion.list_events(RECORD, machine_id, 0, 0, _MOST_RECORDS)
         series, examined = await _reduced(ingestion, machine_id, names[:MOST_SENSORS], since_us)
-    records = [record for event in events if (record := _decode(event)) is not None]
+    records = [record for event in events if (record := decode_record(event, _WITHOUT_RECORD)) is not None]
     found = await asyncio.get_running_loop().run_in_executor(_EXAMINATION, _signs, machine_id, series, records)
     return LifeSuggestions(since_us, names[:examined], len(names) - examined, found)
 
@@ -92,13 +93,3 @@ def _signs(
     timestamps, aligned = align(columns)
     lives = split_runs(machine_id, timestamps, aligned, ends_in_failure=False, stops=stops_of(records))
     return [sign for life in reversed(lives) for sign in reversed(renewal_signs(life, records))]
-
-
-def _decode(event: ingestion_pb2.Event) -> Record | None:
-    """Decodes a record. Returns None and reports the damage if it cannot be read."""
-    try:
-        return decode(event.at_us, event.id, event.content)
-    except RecordError as error:
-        name = f"maintenance record {event.id} of machine {event.machine_id} at {event.at_us}"
-        damage.report("event", name, str(error), "it is left out of what is known of the machine's lives")
-        return None

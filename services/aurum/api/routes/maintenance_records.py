@@ -16,13 +16,12 @@ from aurum.api.maintenance_schemas import (
     MaintenanceOut,
     MaintenanceRecords,
 )
+from aurum.api.record_events import decode_record
 from aurum.api.serializers import parse_query_time, to_datetime, to_optional_datetime
 from aurum.maintenance.records import (
     CHANGE,
     RECORD,
     Record,
-    RecordError,
-    decode,
     encode,
     encode_change,
     new_record,
@@ -233,13 +232,7 @@ def _now_us() -> int:
 
 
 def _decode_event(event: ingestion_pb2.Event) -> Record | None:
-    """Decodes a maintenance record. Returns None and reports the damage if it cannot be read."""
-    try:
-        return decode(event.at_us, event.id, event.content)
-    except RecordError as error:
-        name = f"maintenance record {event.id} of machine {event.machine_id} at {event.at_us}"
-        damage.report("event", name, str(error), "it is left out of the list")
-        return None
+    return decode_record(event, "it is left out of the list")
 
 
 def _decode_change(event: ingestion_pb2.Event) -> MaintenanceChange | None:

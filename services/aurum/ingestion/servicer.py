@@ -48,6 +48,7 @@ from aurum.v1 import columns_pb2, ingestion_pb2
 
 _NAME_LENGTH = 64
 _PAGE = 100  # machines or events in an answer by default
+_WATCHED_A_SECOND, _SLOWEST_WATCH = 10_000, 1.0  # machines sent to a watcher; seconds between two updates of many
 _PAGE_BYTES = 1_000_000  # bytes of machines or events after which a message is full
 _MAX_MACHINES_OF_QUERY = 1000
 _MAX_SENSORS_OF_QUERY = 10_000
@@ -308,8 +309,7 @@ class IngestionServicer(BatchServicer):
     async def Watch(  # noqa: N802
         self, request: ingestion_pb2.WatchRequest, context: Any
     ) -> AsyncGenerator[Any]:
-        """Sends all machines, then those that change, at most once per interval."""
-        interval = max(100, request.interval_ms or 500) / 1000
+        """Sends all machines, then those that change, at most once per interval. See `watch_interval`."""
         only = set(request.machine_ids)
         require_machines(only)
         seen, seen_predictions = -1, 0
@@ -335,7 +335,7 @@ class IngestionServicer(BatchServicer):
                         yield columns_pb2.WatchedMachines(
                             predictions=[each.data for each in page], published_us=[each.published_us for each in page]
                         )
-                await asyncio.sleep(interval)
+                await asyncio.sleep(watch_interval(request.interval_ms, len(only) or self._machines.count))
                 if not self._stopping and (not request.predictions or self._predictions.version == seen_predictions):
                     await self._machines.wait_for_change(seen)
 
@@ -510,6 +510,16 @@ class IngestionServicer(BatchServicer):
         async with self._reading:
             machine_id = state.record.machine_id
             return await self._store.read_several(machine_id, sensors, start, end, points=points, last=last)
+
+
+def watch_interval(requested_ms: int, machines: int) -> float:
+    """Returns the seconds between two updates of a watcher, which are more for many machines, up to a second.
+
+    Args:
+        requested_ms: The interval in ms that the watcher asks for; 0 for the default.
+        machines: The number of machines that it watches.
+    """
+    return max(max(100, requested_ms or 500) / 1000, min(_SLOWEST_WATCH, machines / _WATCHED_A_SECOND))
 
 
 def _check_query(request: ingestion_pb2.QueryRequest) -> None:
